@@ -1,0 +1,94 @@
+"""Errors of the builder: each carries a cause, and where known a place and a remedy.
+
+Every failure that a user can meet is a `BuilderError`. The command line prints `render(error)` and exits with the
+error's `exit_status`; nothing below the command line prints or exits. Errors of foreign libraries are mapped to these
+at the boundary where they come in.
+"""
+
+from __future__ import annotations
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class BuilderError(Exception):
+    """A failure with one clear cause.
+
+    `cause` is a sentence without a final stop; `remedy` says what to do about it; `place` names where it was found
+    (`Dockerfile:7`, a path, a reference); `details` are lines shown below it as they are (an excerpt, a log's end).
+    """
+
+    exit_status = EXIT_FAILED
+
+    def __init__(
+        self, cause: str, *, place: str | None = None, remedy: str | None = None, details: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.place = place
+        self.remedy = remedy
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.cause}" if self.place else self.cause
+
+
+class UsageError(BuilderError):
+    """The command line itself is wrong."""
+
+    exit_status = EXIT_USAGE
+
+
+class Interrupted(BuilderError):
+    """The user asked to stop (SIGINT or SIGTERM)."""
+
+    exit_status = EXIT_INTERRUPTED
+
+
+class InvalidReference(BuilderError):
+    """A text that should name an image does not."""
+
+
+class DockerfileError(BuilderError):
+    """A Dockerfile that cannot be read or does not make sense; `details` hold the excerpt with the line marked."""
+
+
+class PlanError(BuilderError):
+    """Instructions that are well-formed but cannot be planned (an unknown stage, a cycle)."""
+
+
+class ContextError(BuilderError):
+    """A build context, or something that should be in it, is missing or unusable."""
+
+
+class RegistryError(BuilderError):
+    """A registry refused, could not be reached, or served something wrong."""
+
+
+class NotFoundError(RegistryError):
+    """The registry answers that it has no such repository, manifest or blob."""
+
+
+class StoreError(BuilderError):
+    """The local store cannot be read or written, or does not hold what was asked for."""
+
+
+class LayerError(BuilderError):
+    """A layer or archive is malformed, hostile or cannot be unpacked."""
+
+
+class StepFailed(BuilderError):
+    """A step of the build failed: a command's exit status, a missing source, a refused option."""
+
+
+class Unsupported(BuilderError):
+    """Something that is known but that this version, or this machine, cannot do."""
+
+
+def render(error: BuilderError) -> str:
+    """The text shown to people: `place: cause`, the details, and the remedy."""
+    lines = [f"error: {error}", *error.details]
+    if error.remedy:
+        lines.append(f"help: {error.remedy}")
+    return "\n".join(lines)

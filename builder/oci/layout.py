@@ -1,0 +1,151 @@
+"""An OCI image layout on disk: `oci-layout`, `index.json` and `blobs/sha256/…`, written so that a crash loses nothing.
+
+A blob is written to a temporary file, hashed while it is written, synced and renamed; `index.json` is replaced in one
+rename under a lock. Source: image-spec `image-layout.md`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from builder.errors import StoreError
+from builder.oci.spec import Descriptor, Index, decode, digest_of, encode
+
+LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+class Layout:
+    """The layout below `path`; `temporary` is a directory on the same file system for unfinished files."""
+
+    def __init__(self, path: str, temporary: str | None = None) -> None:
+        self.path = path
+        self.temporary = temporary or os.path.join(path, "tmp")
+        self._blobs = os.path.join(path, "blobs", "sha256")
+
+    def create(self) -> None:
+        """Make the layout unless it is there. Raises StoreError."""
+        try:
+            if os.path.exists(os.path.join(self.path, "oci-layout")):
+                return
+            os.makedirs(self._blobs, exist_ok=True)
+            os.makedirs(self.temporary, exist_ok=True)
+            if not os.path.exists(os.path.join(self.path, "index.json")):
+                self._replace("index.json", encode(Index(schema_version=2, manifests=[])))
+            self._replace("oci-layout", LAYOUT_FILE)
+        except OSError as error:
+            raise StoreError(
+                f"cannot create the store: {error}", place=self.path, remedy="choose a writable place with --root"
+            ) from error
+
+    def blob_path(self, digest: str) -> str:
+        """Where the blob `digest` lies, or would lie. Raises StoreError for anything but a SHA-256 digest."""
+        algorithm, _, encoded = digest.partition(":")
+        if algorithm != "sha256" or len(encoded) != 64 or encoded.strip("0123456789abcdef"):
+            raise StoreError(f"unsupported digest {digest!r}", remedy="only sha256 digests are kept")
+        return os.path.join(self._blobs, encoded)
+
+    def has(self, digest: str) -> bool:
+        return os.path.exists(self.blob_path(digest))
+
+    def read(self, digest: str) -> bytes:
+        """A small blob's bytes, verified. Raises StoreError."""
+        with self.open(digest) as file:
+            data = file.read()
+        if digest_of(data) != digest:
+            raise StoreError(f"blob {digest} is damaged", place=self.blob_path(digest), remedy="run 'builder fsck'")
+        return data
+
+    def open(self, digest: str) -> BinaryIO:
+        """A blob for reading. Raises StoreError."""
+        try:
+            return open(self.blob_path(digest), "rb")
+        except OSError as error:
+            raise StoreError(
+                f"blob {digest} is missing: {error.strerror}", place=self.path, remedy="run 'builder fsck'"
+            ) from error
+
+    def put(self, data: bytes) -> str:
+        """Write a small blob; returns its digest."""
+        digest = digest_of(data)
+        path = self.blob_path(digest)
+        if not os.path.exists(path):
+            self._write(path, data)
+        return digest
+
+    def adopt(self, temporary: str, digest: str) -> None:
+        """Make a finished, synced temporary file the blob `digest`."""
+        path = self.blob_path(digest)
+        try:
+            os.chmod(temporary, 0o644)
+            os.rename(temporary, path)
+            sync_directory(self._blobs)
+        except OSError as error:
+            raise StoreError(f"cannot store blob {digest}: {error.strerror}", place=self.path) from error
+
+    def index(self) -> Index:
+        """The images of the layout. Raises StoreError."""
+        path = os.path.join(self.path, "index.json")
+        try:
+            with open(path, "rb") as file:
+                return decode(file.read(), Index, path)
+        except OSError as error:
+            raise StoreError(f"not an OCI image layout: {error.strerror}", place=path) from error
+
+    @contextmanager
+    def changing(self) -> Iterator[list[Descriptor]]:
+        """Change the list of manifests: the list given is written back unless the block raises."""
+        with self._locked():
+            index = self.index()
+            manifests = list(index.manifests)
+            before = list(manifests)
+            yield manifests
+            if manifests != before:
+                self._replace(
+                    "index.json", encode(Index(schema_version=2, manifests=manifests, annotations=index.annotations))
+                )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        descriptor = os.open(os.path.join(self.temporary, "index.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _replace(self, name: str, data: bytes) -> None:
+        self._write(os.path.join(self.path, name), data)
+
+    def _write(self, path: str, data: bytes) -> None:
+        temporary = os.path.join(self.temporary, f"{os.path.basename(path)}.{os.getpid()}.{os.urandom(4).hex()}")
+        try:
+            try:
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                try:
+                    view = memoryview(data)
+                    while view:
+                        view = view[os.write(descriptor, view) :]
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                os.rename(temporary, path)
+            except BaseException:
+                if os.path.exists(temporary):
+                    os.unlink(temporary)
+                raise
+            sync_directory(os.path.dirname(path))
+        except OSError as error:
+            raise StoreError(f"cannot write: {error.strerror}", place=path) from error
+
+
+def sync_directory(path: str) -> None:
+    """Make a rename in a directory outlive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

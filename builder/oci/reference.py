@@ -1,0 +1,104 @@
+"""Image references: `[domain/]path[:tag][@digest]`, with Docker's rules for what a short name means.
+
+Source: distribution/reference (the grammar in its `reference.go`, the defaults in `normalize.go`).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+
+import msgspec
+
+from builder.errors import InvalidReference
+
+DEFAULT_DOMAIN = "docker.io"
+DEFAULT_TAG = "latest"
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+_PATH_RE = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_DOMAIN_RE = re.compile(_DOMAIN)
+_TAG_RE = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+_DIGEST_RE = re.compile(r"sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}")
+
+
+class Reference(msgspec.Struct, frozen=True, order=True, dict=True):
+    """A complete image name. `tag` and `digest` may both be given; then the digest counts."""
+
+    domain: str
+    path: str
+    tag: str | None = None
+    digest: str | None = None
+
+    @cached_property
+    def name(self) -> str:
+        """The full name without tag and digest: `docker.io/library/alpine`."""
+        return f"{self.domain}/{self.path}"
+
+    @cached_property
+    def familiar_name(self) -> str:
+        """The name as people write it: `alpine`, `user/app`, `ghcr.io/org/app`."""
+        if self.domain != DEFAULT_DOMAIN:
+            return self.name
+        short = self.path.removeprefix("library/")
+        return short if "/" not in short else self.path
+
+    def __str__(self) -> str:
+        """The full reference, fit to be parsed again and used as a key."""
+        return self.name + self._suffix()
+
+    @property
+    def familiar(self) -> str:
+        """The reference as people write it, with its tag and digest."""
+        return self.familiar_name + self._suffix()
+
+    def _suffix(self) -> str:
+        return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+    @property
+    def manifest_key(self) -> str:
+        """What a registry is asked for: the digest if there is one, else the tag."""
+        return self.digest or self.tag or DEFAULT_TAG
+
+
+def parse(text: str, *, default_tag: bool = True) -> Reference:
+    """Read a reference, adding `docker.io`, `library/` and (with `default_tag`) `:latest` where Docker does.
+
+    Raises InvalidReference with the part that is wrong.
+    """
+    remainder, at, digest = text.partition("@")
+    if at and not _DIGEST_RE.fullmatch(digest):
+        raise _invalid(text, f"{digest!r} is not a digest (sha256: and 64 lower-case hexadecimal digits)")
+    head, slash, tail = remainder.partition("/")
+    if slash and ("." in head or ":" in head or head == "localhost" or head.lower() != head or head.startswith("[")):
+        domain, path = head, tail
+    else:
+        domain, path = DEFAULT_DOMAIN, remainder
+    path, colon, tag = path.partition(":")
+    if domain in ("index.docker.io", "registry-1.docker.io"):
+        domain = DEFAULT_DOMAIN
+    if domain == DEFAULT_DOMAIN and "/" not in path:
+        if re.fullmatch(r"[a-f0-9]{64}", path):
+            raise _invalid(text, "64 hexadecimal digits name an image ID, not a repository")
+        path = f"library/{path}"
+    if not _DOMAIN_RE.fullmatch(domain):
+        raise _invalid(text, f"{domain!r} is not a registry's host name")
+    if path != path.lower():
+        raise _invalid(text, "a repository's name must be lower case")
+    if not _PATH_RE.fullmatch(path):
+        raise _invalid(text, f"{path.removeprefix('library/')!r} is not a repository's name")
+    if len(domain) + len(path) > 255:
+        raise _invalid(text, "a repository's name has at most 255 characters")
+    if colon and not _TAG_RE.fullmatch(tag):
+        raise _invalid(
+            text, f"{tag!r} is not a tag (letters, digits, '_', '.', '-', at most 128, not first '.' or '-')"
+        )
+    return Reference(domain, path, tag or (DEFAULT_TAG if default_tag and not at else None), digest or None)
+
+
+def _invalid(text: str, why: str) -> InvalidReference:
+    return InvalidReference(
+        f"invalid image reference {text!r}: {why}", remedy="write [HOST[:PORT]/]NAME[:TAG][@DIGEST]"
+    )

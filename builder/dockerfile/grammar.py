@@ -1,0 +1,68 @@
+"""Finds the Lark grammars and makes parsers of them. Lark (50 ms) is imported when the first text is really parsed."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lark import Lark, Token, Transformer
+
+_BUILDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PLACES = (os.path.join(_BUILDER, "_grammar"), os.path.join(os.path.dirname(_BUILDER), "grammar"))
+
+# Grammars know the backslash only: a text whose escape character is the backtick has the two exchanged, and so have
+# the pieces that come out.
+_EXCHANGED = str.maketrans("\\`", "`\\")
+
+
+def grammar_file(name: str) -> str:
+    """The path of a grammar: `builder/_grammar/` in a wheel, `grammar/` at the top of a checkout.
+
+    Raises FileNotFoundError where neither has it, which means that the installation is broken.
+    """
+    for place in _PLACES:
+        path = os.path.join(place, name)
+        if os.path.isfile(path):
+            return path
+    raise FileNotFoundError(f"the grammar {name} is in none of {', '.join(_PLACES)}")
+
+
+def make_parser(name: str, starts: list[str], transformer: Transformer[Token, object]) -> Lark:
+    """A LALR parser with a contextual lexer; `transformer` is applied while parsing, so no tree is ever built."""
+    from lark import Lark
+
+    with open(grammar_file(name), encoding="utf-8") as file:
+        return Lark(
+            file.read(),
+            parser="lalr",
+            lexer="contextual",
+            start=starts,
+            transformer=transformer,
+            maybe_placeholders=False,
+            propagate_positions=False,
+        )
+
+
+def exchange(text: str, escape: str) -> str:
+    """The text as the grammars want it, or back again."""
+    return text if escape == "\\" else text.translate(_EXCHANGED)
+
+
+@cache
+def word_parser() -> Lark:
+    """The parser of words.lark, with the start rules `word` and `body`."""
+    from builder.dockerfile.word_parts import WordParts
+
+    return make_parser("words.lark", ["word", "body"], WordParts())
+
+
+@cache
+def line_parser() -> Lark:
+    """The parser of dockerfile.lark, with one start rule for the command and one for each form of its body."""
+    from builder.dockerfile.forms import Forms
+
+    return make_parser(
+        "dockerfile.lark", ["command", "arguments", "origin", "words", "legacy_pair", "health", "array"], Forms()
+    )

@@ -1,0 +1,243 @@
+"""What a step changed: an overlayfs upper directory as the entries of a layer.
+
+The rules are BuildKit's (its overlayfs differ and containerd's change writer), so that equal steps give equal layers:
+- A file that was copied up but is the same as below is left out: type, mode, owner, device and capability, and for all
+  but directories size and time. Where both times are whole seconds the content decides, since one of the two may have
+  been cut by a tar archive.
+- A whiteout of what is not there below is left out.
+- The directories above every entry are included, so that a layer is complete in itself.
+- Of the hard links to one file the first entry holds the content; links that did not change are not followed, hence
+  `ln /a /b` on a file of a lower layer makes a separate file.
+- `security.capability` is kept, all other extended attributes are dropped. Sockets are skipped.
+Where BuildKit lists the deleted files of an opaque directory one by one, we write the opaque marker: the same tree.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from builder.errors import LayerError
+from builder.filesystem.layered import LayeredTree
+from builder.filesystem.overlay_format import CAPABILITY, REDIRECT, attributes, file_info, is_opaque
+from builder.filesystem.syscalls import open_beneath
+from builder.filesystem.tar import PIECE, TarWriter
+from builder.filesystem.tree import FileInfo, Kind
+
+if TYPE_CHECKING:
+    from builder.filesystem.compress import LayerSink
+
+_SECOND = 1_000_000_000
+_OPAQUE = FileInfo(Kind.OPAQUE, 0)
+
+
+class Change(msgspec.Struct):
+    """One entry of a layer. `info.kind` may be WHITEOUT (`path` is what is gone) or OPAQUE (`path` is the directory).
+
+    `hardlink` is the path of the earlier entry that this one links to. `source` says where the content is: a
+    directory's descriptor, good until the next change is taken, and a path below it.
+    """
+
+    path: str
+    info: FileInfo
+    xattrs: dict[str, bytes]
+    hardlink: str | None = None
+    source: tuple[int, str] = (-1, "")
+
+    def open(self) -> int:
+        """A descriptor of a regular file's content; the caller closes it."""
+        directory, path = self.source
+        return open_beneath(directory, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def changes(upper: str | os.PathLike[str], lowers: LayeredTree | None) -> Iterator[Change]:
+    """The entries of the layer that `upper` makes over `lowers` (None: nothing below), sorted by their components.
+
+    Nobody may write to either meanwhile. Raises LayerError for what cannot be a layer (a redirected directory), OSError
+    when the directory cannot be read.
+    """
+    walk = _Walk(upper, lowers)
+    try:
+        yield from walk.run()
+    finally:
+        walk.close()
+
+
+def write_changes(entries: Iterable[Change], writer: TarWriter) -> int:
+    """Write entries as tar, reading each file once; returns their number. Does not end the archive."""
+    count = 0
+    for change in entries:
+        count += 1
+        kind = change.info.kind
+        if kind is Kind.WHITEOUT:
+            writer.whiteout(change.path)
+        elif kind is Kind.OPAQUE:
+            writer.opaque(change.path)
+        elif kind is Kind.FILE and change.hardlink is None and change.info.size:
+            descriptor = change.open()
+            try:
+                writer.add(change.path, change.info, xattrs=change.xattrs, content=descriptor)
+            finally:
+                os.close(descriptor)
+        else:
+            writer.add(change.path, change.info, xattrs=change.xattrs, hardlink=change.hardlink)
+    return count
+
+
+def write_layer(entries: Iterable[Change], sink: LayerSink) -> int:
+    """Write entries as a whole tar archive into a sink, which the caller finishes; returns their number."""
+    writer = TarWriter(sink.write)
+    count = write_changes(entries, writer)
+    writer.close()
+    return count
+
+
+class _Walk:
+    """A walk over an upper directory, depth first, names in the order of their bytes."""
+
+    def __init__(self, upper: str | os.PathLike[str], lowers: LayeredTree | None) -> None:
+        self._upper = os.fspath(upper)
+        self._lowers = lowers
+        self._root = os.open(self._upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._first: dict[tuple[int, int], str] = {}  # of each hard-linked file, the entry with its content
+        self._waiting: list[Change] = []  # the directories above that were not worth an entry so far
+
+    def close(self) -> None:
+        os.close(self._root)
+
+    def run(self) -> Iterator[Change]:
+        # The stack holds, for each open directory, its entries to come (last first) and whether it hides what is below.
+        stack = [(self._entries(""), self._lowers is None)]
+        while stack:
+            entries, fresh = stack[-1]
+            if not entries:
+                stack.pop()
+                if len(self._waiting) >= len(stack) > 0:
+                    del self._waiting[len(stack) - 1 :]
+                continue
+            path, info = entries.pop()
+            if info.kind is Kind.DIRECTORY:
+                directory, changed, opaque = self._directory(path, info, fresh)
+                self._waiting.append(directory)
+                if changed:
+                    yield from self._above()
+                if opaque:
+                    yield Change(path, _OPAQUE, {})
+                stack.append((self._entries(path), fresh or opaque or self._is_new(path)))
+            elif (change := self._file(path, info, fresh)) is not None:
+                yield from self._above()
+                yield change
+
+    def _above(self) -> Iterator[Change]:
+        """The directories above the next entry that were not given yet."""
+        for index, directory in enumerate(self._waiting):
+            if directory.source[0] >= 0:
+                self._waiting[index] = _GIVEN
+                yield directory
+
+    def _is_new(self, path: str) -> bool:
+        """Whether nothing of the lower layers shows through a directory."""
+        below = self._lowers.lstat(path) if self._lowers is not None else None
+        return below is None or below.kind is not Kind.DIRECTORY
+
+    def _entries(self, directory: str) -> list[tuple[str, FileInfo]]:
+        """A directory's entries, last first."""
+        descriptor = open_beneath(self._root, directory, os.O_RDONLY | os.O_DIRECTORY)
+        prefix = f"{directory}/" if directory else ""
+        found = []
+        try:
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    link = os.readlink(entry.name, dir_fd=descriptor) if entry.is_symlink() else ""
+                    found.append((prefix + entry.name, file_info(entry.stat(follow_symlinks=False), link)))
+        finally:
+            os.close(descriptor)
+        found.sort(key=lambda item: os.fsencode(item[0]), reverse=True)
+        return found
+
+    def _directory(self, path: str, info: FileInfo, fresh: bool) -> tuple[Change, bool, bool]:
+        """The directory's entry, whether it changed, and whether it hides a directory below."""
+        change = Change(path, info, {}, source=(self._root, path))
+        file = f"{self._upper}/{path}"
+        names = attributes(file)
+        if not names and fresh:
+            return change, True, False
+        if any(name in REDIRECT for name in names):
+            raise LayerError(
+                "a directory was renamed with overlayfs's redirect_dir, which no layer can say", place=path,
+                remedy="mount with redirect_dir=off",
+            )  # fmt: skip
+        if CAPABILITY in names:
+            change.xattrs[CAPABILITY] = os.getxattr(file, CAPABILITY, follow_symlinks=False)
+        if fresh or self._lowers is None:
+            return change, True, False
+        below = self._lowers.lstat(path)
+        if below is None or below.kind is not Kind.DIRECTORY:
+            return change, True, False
+        opaque = is_opaque(file, names)
+        same = not opaque and (info.mode, info.uid, info.gid) == (below.mode, below.uid, below.gid)
+        return change, not same, opaque
+
+    def _file(self, path: str, info: FileInfo, fresh: bool) -> Change | None:
+        """The entry for anything but a directory; None when there is none."""
+        kind = info.kind
+        if kind is Kind.SOCKET:
+            return None
+        below = None
+        if not fresh and self._lowers is not None:
+            below = self._lowers.lstat(path)
+        if kind is Kind.WHITEOUT:
+            return Change(path, info, {}) if below is not None else None
+        xattrs: dict[str, bytes] = {}
+        if kind is Kind.FILE:
+            file = f"{self._upper}/{path}"
+            if CAPABILITY in attributes(file):
+                xattrs[CAPABILITY] = os.getxattr(file, CAPABILITY, follow_symlinks=False)
+        if below is not None and self._same(path, info, below, xattrs):
+            return None
+        hardlink = None
+        if info.identity is not None:
+            hardlink = self._first.setdefault(info.identity, path)
+            if hardlink == path:
+                hardlink = None
+        return Change(path, info, xattrs, hardlink, (self._root, path))
+
+    def _same(self, path: str, info: FileInfo, below: FileInfo, xattrs: dict[str, bytes]) -> bool:
+        if (info.kind, info.mode, info.uid, info.gid, info.device, info.size, info.mtime_ns) != (
+            below.kind, below.mode, below.uid, below.gid, below.device, below.size, below.mtime_ns,
+        ):  # fmt: skip
+            return False
+        assert self._lowers is not None
+        if xattrs != self._lowers.xattrs(path):
+            return False
+        if info.mtime_ns % _SECOND:
+            return True
+        if info.kind is Kind.SYMLINK:
+            return info.link == below.link
+        return info.kind is not Kind.FILE or not info.size or self._same_content(path)
+
+    def _same_content(self, path: str) -> bool:
+        assert self._lowers is not None
+        ours = open_beneath(self._root, path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            theirs = self._lowers.open(path)
+            try:
+                if not stat.S_ISREG(os.fstat(ours).st_mode):
+                    return False
+                while True:
+                    piece = os.read(ours, PIECE)
+                    if piece != os.read(theirs, PIECE):
+                        return False
+                    if not piece:
+                        return True
+            finally:
+                os.close(theirs)
+        finally:
+            os.close(ours)
+
+
+_GIVEN = Change("", FileInfo(Kind.DIRECTORY, 0), {})

@@ -1,0 +1,221 @@
+"""A stack of unpacked layers seen as one tree, without mounting anything.
+
+The layers are directories in overlayfs's form, as snapshots hold them. They must not change while the tree is used.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Sequence
+
+from builder.filesystem.overlay_format import CAPABILITY, OWN_PREFIXES, attributes, file_info, is_opaque
+from builder.filesystem.syscalls import open_beneath
+from builder.filesystem.tree import FileInfo, Kind
+
+_CACHED = 4096  # entries of each cache before it starts anew
+
+_EMPTY_ROOT = FileInfo(Kind.DIRECTORY, 0o755)
+
+_Stack = tuple[int, ...]
+
+
+class LayeredTree:
+    """A `FileTree` over layers, top first. No symbolic link is followed in any component of any path.
+
+    Files of the layers stay where they are: `lstat` and the like cost a few microseconds a layer that has the
+    directory. Owns a descriptor for each layer that was looked at: close it, or use it as a context manager. Several
+    threads may use one tree.
+    """
+
+    def __init__(self, directories: Sequence[str | os.PathLike[str]]) -> None:
+        self.directories = tuple(os.fspath(directory) for directory in directories)
+        self._roots: list[int | None] = [None] * len(self.directories)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._infos: dict[str, tuple[FileInfo, int] | None] = {}
+        self._stacks: dict[str, tuple[_Stack, bool] | None] = {}
+
+    def lstat(self, path: str) -> FileInfo | None:
+        found = self.find(path)
+        return found[0] if found is not None else None
+
+    def find(self, path: str) -> tuple[FileInfo, int] | None:
+        """The file at `path` and the index of the layer that it comes from."""
+        try:
+            return self._infos[path]
+        except KeyError:
+            found = self._find(path)
+        if len(self._infos) >= _CACHED:
+            self._infos.clear()
+        self._infos[path] = found
+        return found
+
+    def scan(self, path: str) -> list[tuple[str, FileInfo]]:
+        return [(name, info) for name, info in self.scan_all(path) if info.kind is not Kind.WHITEOUT]
+
+    def scan_all(self, path: str) -> list[tuple[str, FileInfo]]:
+        """Like `scan`, with the whiteouts that no layer of this stack fills again."""
+        stack = self._stack(path)
+        if stack is None:
+            number = errno.ENOENT if self.lstat(path) is None else errno.ENOTDIR
+            raise OSError(number, os.strerror(number), path)
+        merged: dict[str, FileInfo] = {}
+        for layer in stack[0]:
+            descriptor = self._open(layer, path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                with os.scandir(descriptor) as entries:
+                    for entry in entries:
+                        if entry.name not in merged:
+                            merged[entry.name] = _entry_info(entry, descriptor)
+            finally:
+                os.close(descriptor)
+        return sorted(merged.items(), key=lambda item: os.fsencode(item[0]))
+
+    def open(self, path: str) -> int:
+        found = self.find(path)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        info, layer = found
+        if info.kind is not Kind.FILE:
+            number = errno.EISDIR if info.kind is Kind.DIRECTORY else errno.EINVAL
+            raise OSError(number, f"not a regular file but a {info.kind.name.lower()}", path)
+        return self._open(layer, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        """File capabilities only: no other attribute goes into new layers, as in BuildKit."""
+        found = self.find(path)
+        if found is None or found[0].kind is not Kind.FILE:
+            return {}
+        return self._attributes(found[1], path, (CAPABILITY,))
+
+    def all_xattrs(self, path: str) -> dict[str, bytes]:
+        """Every attribute of a file but overlayfs's own: what the layer that it comes from said."""
+        found = self.find(path)
+        return {} if found is None or found[1] < 0 else self._attributes(found[1], path, None)
+
+    def opaque(self, path: str) -> bool:
+        """Whether the directory hides whatever lies below the stack's lowest layer at this path: one of the layers says
+        so, or has something else than a directory there."""
+        stack = self._stack(path)
+        return stack is not None and stack[1]
+
+    def close(self) -> None:
+        self._closed = True
+        roots, self._roots = self._roots, []
+        for descriptor in roots:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def __enter__(self) -> LayeredTree:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not self._closed:
+            self.close()
+
+    def _find(self, path: str) -> tuple[FileInfo, int] | None:
+        if not path and not self.directories:
+            return _EMPTY_ROOT, -1
+        parent = self._stack(path.rpartition("/")[0]) if path else (tuple(range(len(self.directories))), False)
+        if parent is None:
+            return None
+        for layer in parent[0]:
+            info = self._layer_info(layer, path)
+            if info is not None:
+                return None if info.kind is Kind.WHITEOUT else (info, layer)
+        return None
+
+    def _stack(self, path: str) -> tuple[_Stack, bool] | None:
+        """The layers whose directories make up the directory `path`, top first, and whether it is opaque to what
+        lies below all of them. None when it is no directory."""
+        try:
+            return self._stacks[path]
+        except KeyError:
+            pass
+        # From the top down with a loop: a hostile image may be deeper than Python's stack.
+        known = path
+        missing: list[str] = []
+        while known not in self._stacks:
+            missing.append(known)
+            if not known:
+                break
+            known = known.rpartition("/")[0]
+        result: tuple[_Stack, bool] | None = None
+        if len(self._stacks) >= _CACHED:
+            parent = self._stacks.get(known)
+            self._stacks.clear()
+            if known not in missing:
+                self._stacks[known] = parent
+        for directory in reversed(missing):
+            if directory:
+                above = self._stacks[directory.rpartition("/")[0]]
+                result = self._merge(directory, *above) if above is not None else None
+            else:
+                result = self._merge("", tuple(range(len(self.directories))), False)
+            self._stacks[directory] = result
+        return result
+
+    def _merge(self, path: str, candidates: _Stack, opaque: bool) -> tuple[_Stack, bool] | None:
+        layers: list[int] = []
+        for layer in candidates:
+            try:
+                descriptor = self._open(layer, path, os.O_PATH)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            try:
+                if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                    opaque = True
+                    break
+                layers.append(layer)
+                link = f"/proc/self/fd/{descriptor}"
+                if is_opaque(link, attributes(link, follow=True)):
+                    opaque = True
+                    break
+            finally:
+                os.close(descriptor)
+        return (tuple(layers), opaque) if layers or not path else None
+
+    def _layer_info(self, layer: int, path: str) -> FileInfo | None:
+        try:
+            descriptor = self._open(layer, path, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            status = os.fstat(descriptor)
+            link = os.readlink("", dir_fd=descriptor) if stat.S_ISLNK(status.st_mode) else ""
+            return file_info(status, link)
+        finally:
+            os.close(descriptor)
+
+    def _attributes(self, layer: int, path: str, wanted: tuple[str, ...] | None) -> dict[str, bytes]:
+        descriptor = self._open(layer, path, os.O_PATH)
+        try:
+            link = f"/proc/self/fd/{descriptor}"  # an O_PATH descriptor has no fgetxattr
+            return {
+                name: os.getxattr(link, name)
+                for name in sorted(attributes(link, follow=True))
+                if (name in wanted if wanted is not None else not name.startswith(OWN_PREFIXES))
+            }
+        finally:
+            os.close(descriptor)
+
+    def _open(self, layer: int, path: str, flags: int) -> int:
+        root = self._roots[layer]
+        if root is None:
+            with self._lock:
+                root = self._roots[layer]
+                if root is None:
+                    root = os.open(self.directories[layer], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                    self._roots[layer] = root
+        return open_beneath(root, path, flags)
+
+
+def _entry_info(entry: os.DirEntry[str], directory: int) -> FileInfo:
+    link = os.readlink(entry.name, dir_fd=directory) if entry.is_symlink() else ""
+    return file_info(entry.stat(follow_symlinks=False), link)

@@ -1,0 +1,286 @@
+"""Unpacked layers, kept by their diff IDs: `ROOT/snapshots/<hex>/fs`.
+
+A cache that may be deleted at any time. Directories appear by a rename, so what is there is complete; one process at
+a time makes a given one (flock on `locks/<hex>`), and what a killed one leaves is the temporary directory that the
+next one removes. Since a snapshot is not flushed to the disk (that would cost seconds), it carries the boot in which
+it was made until `settle`: after a power failure one that may have holes is not believed.
+
+Most layers are complete in themselves and serve over any base. One that leaves out directories it needs takes their
+owner and mode, or a symbolic link in their place, from the layers that it lies on, and has one snapshot for each such
+stack: `<hex>-<key of the stack>`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from builder.errors import LayerError, StoreError
+from builder.filesystem.archive import Readable
+from builder.filesystem.layered import LayeredTree
+from builder.filesystem.syscalls import remove_tree, syncfs
+from builder.filesystem.unpack import Unpacked, unpack
+
+_DIFF_ID = re.compile(r"sha256:([0-9a-f]{64})")
+_TEMPORARY = "tmp-"
+_GONE = "gone-"
+_BOOT = "boot"
+_IMPLICIT = "implicit"
+
+
+class Snapshots:
+    """The snapshots below `root`, the store's directory. Any number of threads and processes may use one root."""
+
+    def __init__(self, root: Path, *, userxattr: bool = False, owners: bool = True) -> None:
+        self.directory = root / "snapshots"
+        self._base = str(self.directory)
+        self._userxattr = userxattr
+        self._owners = owners
+        self._boot = ""
+
+    def path(self, diff_id: str, below: Sequence[str] = ()) -> str | None:
+        """The directory of a layer that is unpacked, or None. `below` are the directories that this method gave for the
+        layers underneath, top first."""
+        name = _hex(diff_id)
+        plain = f"{self._base}/{name}"
+        if self._complete(plain) and not (below and os.path.exists(f"{plain}/{_IMPLICIT}")):
+            return f"{plain}/fs"
+        if below:
+            dependent = f"{plain}-{_stack_key(below)}"
+            if self._complete(dependent):
+                return f"{dependent}/fs"
+        return None
+
+    def unpack(
+        self,
+        diff_id: str,
+        open_tar: Callable[[], Readable],
+        below: Sequence[str] = (),
+        *,
+        max_entries: int | None = None,
+        max_bytes: int | None = None,
+    ) -> str:
+        """The directory of a layer, unpacked now unless it is already.
+
+        `open_tar` opens the uncompressed tar stream; it is called at most once, and the stream is closed if it can be.
+        Raises LayerError when the stream is malformed or when its digest is not `diff_id`.
+        """
+        with self._making(diff_id) as name:
+            known = self.path(diff_id, below)
+            if known is not None:
+                return known
+            with self._temporary(name) as temporary:
+                files = f"{temporary}/fs"
+                os.mkdir(files, 0o755)
+                os.chmod(files, 0o755)
+                done = self._unpack(open_tar, files, below, max_entries, max_bytes)
+                if done.diff_id != diff_id:
+                    raise LayerError(
+                        f"the layer's content is {done.diff_id}", place=diff_id,
+                        remedy="it was damaged or forged: remove it and pull again",
+                    )  # fmt: skip
+                final = name
+                if done.implicit:
+                    if below:
+                        final = f"{name}-{_stack_key(below)}"
+                    else:
+                        _write(f"{temporary}/{_IMPLICIT}", "\0".join(done.implicit))
+                return self._keep(temporary, final)
+
+    def adopt(self, diff_id: str, upper: str | os.PathLike[str]) -> str:
+        """Make a step's upper directory, which is on the same file system and no longer mounted, the snapshot of the
+        layer that was made of it. The directory is gone afterwards. Raises StoreError."""
+        with self._making(diff_id) as name:
+            known = self.path(diff_id)
+            if known is not None and not os.path.exists(f"{self._base}/{name}/{_IMPLICIT}"):
+                remove_tree(os.fspath(upper))
+                return known
+            with self._temporary(name) as temporary:
+                try:
+                    os.rename(upper, f"{temporary}/fs")
+                except OSError as error:
+                    raise StoreError(f"cannot become a snapshot: {error.strerror}", place=os.fspath(upper)) from error
+                return self._keep(temporary, name)
+
+    def remove(self, diff_id: str) -> None:
+        """Remove all snapshots of a layer; nothing happens if there is none. Nobody may be using them."""
+        with self._making(diff_id) as name:
+            for entry in self._names():
+                if entry == name or entry.startswith(f"{name}-"):
+                    self._discard(entry)
+
+    def diff_ids(self) -> list[str]:
+        """The layers that have a complete snapshot, sorted."""
+        names = {name[:64] for name in self._names() if len(name) >= 64 and self._complete(f"{self._base}/{name}")}
+        return sorted(f"sha256:{name}" for name in names if _DIFF_ID.fullmatch(f"sha256:{name}"))
+
+    def settle(self) -> None:
+        """Flush the snapshots to the disk, so that they are believed after a restart too, and remove what killed
+        processes left behind. May take as long as the disk needs for what was written lately."""
+        names = self._names()
+        unsettled = [name for name in names if os.path.exists(f"{self._base}/{name}/{_BOOT}")]
+        unsettled = [name for name in unsettled if self._complete(f"{self._base}/{name}")]
+        if unsettled:
+            descriptor = os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                syncfs(descriptor)
+            finally:
+                os.close(descriptor)
+            for name in unsettled:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self._base}/{name}/{_BOOT}")
+        for name in names:
+            if name.startswith(_GONE):
+                remove_tree(f"{self._base}/{name}")
+            elif name.startswith(_TEMPORARY):
+                with self._lock(name[len(_TEMPORARY) :], wait=False) as locked:
+                    if locked:
+                        remove_tree(f"{self._base}/{name}")
+
+    def _unpack(
+        self,
+        open_tar: Callable[[], Readable],
+        files: str,
+        below: Sequence[str],
+        max_entries: int | None,
+        max_bytes: int | None,
+    ) -> Unpacked:
+        stream = open_tar()
+        try:
+            with LayeredTree(below) as tree:
+                return unpack(
+                    stream, files, layer=True, below=tree if below else None, userxattr=self._userxattr,
+                    owners=self._owners, max_entries=max_entries, max_bytes=max_bytes,
+                )  # fmt: skip
+        finally:
+            close = getattr(stream, "close", None)
+            if close is not None:
+                close()
+
+    def _complete(self, directory: str) -> bool:
+        """Whether a snapshot is there, and was flushed or made since the last boot."""
+        try:
+            descriptor = os.open(f"{directory}/{_BOOT}", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return os.path.isdir(f"{directory}/fs")
+        try:
+            return os.read(descriptor, 64).decode("ascii", "replace") == self._current_boot()
+        finally:
+            os.close(descriptor)
+
+    def _current_boot(self) -> str:
+        if not self._boot:
+            self._boot = _read("/proc/sys/kernel/random/boot_id").strip()
+        return self._boot
+
+    def _keep(self, temporary: str, name: str) -> str:
+        """Give a finished temporary directory its name. Whatever has the name is not worth keeping."""
+        _write(f"{temporary}/{_BOOT}", self._current_boot())
+        self._discard(name)
+        os.rename(temporary, f"{self._base}/{name}")
+        return f"{self._base}/{name}/fs"
+
+    def _discard(self, name: str) -> None:
+        """Remove a snapshot, in one step for whoever looks."""
+        gone = f"{self._base}/{_GONE}{os.urandom(8).hex()}"
+        try:
+            os.rename(f"{self._base}/{name}", gone)
+        except FileNotFoundError:
+            return
+        remove_tree(gone)
+
+    @contextlib.contextmanager
+    def _temporary(self, name: str) -> Iterator[str]:
+        """A temporary directory on the snapshots' file system, for the holder of the lock on `name`."""
+        path = f"{self._base}/{_TEMPORARY}{name}"
+        remove_tree(path)
+        os.mkdir(path, 0o700)
+        try:
+            yield path
+        finally:
+            remove_tree(path)  # renamed by now, if all went well
+
+    @contextlib.contextmanager
+    def _making(self, diff_id: str) -> Iterator[str]:
+        """The layer's name, while nobody else makes or removes it."""
+        name = _hex(diff_id)
+        with self._lock(name, wait=True):
+            yield name
+
+    @contextlib.contextmanager
+    def _lock(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Hold the lock of one layer. The lock file is removed by its last holder; so after waiting one must look
+        whether the file that is locked is still the one with the name."""
+        path = f"{self._base}/locks/{name}"
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                os.makedirs(f"{self._base}/locks", 0o700, exist_ok=True)
+                continue
+            try:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                except BlockingIOError:
+                    yield False
+                    return
+                try:
+                    current = os.stat(path).st_ino == os.fstat(descriptor).st_ino
+                except FileNotFoundError:
+                    current = False
+                if not current:
+                    continue
+                try:
+                    yield True
+                finally:
+                    os.unlink(path)
+                return
+            finally:
+                os.close(descriptor)
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self._base)
+        except FileNotFoundError:
+            return []
+
+
+def _hex(diff_id: str) -> str:
+    match = _DIFF_ID.fullmatch(diff_id)
+    if match is None:
+        raise StoreError("this is no diff ID", place=diff_id, remedy="layers are named sha256:<64 hexadecimal digits>")
+    return match[1]
+
+
+def _stack_key(below: Sequence[str]) -> str:
+    """A short name for a stack of snapshots, which their directories' names stand for."""
+    import hashlib
+
+    names = "\0".join(os.path.basename(os.path.dirname(path)) for path in below)
+    return hashlib.sha256(names.encode()).hexdigest()[:32]
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, os.fsencode(text))
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: str) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EACCES):
+            return "unknown"
+        raise
+    try:
+        return os.read(descriptor, 4096).decode()
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,196 @@
+"""The snapshot cache: complete or absent, whoever asks, and whoever was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from builder.errors import LayerError, StoreError
+from builder.filesystem import syscalls
+from builder.filesystem.layered import LayeredTree
+from builder.filesystem.snapshots import Snapshots
+
+Archive = Callable[..., bytes]
+FILE = {"data": b"x"}
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners and attributes need root")
+
+
+def diff_id(raw: bytes) -> str:
+    return "sha256:" + hashlib.sha256(raw).hexdigest()
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> Snapshots:
+    return Snapshots(tmp_path)
+
+
+def leftovers(snapshots: Snapshots) -> list[str]:
+    return [name for name in os.listdir(snapshots.directory) if name.startswith(("tmp-", "gone-"))]
+
+
+def test_unpack_once(snapshots: Snapshots, archive: Archive) -> None:
+    raw = archive(("d", {}), ("d/f", FILE))
+    assert snapshots.path(diff_id(raw)) is None
+    path = snapshots.unpack(diff_id(raw), lambda: io.BytesIO(raw))
+    assert path == str(snapshots.directory / diff_id(raw)[7:] / "fs")
+    assert Path(path, "d/f").read_bytes() == b"x"
+    assert snapshots.path(diff_id(raw)) == path
+    assert snapshots.unpack(diff_id(raw), lambda: pytest.fail("unpacked twice")) == path
+    assert snapshots.diff_ids() == [diff_id(raw)]
+    snapshots.remove(diff_id(raw))
+    snapshots.remove(diff_id(raw))
+    assert snapshots.path(diff_id(raw)) is None
+    assert leftovers(snapshots) == os.listdir(snapshots.directory / "locks") == []
+
+
+def test_the_digest_is_verified(snapshots: Snapshots, archive: Archive) -> None:
+    raw = archive(("f", FILE))
+    wrong = diff_id(b"something else")
+    with pytest.raises(LayerError, match=diff_id(raw)):
+        snapshots.unpack(wrong, lambda: io.BytesIO(raw))
+    with pytest.raises(LayerError, match="truncated"):
+        snapshots.unpack(diff_id(raw[:700]), lambda: io.BytesIO(raw[:700]))
+    assert snapshots.path(wrong) is None
+    assert leftovers(snapshots) == []
+    with pytest.raises(StoreError, match="no diff ID"):
+        snapshots.path("sha256:../../etc")
+
+
+def test_adopt(snapshots: Snapshots, archive: Archive, tmp_path: Path) -> None:
+    for _ in range(2):
+        (tmp_path / "upper").mkdir()
+        (tmp_path / "upper/f").write_text("x")
+        path = snapshots.adopt(diff_id(b"1"), tmp_path / "upper")
+        assert path == snapshots.path(diff_id(b"1"))
+        assert not (tmp_path / "upper").exists()
+        assert os.listdir(path) == ["f"]
+    with pytest.raises(StoreError, match="cannot become a snapshot"):
+        snapshots.adopt(diff_id(b"2"), tmp_path / "missing")
+    assert leftovers(snapshots) == []
+
+
+def test_a_layer_that_is_not_complete_in_itself(snapshots: Snapshots, archive: Archive) -> None:
+    bases = []
+    for mode in (0o700, 0o1777):
+        raw = archive(("d", {"mode": mode}))
+        bases.append(snapshots.unpack(diff_id(raw), lambda raw=raw: io.BytesIO(raw)))  # type: ignore[misc]
+    raw = archive(("d/f", FILE))
+    opened = []
+
+    def open_tar() -> io.BytesIO:
+        opened.append(1)
+        return io.BytesIO(raw)
+
+    paths = [snapshots.unpack(diff_id(raw), open_tar, below) for below in ([], bases[:1], bases[1:], bases[:1])]
+    assert len(opened) == 3
+    assert [Path(path, "d").stat().st_mode & 0o7777 for path in paths] == [0o755, 0o700, 0o1777, 0o700]
+    assert [snapshots.path(diff_id(raw), below) for below in ([], bases[:1], bases[1:], bases[:1])] == paths
+    assert snapshots.path(diff_id(raw), bases) is None
+    snapshots.remove(diff_id(raw))
+    assert snapshots.path(diff_id(raw), bases[:1]) is None
+    assert len(snapshots.diff_ids()) == 2
+
+
+def test_a_complete_layer_serves_over_any_base(snapshots: Snapshots, archive: Archive) -> None:
+    base, raw = archive(("d", {"mode": 0o700})), archive(("d", {}), ("d/f", FILE))
+    below = [snapshots.unpack(diff_id(base), lambda: io.BytesIO(base))]
+    path = snapshots.unpack(diff_id(raw), lambda: io.BytesIO(raw), below)
+    assert snapshots.path(diff_id(raw)) == path
+    with LayeredTree([path, *below]) as tree:
+        assert [name for name, _ in tree.scan("d")] == ["f"]
+
+
+def test_many_threads_unpack_once(snapshots: Snapshots, archive: Archive) -> None:
+    raw = archive(*((str(number), FILE) for number in range(200)))
+    opened: list[int] = []
+    paths: list[str] = []
+
+    def open_tar() -> io.BytesIO:
+        opened.append(1)
+        return io.BytesIO(raw)
+
+    def work() -> None:
+        paths.append(Snapshots(snapshots.directory.parent).unpack(diff_id(raw), open_tar))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(opened), len(paths), len(set(paths))) == (1, 8, 1)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from builder.filesystem.snapshots import Snapshots
+raw = sys.stdin.buffer.read()
+class Stream:
+    position = 0
+    def read(self, size):
+        if self.position > len(raw) // 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.position += 4096
+        return raw[self.position - 4096 : self.position]
+Snapshots(Path(sys.argv[1])).unpack(sys.argv[2], Stream)
+"""
+
+
+def test_a_killed_process_leaves_what_the_next_removes(snapshots: Snapshots, archive: Archive) -> None:
+    raw = archive(*((str(number), FILE) for number in range(200)))
+    command = [sys.executable, "-c", KILLED, str(snapshots.directory.parent), diff_id(raw)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for clean in (snapshots.settle, lambda: snapshots.unpack(diff_id(raw), lambda: io.BytesIO(raw))):
+        assert subprocess.run(command, input=raw, env=environment, check=False).returncode == -9
+        assert leftovers(snapshots) == [f"tmp-{diff_id(raw)[7:]}"]
+        assert snapshots.path(diff_id(raw)) is None
+        clean()
+        assert leftovers(snapshots) == []
+    assert len(os.listdir(snapshots.path(diff_id(raw)) or "")) == 200
+
+
+def test_after_a_power_failure_only_settled_snapshots_are_believed(tmp_path: Path, archive: Archive) -> None:
+    first, second = archive(("a", FILE)), archive(("b", FILE))
+    snapshots = Snapshots(tmp_path)
+    snapshots.unpack(diff_id(first), lambda: io.BytesIO(first))
+    snapshots.settle()
+    snapshots.unpack(diff_id(second), lambda: io.BytesIO(second))
+    later = Snapshots(tmp_path)
+    later._boot = "another boot"
+    assert later.path(diff_id(first)) is not None
+    assert later.path(diff_id(second)) is None
+    later.settle()
+    assert later.diff_ids() == [diff_id(first)]
+    assert Path(later.unpack(diff_id(second), lambda: io.BytesIO(second)), "b").exists()
+
+
+@pytest.mark.parametrize("name", ["file", "link", "tree", "missing"])
+def test_remove_tree(tmp_path: Path, name: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/f").write_text("x")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("outside")
+    for number in range(20):
+        (tmp_path / f"tree/{number}/sub").mkdir(parents=True)
+        (tmp_path / f"tree/{number}/sub/link").symlink_to(tmp_path / "outside")
+    directory = tmp_path / "tree"
+    descriptor = os.open(directory, os.O_RDONLY)
+    for _ in range(3000):  # deeper than any path may be long
+        os.mkdir("deep", dir_fd=descriptor)
+        below = os.open("deep", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
+    syscalls.remove_tree(str(tmp_path / name))
+    assert not os.path.lexists(tmp_path / name)
+    syscalls.remove_tree(str(tmp_path / "tree"))
+    assert os.listdir(tmp_path / "outside") == ["f"]

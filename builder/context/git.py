@@ -1,0 +1,321 @@
+"""Contexts and sources in git repositories, fetched with the `git` program.
+
+A remote repository is a stranger: git runs without the user's and the system's configuration, asks for nothing, runs no
+hooks or filters, and speaks only http(s), ssh and git with remotes, for submodules too. ssh keeps the user's own keys
+and known hosts. As in BuildKit, names are looked up on the remote first (`refs/NAME`, then branches, then tags), only
+the commit itself is fetched if the server can do that, and `.git` is kept on demand only.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Sequence
+
+import msgspec
+
+from builder.context.git_url import GitRef, parse_git_url
+from builder.errors import ContextError
+
+__all__ = ["GitRef", "Resolved", "checkout", "is_commit", "parse_git_url", "resolve"]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_CHECKSUM = re.compile(r"[0-9a-fA-F]{7,64}")
+_KEPT_VARIABLES = (
+    "PATH", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "HTTP_PROXY", "HTTPS_PROXY",
+    "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+)  # fmt: skip
+_SETTINGS = (
+    "init.defaultBranch=master", "core.hooksPath=/dev/null", "core.fsmonitor=false", "credential.helper=",
+    "advice.detachedHead=false", "gc.auto=0", "maintenance.auto=false", "core.autocrlf=false", "core.symlinks=true",
+)  # fmt: skip
+_FETCHED = "refs/builder/fetched"
+_TAIL = 8
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """What a reference is on the remote now. `name` is the full name (`refs/heads/main`), `HEAD`, or the commit itself;
+    `object` what it points to; `commit` the same, or the commit that an annotated tag points to."""
+
+    name: str
+    object: str
+    commit: str
+
+
+class _GitFailed(Exception):
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+def is_commit(text: str) -> bool:
+    """Whether `text` is a complete object name (SHA-1 or SHA-256), not a branch or tag."""
+    return _COMMIT.fullmatch(text) is not None
+
+
+def resolve(ref: GitRef, *, authorization: str | None = None) -> Resolved:
+    """Ask the remote which commit `ref` is, without fetching it; a full commit needs no question.
+
+    `authorization` is the value of an Authorization header. Raises ContextError, also if it is not `ref.checksum`.
+    """
+    if ref.checksum and not _CHECKSUM.fullmatch(ref.checksum):
+        remedy = "give a commit, or at least its first 7 digits"
+        raise ContextError(f"invalid checksum {ref.checksum!r}", place=ref.place, remedy=remedy)
+    if ref.fetch_by_commit and not is_commit(ref.ref):
+        if not is_commit(ref.checksum):
+            raise ContextError("fetch-by-commit needs a complete commit as checksum", place=ref.place)
+        name = ref.ref if ref.ref.startswith("refs/") else f"refs/heads/{ref.ref}"
+        return Resolved(name if ref.ref else ref.checksum, ref.checksum, ref.checksum)
+    found = Resolved(*[ref.ref] * 3) if is_commit(ref.ref) else _look_up(ref, _Git(ref, None, authorization))
+    if not any(commit.startswith(ref.checksum.lower()) for commit in (found.object, found.commit)):
+        raise ContextError(
+            f"{ref.ref or 'the default branch'} is commit {found.commit}, not {ref.checksum}",
+            place=ref.place,
+            remedy="correct the checksum, if this is the commit that you want",
+        )
+    return found
+
+
+def checkout(
+    ref: GitRef,
+    into: str,
+    *,
+    keep_git_dir: bool | None = None,
+    resolved: Resolved | None = None,
+    authorization: str | None = None,
+) -> str:
+    """Put the files of `ref` (or of its `subdir`) into the existing, empty directory `into`; returns the commit.
+
+    Files have mode 644 or 755 and the time of the checkout, or of the commit with `ref.mtime`. `.git` is kept with
+    `keep_git_dir` (by default what the URL says) if no subdirectory was asked for. `resolved` pins what an earlier
+    `resolve` found. Raises ContextError; what is in `into` then is for the caller to remove.
+    """
+    import shutil
+    import tempfile
+
+    if resolved is None:
+        resolved = resolve(ref, authorization=authorization)
+    subdir = posixpath.normpath("/" + ref.subdir).lstrip("/")
+    keep = (bool(ref.keep_git_dir) if keep_git_dir is None else keep_git_dir) and not subdir
+    work = tempfile.mkdtemp(prefix=".checkout-", dir=into)
+    git = _Git(ref, work, authorization)
+    try:
+        sha256 = ("--object-format=sha256",) if len(resolved.object) == 64 else ()
+        git.run("init", "--quiet", *sha256)
+        git.run("remote", "add", "origin", "--", ref.remote)
+        commit = _fetch(ref, git, resolved)
+        git.run("checkout", "--quiet", "--force", "--detach", commit)
+        if ref.submodules is not False and os.path.lexists(os.path.join(work, ".gitmodules")):
+            _update_submodules(git)
+        when = int(git.run("show", "--no-patch", "--format=%ct", commit)) if ref.mtime == "commit" else None
+        if keep:
+            _tidy(ref, git)
+    except _GitFailed as problem:
+        raise git.error("cannot be checked out", problem) from problem
+    if not keep:
+        shutil.rmtree(os.path.join(work, ".git"))
+        _remove_links_to_modules(work)
+    source = _subdirectory(ref, work, subdir)
+    if when is not None:
+        _set_times(source, when)
+    for name in os.listdir(source):
+        os.rename(os.path.join(source, name), os.path.join(into, name))
+    shutil.rmtree(work)
+    if when is not None:
+        os.utime(into, (when, when))
+    return commit
+
+
+def _look_up(ref: GitRef, git: _Git) -> Resolved:
+    wanted = ref.ref or "HEAD"
+    try:
+        answer = git.run("ls-remote", "--symref", "--", ref.remote, wanted, f"{wanted}^{{}}")
+    except _GitFailed as problem:
+        raise git.error("the repository cannot be read", problem) from problem
+    objects: dict[str, str] = {}
+    default = "HEAD"
+    for line in answer.splitlines():
+        first, _, name = line.partition("\t")
+        if first.startswith("ref: ") and name == "HEAD":
+            default = first.removeprefix("ref: ")
+        elif is_commit(first):
+            objects[name] = first
+    if not ref.ref:
+        if "HEAD" not in objects:
+            raise ContextError(
+                "the repository has no default branch", place=ref.place, remedy="name a branch: append #BRANCH"
+            )
+        return Resolved(default, objects["HEAD"], objects["HEAD"])
+    short = ref.ref.removeprefix("refs/")
+    for name in (
+        f"refs/{short}",
+        "refs/heads/" + ref.ref.removeprefix("refs/heads/"),
+        "refs/tags/" + ref.ref.removeprefix("refs/tags/"),
+    ):
+        if name in objects:
+            return Resolved(name, objects[name], objects.get(f"{name}^{{}}", objects[name]))
+    raise ContextError(
+        f"the repository has no branch or tag {ref.ref!r}",
+        place=ref.place,
+        remedy="a commit must be given with all of its digits" if re.fullmatch("[0-9a-f]{7,}", ref.ref) else None,
+    )
+
+
+def _fetch(ref: GitRef, git: _Git, resolved: Resolved) -> str:
+    """Bring what was resolved into the repository, with as little as possible around it; returns the commit."""
+    direct = is_commit(resolved.name) or ref.fetch_by_commit
+    target = resolved.name if resolved.name.startswith("refs/") else _FETCHED
+    fetch = ("fetch", "--quiet", "--no-tags", "--force", "--update-head-ok")
+    if not direct:
+        _fetch_shallow(git, fetch, f"{resolved.name}:{target}")
+        if git.run("rev-parse", "--verify", target).strip() == resolved.object:
+            return git.run("rev-parse", "--verify", f"{target}^{{commit}}").strip()
+        # the remote has moved since it was asked: what was resolved may still be there
+    try:
+        _fetch_shallow(git, fetch, f"{resolved.object}:{target}")
+    except _GitFailed:
+        # the server hands out branches and tags only; the commit should be in the history of one
+        git.run(*fetch[:2], "--force", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*")
+        try:
+            git.run("cat-file", "-e", f"{resolved.object}^{{commit}}")
+        except _GitFailed:
+            raise ContextError(f"the repository has no commit {resolved.object}", place=ref.place) from None
+        git.run("update-ref", target, resolved.object)
+    return git.run("rev-parse", "--verify", f"{resolved.object}^{{commit}}").strip()
+
+
+def _fetch_shallow(git: _Git, fetch: Sequence[str], refspec: str) -> None:
+    try:
+        git.run(*fetch, "--depth=1", "origin", refspec)
+    except _GitFailed as problem:
+        if "shallow" not in problem.message and "--depth" not in problem.message:
+            raise
+        git.run(*fetch, "origin", refspec)  # a server of plain files sends everything
+
+
+def _update_submodules(git: _Git) -> None:
+    update = ("submodule", "--quiet", "update", "--init", "--recursive")
+    try:
+        git.run(*update, "--depth=1")
+    except _GitFailed as problem:
+        if "shallow" not in problem.message and "--depth" not in problem.message:
+            raise
+        git.run(*update)
+
+
+def _tidy(ref: GitRef, git: _Git) -> None:
+    """Take credentials, and what differs from one fetch to the next, out of a `.git` that is kept."""
+    import shutil
+
+    git.run("remote", "set-url", "origin", "--", ref.place)
+    assert git.directory is not None
+    directory = os.path.join(git.directory, ".git")
+    shutil.rmtree(os.path.join(directory, "logs"), ignore_errors=True)
+    for name in ("FETCH_HEAD", "ORIG_HEAD"):
+        if os.path.lexists(os.path.join(directory, name)):
+            os.unlink(os.path.join(directory, name))
+
+
+def _remove_links_to_modules(work: str) -> None:
+    """Remove the `.git` files of submodules: what they point to is gone. No repository can hold a file of this name."""
+    for directory, _, names in os.walk(work):
+        if ".git" in names:
+            os.unlink(os.path.join(directory, ".git"))
+
+
+def _subdirectory(ref: GitRef, work: str, subdir: str) -> str:
+    """The directory to take, reached over directories only: a link in the repository must not lead elsewhere."""
+    path = work
+    for part in subdir.split("/") if subdir else ():
+        path = os.path.join(path, part)
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            raise ContextError(f"the repository has no directory {ref.subdir!r}", place=ref.place) from None
+        if not stat.S_ISDIR(mode):
+            raise ContextError(f"{ref.subdir!r} is not a directory of the repository", place=ref.place)
+    return path
+
+
+def _set_times(root: str, when: int) -> None:
+    for directory, below, names in os.walk(root, topdown=False):
+        for name in (*names, *below):
+            os.utime(os.path.join(directory, name), (when, when), follow_symlinks=False)
+
+
+class _Git:
+    """The git program with one repository, or none (`directory` None)."""
+
+    def __init__(self, ref: GitRef, directory: str | None, authorization: str | None) -> None:
+        self.directory = directory
+        self._ref = ref
+        self._environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | {
+            "HOME": os.devnull,
+            "LC_ALL": "C",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_TEMPLATE_DIR": "",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": "true",
+            "GIT_LFS_SKIP_SMUDGE": "1",
+            "GIT_ALLOW_PROTOCOL": "http:https:ssh:git",
+            "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+            "GIT_HTTP_LOW_SPEED_LIMIT": "1",
+            "GIT_HTTP_LOW_SPEED_TIME": "60",
+        }
+        if authorization is not None and ref.remote.startswith(("http://", "https://")):
+            # in the environment, because everybody can read a command line; for this host only
+            scheme, _, rest = ref.remote.partition("://")
+            host = rest.partition("/")[0].rpartition("@")[2]
+            self._environment |= {
+                "GIT_CONFIG_COUNT": "1",
+                "GIT_CONFIG_KEY_0": f"http.{scheme}://{host}/.extraHeader",
+                "GIT_CONFIG_VALUE_0": f"Authorization: {authorization}",
+            }
+
+    def run(self, *arguments: str) -> str:
+        """The standard output of a git command. Raises _GitFailed with its standard error."""
+        import subprocess
+
+        command = ["git"]
+        for setting in _SETTINGS:
+            command += ("-c", setting)
+        if self.directory is None:
+            environment = self._environment | {"GIT_DIR": os.devnull}  # not the repository that we happen to stand in
+        else:
+            command += ("-C", self.directory)
+            environment = self._environment | {"GIT_CEILING_DIRECTORIES": os.path.dirname(self.directory)}
+        try:
+            done = subprocess.run(
+                [*command, *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=environment,
+                umask=0o022,
+                check=False,
+            )
+        except FileNotFoundError as problem:
+            raise ContextError(
+                "this is a git repository, and there is no git program",
+                place=self._ref.place,
+                remedy="install git (on Debian: apt-get install git)",
+            ) from problem
+        if done.returncode != 0:
+            message = done.stderr.decode(errors="replace").strip() or f"git exited with status {done.returncode}"
+            raise _GitFailed(message)
+        return done.stdout.decode(errors="surrogateescape")
+
+    def error(self, cause: str, problem: _GitFailed) -> ContextError:
+        """The error to show: git's own last words, without credentials."""
+        message = problem.message.replace(self._ref.remote, self._ref.place)
+        if "://" in self._ref.remote:
+            user = self._ref.remote.partition("://")[2].partition("/")[0].rpartition("@")[0]
+            if user:
+                message = message.replace(user, "xxxxx")
+        details = tuple(f"    {line}" for line in message.splitlines()[-_TAIL:])
+        remedy = None
+        if "could not read Username" in message or "Authentication failed" in message or "terminal prompts" in message:
+            remedy = "the repository does not exist or needs credentials"
+        return ContextError(cause, place=self._ref.place, details=details, remedy=remedy)

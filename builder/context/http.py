@@ -1,0 +1,166 @@
+"""Files and contexts fetched over HTTP.
+
+As in BuildKit (`source/http`): the file's time is the answer's Last-Modified, its name comes from Content-Disposition
+or the URL's path, and an answer that the server calls unchanged (304) is not sent again. What a server says is not
+trusted: a name is reduced to one plain component.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from builder.errors import ContextError
+
+_CHUNK = 1 << 18
+_REDIRECTS = 10
+_TIMEOUT = 60.0
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """The answer to a request. `unchanged` when the caller's validators still hold: then nothing was written, and
+    `digest` and `size` are those of no data. `last_modified` is in seconds since the epoch; `digest` is `sha256:…` of
+    the content."""
+
+    unchanged: bool
+    filename: str
+    last_modified: int | None
+    etag: str | None
+    digest: str
+    size: int
+
+
+def fetch(
+    url: str,
+    into: BinaryIO,
+    *,
+    etag: str | None = None,
+    last_modified: int | None = None,
+    headers: dict[str, str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Fetched:
+    """Write what `url` (http or https) names to `into`.
+
+    `etag` and `last_modified` (seconds) of an earlier answer make the request conditional. `progress` is called with
+    the bytes done and the total (-1 if unknown). Raises ContextError, with the URL without credentials as its place.
+    """
+    import httpx
+
+    place = redacted(url)
+    request_headers = {"Accept-Encoding": "identity", "User-Agent": "builder", **(headers or {})}
+    if etag is not None:
+        request_headers["If-None-Match"] = etag
+    if last_modified is not None:
+        from email.utils import formatdate
+
+        request_headers["If-Modified-Since"] = formatdate(last_modified, usegmt=True)
+    conditional = etag is not None or last_modified is not None
+    try:
+        with (
+            httpx.Client(follow_redirects=True, max_redirects=_REDIRECTS, timeout=_TIMEOUT) as client,
+            client.stream("GET", url, headers=request_headers) as response,
+        ):
+            name = filename(url, response.headers.get("Content-Disposition"))
+            modified = _seconds(response.headers.get("Last-Modified"))
+            digest, size = hashlib.sha256(), 0
+            if response.status_code == 304 and conditional:
+                known = modified if modified is not None else last_modified
+                answered = response.headers.get("ETag") or etag
+                return Fetched(True, name, known, answered, f"sha256:{digest.hexdigest()}", 0)
+            if not 200 <= response.status_code < 300:
+                raise ContextError(
+                    f"the server answers {response.status_code} {response.reason_phrase}".rstrip(), place=place
+                )
+            total = _length(response.headers)
+            for data in response.iter_bytes(_CHUNK):
+                digest.update(data)
+                size += len(data)
+                _write(into, data, place)
+                if progress is not None:
+                    progress(size, total)
+            return Fetched(False, name, modified, response.headers.get("ETag"), f"sha256:{digest.hexdigest()}", size)
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as problem:
+        reason = str(problem) or type(problem).__name__
+        raise ContextError(f"cannot be fetched: {reason}", place=place, remedy=_remedy(problem)) from problem
+
+
+def filename(url: str, content_disposition: str | None = None) -> str:
+    """The name of a fetched file: Content-Disposition's, else the last component of the URL's path, else `download`."""
+    if content_disposition:
+        from email.message import Message
+
+        message = Message()
+        message["Content-Disposition"] = content_disposition.encode("latin-1", "replace").decode("utf-8", "replace")
+        given = message.get_filename()
+        if given and not given.endswith("/"):
+            return _safe(given)
+    try:
+        return _safe(unquote(urlsplit(url).path))
+    except ValueError:
+        return _safe("")
+
+
+def add_filename(url: str) -> str:
+    """The name under which `ADD` puts a URL into a directory: from the URL alone, as BuildKit's frontend does it."""
+    try:
+        base = posixpath.basename(unquote(urlsplit(url).path).rstrip("/"))
+    except ValueError:
+        base = ""
+    return base if base not in ("", ".") else "__unnamed__"
+
+
+def redacted(url: str) -> str:
+    """The URL without a password or user, for messages."""
+    try:
+        parts = urlsplit(url)
+        if "@" not in parts.netloc:
+            return url
+        return parts._replace(netloc="xxxxx@" + parts.netloc.rpartition("@")[2]).geturl()
+    except ValueError:
+        return url.rpartition("@")[2]
+
+
+def _safe(name: str) -> str:
+    base = posixpath.basename(name.strip().rstrip("/"))
+    if base in ("", ".", "..") or any(unicodedata.category(character) == "Cc" for character in base):
+        return "download"
+    return base
+
+
+def _seconds(date: str | None) -> int | None:
+    if not date:
+        return None
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return int(parsedate_to_datetime(date).timestamp())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _length(headers: Mapping[str, str]) -> int:
+    text = headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() and "Content-Encoding" not in headers else -1
+
+
+def _write(into: BinaryIO, data: bytes, place: str) -> None:
+    try:
+        into.write(data)
+    except OSError as problem:
+        raise ContextError(f"cannot be stored: {(problem.strerror or str(problem)).lower()}", place=place) from problem
+
+
+def _remedy(problem: Exception) -> str | None:
+    import httpx
+
+    if isinstance(problem, httpx.ConnectError):
+        return "check the host's name, the network and the proxy settings"
+    if isinstance(problem, httpx.TimeoutException):
+        return f"the server did not answer within {_TIMEOUT:.0f} s; try again"
+    return None

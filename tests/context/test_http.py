@@ -1,0 +1,161 @@
+"""Fetching over HTTP, from a server on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import threading
+from collections.abc import Iterator
+from typing import ClassVar
+
+import pytest
+
+from builder.context.http import add_filename, fetch, filename, redacted
+from builder.errors import ContextError
+
+BODY = b"content " * 50_000
+MODIFIED = 1_546_300_800
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    seen: ClassVar[list[dict[str, str]]] = []
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+    def do_GET(self) -> None:
+        self.seen.append(dict(self.headers))
+        path = self.path.partition("?")[0]
+        if path == "/file.txt":
+            same = self.headers.get("If-None-Match") == '"one"' or "If-Modified-Since" in self.headers
+            self.answer(304 if same else 200, {"ETag": '"one"', "Last-Modified": "Tue, 01 Jan 2019 00:00:00 GMT"})
+        elif path == "/named":
+            self.answer(200, {"Content-Disposition": 'attachment; filename="../a b.txt"', "Last-Modified": "nonsense"})
+        elif path == "/moved":
+            self.answer(302, {"Location": "/file.txt"})
+        elif path == "/loop":
+            self.answer(302, {"Location": "/loop"})
+        elif path == "/short":
+            self.answer(200, {}, length=len(BODY) + 100)
+            self.close_connection = True
+        else:
+            self.answer(404, {})
+
+    def answer(self, status: int, headers: dict[str, str], length: int | None = None) -> None:
+        body = BODY if status == 200 else b""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is part of the tests."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_fetch(server: str) -> None:
+    out, steps = io.BytesIO(), []
+    fetched = fetch(f"{server}/file.txt?x=1", out, progress=lambda done, total: steps.append((done, total)))
+    assert out.getvalue() == BODY
+    assert (fetched.unchanged, fetched.filename, fetched.size) == (False, "file.txt", len(BODY))
+    assert (fetched.last_modified, fetched.etag) == (MODIFIED, '"one"')
+    assert fetched.digest == "sha256:" + hashlib.sha256(BODY).hexdigest()
+    assert steps[-1] == (len(BODY), len(BODY))
+
+
+@pytest.mark.parametrize("validators", [{"etag": '"one"'}, {"last_modified": MODIFIED}])
+def test_unchanged(server: str, validators: dict[str, str | int]) -> None:
+    out = io.BytesIO()
+    fetched = fetch(f"{server}/file.txt", out, **validators)  # type: ignore[arg-type]
+    assert fetched.unchanged
+    assert (fetched.etag, fetched.last_modified) == ('"one"', MODIFIED)
+    assert out.getvalue() == b""
+
+
+def test_changed(server: str) -> None:
+    assert not fetch(f"{server}/file.txt", io.BytesIO(), etag='"two"').unchanged
+
+
+def test_redirect_and_name(server: str) -> None:
+    assert fetch(f"{server}/moved", io.BytesIO()).size == len(BODY)
+    fetched = fetch(f"{server}/named", io.BytesIO())
+    assert (fetched.filename, fetched.last_modified) == ("a b.txt", None)
+
+
+def test_headers_are_sent(server: str) -> None:
+    fetch(f"{server}/file.txt", io.BytesIO(), headers={"Authorization": "Bearer t"})
+    assert Handler.seen[-1]["Authorization"] == "Bearer t"
+    assert Handler.seen[-1]["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("path", "cause"), [("/nope", "404"), ("/loop", "redirect"), ("/short", "cannot be fetched")]
+)
+def test_errors(server: str, path: str, cause: str) -> None:
+    url = server.replace("http://", "http://me:secret@") + path
+    with pytest.raises(ContextError, match=cause) as caught:
+        fetch(url, io.BytesIO())
+    assert str(caught.value.place).endswith(path)
+    assert "secret" not in str(caught.value)
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(ContextError, match="cannot be fetched") as caught:
+        fetch("http://127.0.0.1:1/x", io.BytesIO())
+    assert caught.value.remedy
+    for url in ("http://", "http://[", "http://a:b:c/", "ftp://127.0.0.1/x", "http://\x00/"):
+        with pytest.raises(ContextError):
+            fetch(url, io.BytesIO())
+
+
+def test_a_full_disk_is_said(server: str) -> None:
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(ContextError, match="no space left"):
+        fetch(f"{server}/file.txt", full)
+
+
+@pytest.mark.parametrize(
+    ("url", "disposition", "name"),
+    [
+        ("http://h/a/b.tgz", None, "b.tgz"),
+        ("http://h/a/b%20c?q=/x", None, "b c"),
+        ("http://h/dir/", None, "dir"),
+        ("http://h/", None, "download"),
+        ("http://h", None, "download"),
+        ("http://h/..", None, "download"),
+        ("http://h/%2e%2e%2fx", None, "x"),
+        ("http://h/a%00b", None, "download"),
+        ("http://h/x", 'attachment; filename="given"', "given"),
+        ("http://h/x", "attachment; filename*=UTF-8''%c3%bc.txt", "ü.txt"),
+        ("http://h/x", 'attachment; filename="/etc/passwd"', "passwd"),
+        ("http://h/x", 'attachment; filename="dir/"', "x"),
+        ("http://h/x", 'attachment; filename=".."', "download"),
+        ("http://h/x", "attachment", "x"),
+        ("http://h/x", "%%%", "x"),
+    ],
+)
+def test_filename(url: str, disposition: str | None, name: str) -> None:
+    assert filename(url, disposition) == name
+
+
+def test_filename_of_add() -> None:
+    urls = ["http://h/a/b", "http://h/a%20b", "http://h/a/", "http://h/", "http://h"]
+    assert [add_filename(url) for url in urls] == ["b", "a b", "a", "__unnamed__", "__unnamed__"]
+
+
+def test_redacted() -> None:
+    assert redacted("https://u:p@h:1/x") == "https://xxxxx@h:1/x"
+    assert redacted("https://h/x@y") == "https://h/x@y"
+    assert redacted("git@h:x") == "git@h:x"

@@ -1,0 +1,145 @@
+"""The configuration file `builder.toml`: which registries to ask, and how; and where the store lives.
+
+    [registry."docker.io"]
+    mirrors = ["127.0.0.1:5050", "mirror.example.com/proxy"]
+
+    [registry."registry.example.com"]
+    http = false                              # plain HTTP; unset: only for loopback registries without TLS material
+    insecure = false                          # HTTPS without verifying the certificate
+    ca = ["example-ca.pem"]                   # added to the system's authorities
+    keypair = [{ key = "client.key", cert = "client.pem" }]
+    tlsconfigdir = ["/etc/example/certs"]     # *.crt are authorities, NAME.cert with NAME.key client certificates
+
+The tables have the form of BuildKit's `buildkitd.toml`. Relative paths are relative to the file's directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from builder.errors import BuilderError
+
+SYSTEM_FILE = "/etc/builder/builder.toml"
+_LOOPBACK = re.compile(r"(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::\d+)?")
+
+
+class ConfigError(BuilderError):
+    """The configuration file is missing, unreadable or wrong; `place` is its path."""
+
+
+class KeyPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Paths of a client certificate and its key, PEM."""
+
+    key: str
+    cert: str
+
+
+class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one registry (`host` or `host:port`) is asked. `None` means that the file does not say."""
+
+    mirrors: tuple[str, ...] = ()
+    http: bool | None = None
+    insecure: bool | None = None
+    ca: tuple[str, ...] = ()
+    keypair: tuple[KeyPair, ...] = ()
+    tlsconfigdir: tuple[str, ...] = ()
+
+
+class Config(msgspec.Struct, frozen=True):
+    """All settings. `certificate_directories` hold a directory `HOST[:PORT]` for each registry (Docker's `certs.d`)."""
+
+    registries: dict[str, RegistryConfig] = msgspec.field(default_factory=dict)
+    certificate_directories: tuple[str, ...] = ()
+
+    def registry(self, host: str) -> RegistryConfig:
+        """The settings of a registry; the defaults where the file has no table for it."""
+        return self.registries.get(host) or RegistryConfig()
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    registry: dict[str, RegistryConfig] = msgspec.field(default_factory=dict)
+
+
+def load(environ: Mapping[str, str]) -> Config:
+    """Read the file that `$BUILDER_CONFIG` names, else the system's file and then the user's, where they exist.
+
+    A registry's table in the user's file replaces the system's table of the same name. Raises ConfigError.
+    """
+    user = _home(environ, "XDG_CONFIG_HOME", ".config")
+    registries: dict[str, RegistryConfig] = {}
+    if named := environ.get("BUILDER_CONFIG"):
+        registries = _read(named, required=True)
+    else:
+        for path in (SYSTEM_FILE, os.path.join(user, "builder", "builder.toml")):
+            registries |= _read(path, required=False)
+    directories = (
+        "/etc/docker/certs.d",
+        "/etc/containers/certs.d",
+        os.path.join(user, "docker", "certs.d"),
+        os.path.join(user, "containers", "certs.d"),
+    )
+    return Config(registries, directories)
+
+
+def default_root(environ: Mapping[str, str]) -> str:
+    """Where images, layers and cache live: `$BUILDER_ROOT`, `/var/lib/builder` for root, else the user's data."""
+    if root := environ.get("BUILDER_ROOT"):
+        return root
+    if os.geteuid() == 0:
+        return "/var/lib/builder"
+    return os.path.join(_home(environ, "XDG_DATA_HOME", os.path.join(".local", "share")), "builder")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host[:port]` is this machine: `localhost`, `127.0.0.0/8` or `[::1]`, by its text alone."""
+    return _LOOPBACK.fullmatch(host) is not None
+
+
+def _home(environ: Mapping[str, str], variable: str, below_home: str) -> str:
+    # The base directory specification: a relative path in $XDG_… is to be ignored.
+    given = environ.get(variable, "")
+    return given if os.path.isabs(given) else os.path.join(environ.get("HOME") or os.path.expanduser("~"), below_home)
+
+
+def _read(path: str, *, required: bool) -> dict[str, RegistryConfig]:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        if not required:
+            return {}
+        raise ConfigError(
+            "the configuration file does not exist", place=path, remedy="create it, or unset BUILDER_CONFIG"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"the configuration file cannot be read: {error.strerror}", place=path) from error
+
+    import tomllib  # only when there is a file: a cached rebuild without one is quicker
+
+    try:
+        document = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not valid TOML: {error}", place=path) from error
+    try:
+        found = msgspec.convert(document, _File).registry
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"wrong setting: {error}",
+            place=path,
+            remedy='a registry\'s table is [registry."HOST"] with mirrors, http, insecure, ca, keypair, tlsconfigdir',
+        ) from error
+    base = os.path.dirname(os.path.abspath(path))
+    return {host: _absolute(registry, base) for host, registry in found.items()}
+
+
+def _absolute(registry: RegistryConfig, base: str) -> RegistryConfig:
+    return msgspec.structs.replace(
+        registry,
+        ca=tuple(os.path.join(base, path) for path in registry.ca),
+        keypair=tuple(KeyPair(os.path.join(base, p.key), os.path.join(base, p.cert)) for p in registry.keypair),
+        tlsconfigdir=tuple(os.path.join(base, path) for path in registry.tlsconfigdir),
+    )

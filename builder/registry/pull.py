@@ -1,0 +1,273 @@
+"""Reading images from a registry: from a reference to a verified manifest and configuration.
+
+Nothing is trusted that does not have the digest by which it was asked for, and a manifest that was asked for by tag
+must have the digest that the registry itself states. Bytes are kept as they were received.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from builder.errors import NotFoundError, RegistryError, StoreError, Unsupported
+from builder.oci.platform import host_platform
+from builder.oci.reference import Reference
+from builder.oci.spec import (
+    DOCKER_INDEX,
+    DOCKER_MANIFEST,
+    INDEXES,
+    MANIFESTS,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    Platform,
+    decode,
+    digest_of,
+)
+from builder.registry.auth import repository_scope
+from builder.registry.blobs import fetch_blob, new_hash
+from builder.registry.endpoints import Endpoint
+from builder.registry.failures import refused
+from builder.registry.fallback import first_that_serves
+from builder.registry.platforms import matches, select
+from builder.registry.transport import MAX_REPLY, Session
+
+__all__ = ["Resolved", "fetch_blob", "fetch_manifest", "list_tags", "resolve"]
+
+ACCEPT = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
+_DEEPEST = 4  # indexes within indexes
+_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """An image as a registry serves it now.
+
+    `descriptor` and `data` are what the reference names: an index, or the manifest itself. `manifest_descriptor`,
+    `manifest_data` and `manifest` are those of the chosen platform; `config_data` and `config` its configuration.
+    """
+
+    reference: Reference
+    descriptor: Descriptor
+    data: bytes
+    manifest_descriptor: Descriptor
+    manifest_data: bytes
+    manifest: Manifest
+    config_data: bytes
+    config: ImageConfig
+
+    @property
+    def layers(self) -> list[Descriptor]:
+        """The layers, lowest first."""
+        return self.manifest.layers
+
+
+def resolve(session: Session, reference: Reference, platform: Platform | None = None) -> Resolved:
+    """Find the image that `reference` names, for `platform` (None: the one this machine runs).
+
+    Out of an index the platform is chosen by containerd's rule (see `platforms`). An image that is no index is taken
+    whatever its platform; compare `config.platform()`. Raises NotFoundError, RegistryError, Unsupported.
+    """
+    wanted = platform or host_platform()
+    descriptor, data = fetch_manifest(session, reference)
+    if descriptor.media_type in MANIFESTS:
+        image = _image(session, reference, descriptor, data)
+    else:
+        found = _choose(session, reference, data, wanted, _DEEPEST)
+        if found is None:
+            offered = ", ".join(_offered(reference, data)) or "none"
+            raise NotFoundError(
+                f"{reference.familiar} has no image for {wanted}; it has: {offered}",
+                remedy="ask for one of these platforms, or for another image",
+            )
+        image = found
+    manifest_descriptor, manifest_data, manifest, config_data, config = image
+    return Resolved(reference, descriptor, data, manifest_descriptor, manifest_data, manifest, config_data, config)
+
+
+def fetch_manifest(session: Session, reference: Reference) -> tuple[Descriptor, bytes]:
+    """The manifest or index that `reference` names (by its digest if it has one) and its bytes, verified."""
+
+    def ask(endpoint: Endpoint) -> tuple[Descriptor, bytes]:
+        reply = session.request(
+            endpoint,
+            "GET",
+            endpoint.url(reference.path, f"manifests/{reference.manifest_key}"),
+            scopes=(repository_scope(endpoint.repository(reference.path), "pull"),),
+            headers={"Accept": ACCEPT},
+        )
+        if reply.status != 200:
+            path = session.credentials.path
+            raise refused(reply.status, reply.body, str(reference), endpoint.host, path)
+        stated = reference.digest or reply.headers.get("docker-content-digest")
+        digest = _verified(reply.body, stated, str(reference), endpoint)
+        media_type = _media_type(reply.body, reply.headers.get("content-type", ""), reference)
+        return Descriptor(media_type, digest, len(reply.body)), reply.body
+
+    return first_that_serves(session.endpoints(reference.domain), ask)
+
+
+def list_tags(session: Session, reference: Reference) -> list[str]:
+    """The tags of a repository, as the registry itself lists them, page by page."""
+    endpoint = session.endpoints(reference.domain, push=True)[0]
+    scopes = (repository_scope(endpoint.repository(reference.path), "pull"),)
+    url: str | None = endpoint.url(reference.path, "tags/list")
+    tags: list[str] = []
+    seen: set[str] = set()
+    while url is not None and url not in seen:
+        seen.add(url)
+        reply = session.request(endpoint, "GET", url, scopes=scopes)
+        if reply.status != 200:
+            raise refused(reply.status, reply.body, reference.name, endpoint.host, session.credentials.path)
+        try:
+            tags += msgspec.json.decode(reply.body, type=_Tags).tags or []
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RegistryError(f"{endpoint} answered with no valid list of tags: {error}") from error
+        link = reply.headers.get("link", "")  # RFC 8288: </v2/…?last=x>; rel="next"
+        url = link[1 : link.index(">")] if link.startswith("<") and ">" in link and "next" in link else None
+    return sorted(tags)  # not every registry sorts them, as it should
+
+
+class _Tags(msgspec.Struct, frozen=True):
+    tags: list[str] | None = None
+
+
+_Image = tuple[Descriptor, bytes, Manifest, bytes, ImageConfig]
+
+
+def _choose(session: Session, reference: Reference, data: bytes, wanted: Platform, depth: int) -> _Image | None:
+    """The best image of an index, or None. Entries without a platform are judged by their configuration."""
+    for entry in select(_decode(data, Index, reference).manifests, wanted):
+        if entry.media_type in INDEXES:
+            if depth > 0:
+                _, inner = _fetch_entry(session, reference, entry)
+                found = _choose(session, reference, inner, wanted, depth - 1)
+                if found is not None:
+                    return found
+            continue
+        if entry.media_type not in MANIFESTS:
+            continue
+        descriptor, manifest = _fetch_entry(session, reference, entry)
+        if entry.platform is not None:
+            return _image(session, reference, descriptor, manifest)
+        if _decode(manifest, Manifest, reference).artifact_type:
+            continue
+        try:
+            image = _image(session, reference, descriptor, manifest)
+        except Unsupported:
+            continue  # an artifact, not an image
+        if matches(image[4].platform(), wanted):
+            return image
+    return None
+
+
+def _image(session: Session, reference: Reference, descriptor: Descriptor, data: bytes) -> _Image:
+    manifest = _decode(data, Manifest, reference)
+    if not _is_image_config(manifest.config.media_type):
+        raise Unsupported(
+            f"{reference.familiar} is not an image: its configuration is of type {manifest.config.media_type}"
+        )
+    if manifest.config.size > MAX_REPLY:
+        raise RegistryError(f"{reference.familiar} has a configuration of absurd size ({manifest.config.size} bytes)")
+    parts: list[bytes] = []
+    fetch_blob(session, reference, manifest.config, _Memory(parts))
+    config_data = b"".join(parts)
+    config = _decode(config_data, ImageConfig, reference)
+    return descriptor, data, manifest, config_data, config
+
+
+class _Memory:
+    """A sink that keeps what is written in a list."""
+
+    def __init__(self, parts: list[bytes]) -> None:
+        self._parts = parts
+
+    def write(self, data: bytes, /) -> None:
+        self._parts.append(data)
+
+    def seek(self, offset: int, /) -> None:
+        assert offset == 0
+
+    def truncate(self) -> None:
+        self._parts.clear()
+
+
+def _fetch_entry(session: Session, reference: Reference, entry: Descriptor) -> tuple[Descriptor, bytes]:
+    """A manifest out of an index. Its descriptor is the index's: that one states the platform."""
+    if entry.size > MAX_REPLY:
+        raise RegistryError(f"{reference.familiar} has a manifest of absurd size ({entry.size} bytes)")
+    found, data = fetch_manifest(session, msgspec.structs.replace(reference, tag=None, digest=entry.digest))
+    if len(data) != entry.size or found.media_type != entry.media_type:
+        raise RegistryError(f"manifest {entry.digest} of {reference.familiar} is not what its index states")
+    return entry, data
+
+
+def _offered(reference: Reference, data: bytes) -> list[str]:
+    platforms = {str(e.platform.normalised()) for e in _decode(data, Index, reference).manifests if e.platform}
+    return sorted(platforms - {"unknown/unknown"})
+
+
+def _is_image_config(media_type: str) -> bool:
+    # Some old tools wrote application/octet-stream or nothing.
+    return "image" in media_type or "container" in media_type or media_type in ("", "application/octet-stream")
+
+
+def _verified(body: bytes, stated: str | None, subject: str, endpoint: Endpoint) -> str:
+    """The digest of a manifest's bytes, in the algorithm that was stated. Raises RegistryError if it is another."""
+    if not stated:
+        return digest_of(body)
+    function = new_hash(stated)
+    function.update(body)
+    found = f"{function.name}:{function.hexdigest()}"
+    if found != stated:
+        raise RegistryError(
+            f"{endpoint} served a wrong manifest for {subject}: its digest is {found} instead of {stated}",
+            remedy="try again; if it persists, the registry, a mirror or a proxy is broken or tampers with images",
+        )
+    return found
+
+
+class _Kind(msgspec.Struct, rename="camel"):
+    schema_version: int = 0
+    media_type: str = ""
+    manifests: Any = None
+    layers: Any = None
+    config: Any = None
+
+
+def _media_type(body: bytes, content_type: str, reference: Reference) -> str:
+    """What a document is, by what it says of itself, else by the answer's header, else by its fields.
+
+    A document that could be read as both an index and a manifest is refused (CVE-2021-41190).
+    """
+    stated = content_type.partition(";")[0].strip().lower()
+    try:
+        kind = msgspec.json.decode(body, type=_Kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RegistryError(f"the manifest of {reference.familiar} is not valid JSON: {error}") from error
+    if kind.schema_version == 1 or stated.startswith(_SCHEMA_1):
+        raise Unsupported(
+            f"{reference.familiar} has a manifest of Docker's schema 1, which registries gave up in 2019",
+            remedy="pull and push it again with a current tool",
+        )
+    known = INDEXES | MANIFESTS
+    if kind.manifests is not None and (kind.layers is not None or kind.config is not None):
+        raise RegistryError(f"the manifest of {reference.familiar} is ambiguous: both an index and an image")
+    media_type = kind.media_type or (stated if stated in known else "")
+    if not media_type:
+        media_type = OCI_INDEX if kind.manifests is not None else OCI_MANIFEST
+    if media_type not in known:
+        raise Unsupported(f"{reference.familiar} is not an image but {media_type}")
+    if (media_type in INDEXES) != (kind.manifests is not None):
+        raise RegistryError(f"the manifest of {reference.familiar} is not what its type {media_type} says")
+    return media_type
+
+
+def _decode(data: bytes, kind: Any, reference: Reference) -> Any:
+    try:
+        return decode(data, kind, f"what the registry serves for {reference.familiar}")
+    except StoreError as error:
+        raise RegistryError(error.cause) from error

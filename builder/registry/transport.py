@@ -1,0 +1,343 @@
+"""Talking to registries: the boundary to httpx.
+
+A `Session` is one use of registries (a build, a pull, a push) and may be shared by threads. It keeps connections,
+tokens and what it learned of each server, follows redirects, answers challenges and maps httpx's errors to
+RegistryError. Nothing outside of this module sees httpx, which is imported when the first request is made.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+
+from builder.config import Config, is_loopback
+from builder.errors import Interrupted, RegistryError
+from builder.progress import Message, Reporter, ignore
+from builder.registry.auth import TokenAnswer, TokenRequest
+from builder.registry.authorizer import Authorizer
+from builder.registry.credentials import CredentialStore
+from builder.registry.endpoints import Endpoint, endpoints, tls_context
+from builder.registry.failures import Transient, Unreachable, explain, retry_after
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_REDIRECTS = 5
+MAX_REPLY = 8 << 20  # bytes of a manifest, a configuration or an error that are read into memory
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+Body = bytes | Callable[[], Iterator[bytes]]
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How long to wait and how often to try; seconds. `read` is the longest silence within an answer."""
+
+    connect: float = 15.0
+    read: float = 60.0
+    attempts: int = 6
+    connect_attempts: int = 3
+    first_delay: float = 0.25
+    longest_delay: float = 15.0
+    budget: float = 180.0
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer that was read whole. Header names are lower case; `origin` is the server that gave it in the end."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    origin: str
+
+
+class Stream:
+    """An answer whose body is still to be read, once, by `chunks`."""
+
+    def __init__(self, response: httpx.Response, origin: str, explain_errors: Callable[[], Any]) -> None:
+        self._response = response
+        self._explain_errors = explain_errors
+        self.status = response.status_code
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self.challenges = response.headers.get_list("www-authenticate")
+        self.origin = origin
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body, in pieces of at most 64 KiB or so. Raises Transient when the connection breaks or stalls."""
+        # An encoded body was not asked for; some proxies encode all the same, and then the digest is of what it holds.
+        source = self._response.iter_bytes if "content-encoding" in self.headers else self._response.iter_raw
+        iterator = source()
+        while True:
+            with self._explain_errors():
+                chunk = next(iterator, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    def read(self) -> Reply:
+        """The whole body. Raises RegistryError when it is larger than MAX_REPLY."""
+        parts, size = [], 0
+        for chunk in self.chunks():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > MAX_REPLY:
+                raise RegistryError(f"{self.origin} answered with more than {MAX_REPLY >> 20} MiB where that is absurd")
+        return Reply(self.status, self.headers, b"".join(parts), self.origin)
+
+
+class Backoff:
+    """Decides after each failure whether to wait and try again. One for each operation, used by one thread."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._patience = session.patience
+        self._failures = 0
+        self._deadline = time.monotonic() + self._patience.budget
+
+    def progressed(self) -> None:
+        """Something was achieved: the number of attempts starts anew (the time does not)."""
+        self._failures = 0
+
+    def wait(self, failure: Transient) -> None:
+        """Sleep before the next attempt, with jitter, as long as the server asks for; or raise `failure`."""
+        self._failures += 1
+        patience = self._patience
+        limit = patience.connect_attempts if isinstance(failure, Unreachable) else patience.attempts
+        if self._failures >= limit:
+            raise failure
+        delay = min(patience.longest_delay, patience.first_delay * 2 ** (self._failures - 1))
+        delay *= random.uniform(0.5, 1.0)
+        if failure.retry_after is not None:
+            delay = max(failure.retry_after, 0.0) + random.uniform(0.0, 0.1) * patience.first_delay
+        if time.monotonic() + delay > self._deadline:
+            raise failure
+        self._session.pause(delay, failure)
+
+
+class Session:
+    """Connections to registries. Use it as a context manager; `close` also ends waits of other threads."""
+
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        *,
+        credentials: CredentialStore | None = None,
+        reporter: Reporter = ignore,
+        patience: Patience | None = None,
+    ) -> None:
+        self.config = config
+        self.credentials = credentials or CredentialStore(environ)
+        self.patience = patience or Patience()
+        self.reporter = reporter
+        self._clients: dict[Endpoint, httpx.Client] = {}
+        self._authorizer = Authorizer(self.credentials)
+        self._unreachable: set[Endpoint] = set()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._closed.set()
+        with self._lock:
+            clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            client.close()
+
+    def endpoints(self, domain: str, *, push: bool = False) -> tuple[Endpoint, ...]:
+        """The servers to ask for images of `domain`; those that were unreachable in this session come last."""
+        found = endpoints(self.config, domain, push=push)
+        return tuple(sorted(found, key=lambda endpoint: endpoint in self._unreachable))
+
+    def pause(self, delay: float, reason: Transient) -> None:
+        """Wait `delay` seconds, or raise Interrupted when the session is closed meanwhile."""
+        if delay >= 1:
+            self.reporter(Message(f"{reason.cause}; trying again in {delay:.0f} s"))
+        if self._closed.wait(delay):
+            raise Interrupted("the transfer was stopped")
+
+    def request(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: str,
+        *,
+        scopes: Sequence[str],
+        headers: Mapping[str, str] | None = None,
+        body: Body = b"",
+        retry: bool = True,
+    ) -> Reply:
+        """Send a request and read its answer whole; `url` may be relative to the endpoint's origin.
+
+        Any status is returned but those that are worth a retry (408, 425, 429, 5xx): with `retry` they are tried
+        again, as broken connections are, and raised as Transient in the end. Raises RegistryError.
+        """
+        backoff = Backoff(self)
+        while True:
+            try:
+                with self.stream(endpoint, method, url, scopes=scopes, headers=headers, body=body) as stream:
+                    return stream.read()
+            except Transient as failure:
+                if not retry:
+                    raise
+                backoff.wait(failure)
+
+    @contextmanager
+    def stream(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: str,
+        *,
+        scopes: Sequence[str],
+        headers: Mapping[str, str] | None = None,
+        body: Body = b"",
+    ) -> Iterator[Stream]:
+        """Send a request once and give its answer unread. Raises Transient for what is worth a retry."""
+        url = urljoin(endpoint.origin, url)
+        rejected: str | None = None
+        for attempt in range(3):  # unauthenticated or with an old token; with a new one; with the scopes then asked for
+            header = self._authorizer.header(endpoint, scopes, rejected, self._token_sender(endpoint))
+            with self._redirected(endpoint, method, url, dict(headers or {}), header, body) as stream:
+                if stream.status == 401 and stream.origin == endpoint.origin and attempt < 2:
+                    again = rejected is not None
+                    if self._authorizer.learn(endpoint, stream.challenges, scopes, refused=header, again=again):
+                        stream.read()  # so that the connection can be used again
+                        rejected = header
+                        continue
+                yield stream
+                return
+
+    def fetch(self, url: str, headers: Mapping[str, str]) -> AbstractContextManager[Stream]:
+        """GET any URL without authentication (for layers that live outside of registries). `url` is absolute."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise RegistryError(f"{url!r} is not an HTTP URL")
+        server = Endpoint(parts.scheme, parts.netloc, parts.netloc)
+        return self._redirected(server, "GET", url, dict(headers), None, b"")
+
+    @contextmanager
+    def _redirected(
+        self, endpoint: Endpoint, method: str, url: str, headers: dict[str, str], authorization: str | None, body: Body
+    ) -> Iterator[Stream]:
+        """Follow redirects; `authorization` is shown to the endpoint's own origin alone."""
+        for _ in range(MAX_REDIRECTS + 1):
+            parts = urlsplit(url)
+            origin = f"{parts.scheme}://{parts.netloc}"
+            shown = headers | ({"Authorization": authorization} if authorization and origin == endpoint.origin else {})
+            with self._send(endpoint, method, url, shown, body) as stream:
+                location = stream.headers.get("location")
+                if stream.status not in (301, 302, 303, 307, 308) or not location:
+                    yield stream
+                    return
+            url = urljoin(url, location)
+            if urlsplit(url).scheme not in ("http", "https"):
+                raise RegistryError(f"{origin} redirects to {url!r}, which is not an HTTP URL")
+            if stream.status == 303 and method != "HEAD":
+                method, body = "GET", b""
+        raise RegistryError(f"{endpoint} redirects more than {MAX_REDIRECTS} times")
+
+    @contextmanager
+    def _send(self, endpoint: Endpoint, method: str, url: str, headers: dict[str, str], body: Body) -> Iterator[Stream]:
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+
+        def explaining() -> AbstractContextManager[None]:
+            return self._explaining(origin, parts.netloc)
+
+        client = self._client(endpoint)
+        try:
+            with explaining():
+                content = body if isinstance(body, bytes) else body()
+                request = client.build_request(method, url, headers=headers, content=content or None)
+                response = client.send(request, stream=True)
+        except Unreachable:
+            if parts.netloc == endpoint.host:
+                self._unreachable.add(endpoint)
+            raise
+        try:
+            stream = Stream(response, origin, explaining)
+            if stream.status in _RETRIED:
+                raise Transient(
+                    f"{origin} answered {stream.status} {response.reason_phrase}".rstrip(),
+                    retry_after=retry_after(stream.headers.get("retry-after")),
+                    status=stream.status,
+                )
+            yield stream
+        finally:
+            response.close()
+
+    @contextmanager
+    def _explaining(self, origin: str, host: str) -> Iterator[None]:
+        try:
+            with explain(origin, host, self.patience.connect, self.patience.read):
+                yield
+        except Exception as error:
+            if self._closed.is_set():  # another thread closed the connection under this one: anything may come of it
+                raise Interrupted("the transfer was stopped") from error
+            raise
+
+    def _token_sender(self, endpoint: Endpoint) -> Callable[[TokenRequest], TokenAnswer]:
+        """Sends token requests over the endpoint's client: a private token server usually shares its authority."""
+
+        def send(request: TokenRequest) -> TokenAnswer:
+            backoff = Backoff(self)
+            headers, body, method = dict(request.headers), b"", "GET"
+            if request.form is not None:
+                from urllib.parse import urlencode
+
+                headers["Content-Type"] = "application/x-www-form-urlencoded"
+                body, method = urlencode(request.form).encode(), "POST"
+            while True:
+                try:
+                    # No redirects: they would carry the credentials elsewhere.
+                    with self._send(endpoint, method, request.url, headers, body) as stream:
+                        reply = stream.read()
+                        return TokenAnswer(reply.status, reply.body)
+                except Transient as failure:
+                    backoff.wait(failure)
+
+        return send
+
+    def _client(self, endpoint: Endpoint) -> httpx.Client:
+        with self._lock:
+            if endpoint not in self._clients:
+                if self._closed.is_set():
+                    raise Interrupted("the transfer was stopped")
+                self._clients[endpoint] = self._connect(endpoint)
+            return self._clients[endpoint]
+
+    def _connect(self, endpoint: Endpoint) -> httpx.Client:
+        import httpx
+
+        # Proxies come from the environment; never for this machine itself, as in Go's ProxyFromEnvironment.
+        direct = {f"all://{urlsplit(endpoint.origin).hostname}": None} if is_loopback(endpoint.host) else None
+        try:
+            return httpx.Client(
+                verify=tls_context(self.config, endpoint),
+                timeout=httpx.Timeout(self.patience.read, connect=self.patience.connect, pool=None),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
+                headers={"User-Agent": "builder", "Accept-Encoding": "identity"},
+                follow_redirects=False,
+                mounts=direct,
+            )
+        except (ValueError, ImportError, httpx.InvalidURL) as error:  # ImportError: SOCKS needs a package
+            raise RegistryError(
+                f"the proxy settings of the environment cannot be used: {error}",
+                remedy="mend HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY",
+            ) from error

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.config import Config, RegistryConfig
+from builder.registry.transport import Patience, Session
+from tests.support.registry import FakeRegistry
+
+QUICK = Patience(connect=2.0, read=2.0, attempts=4, first_delay=0.01, longest_delay=0.05, budget=8.0)
+
+MakeSession = Callable[..., Session]
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    with FakeRegistry() as running:
+        yield running
+
+
+@pytest.fixture
+def session_for(tmp_path: Path) -> Iterator[MakeSession]:
+    """Makes sessions: keywords are tables of the configuration by host, and `patience`."""
+    with ExitStack() as stack:
+
+        def make(
+            registries: dict[str, RegistryConfig] | None = None, *, patience: Patience = QUICK, **keywords: Any
+        ) -> Session:
+            config = Config(registries or {}, keywords.pop("certificate_directories", ()))
+            environ = {"HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+            return stack.enter_context(Session(config, environ, patience=patience, **keywords))
+
+        yield make
+
+
+@pytest.fixture
+def session(session_for: MakeSession) -> Session:
+    return session_for()

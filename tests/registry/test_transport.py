@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from builder.config import KeyPair, RegistryConfig
+from builder.errors import Interrupted, NotFoundError, RegistryError
+from builder.oci import reference
+from builder.oci.reference import Reference
+from builder.oci.spec import Platform
+from builder.progress import Event, Message
+from builder.registry.failures import refused, retry_after
+from builder.registry.pull import fetch_manifest, resolve
+from builder.registry.transport import Session
+from tests.registry.conftest import QUICK, MakeSession
+from tests.support.registry import FakeRegistry, Faults
+
+AMD64 = Platform("linux", "amd64")
+
+
+def ref(registry: FakeRegistry, rest: str = "app:1") -> Reference:
+    return reference.parse(f"{registry.host}/{rest}")
+
+
+def log_in(tmp_path: Path, registry: FakeRegistry, **auth: str) -> None:
+    (tmp_path / ".docker").mkdir(exist_ok=True)
+    (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {registry.host: auth}}))
+
+
+# retries
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_statuses_that_are_tried_again(registry: FakeRegistry, session: Session, status: int) -> None:
+    registry.add_image("app", "1")
+    registry.faults = Faults(statuses=[(status, {})] * 3)
+    fetch_manifest(session, ref(registry))
+    assert len(registry.requests) == 4
+
+
+def test_a_failure_that_stays(registry: FakeRegistry, session: Session) -> None:
+    registry.faults = Faults(statuses=[(503, {})] * 99)
+    with pytest.raises(RegistryError, match="answered 503 Service Unavailable"):
+        fetch_manifest(session, ref(registry))
+    assert len(registry.requests) == QUICK.attempts
+
+
+def test_a_server_that_hangs_up(registry: FakeRegistry, session: Session) -> None:
+    registry.add_image("app", "1")
+    registry.faults = Faults(hang_up=2)
+    fetch_manifest(session, ref(registry))
+
+
+def test_retry_after_is_honoured_and_told(registry: FakeRegistry, session_for: MakeSession) -> None:
+    events: list[Event] = []
+    registry.add_image("app", "1")
+    registry.faults = Faults(statuses=[(429, {"Retry-After": "1"})])
+    started = time.monotonic()
+    fetch_manifest(session_for(reporter=events.append), ref(registry))
+    assert 1.0 <= time.monotonic() - started < 3
+    assert isinstance(events[0], Message)
+    assert "429" in events[0].text
+
+
+def test_a_wait_beyond_the_budget_is_an_error_at_once(registry: FakeRegistry, session: Session) -> None:
+    registry.faults = Faults(statuses=[(429, {"Retry-After": "3600"})])
+    started = time.monotonic()
+    with pytest.raises(RegistryError, match="429"):
+        fetch_manifest(session, ref(registry))
+    assert time.monotonic() - started < 1
+
+
+def test_retry_after_forms() -> None:
+    assert retry_after(None) is None
+    assert retry_after("7") == 7
+    assert retry_after("soon") is None
+    assert 50 < (retry_after(formatdate(time.time() + 60, usegmt=True)) or 0) <= 60
+    assert retry_after(formatdate(0, usegmt=True)) == 0
+
+
+def test_closing_ends_a_wait(registry: FakeRegistry, session_for: MakeSession) -> None:
+    session = session_for(patience=msgspec.structs.replace(QUICK, budget=60))
+    registry.faults = Faults(statuses=[(429, {"Retry-After": "30"})])
+    threading.Timer(0.2, session.close).start()
+    started = time.monotonic()
+    with pytest.raises(Interrupted):
+        fetch_manifest(session, ref(registry))
+    assert time.monotonic() - started < 5
+
+
+# authentication
+
+
+def test_anonymous_tokens_are_kept(session_for: MakeSession) -> None:
+    with FakeRegistry(auth="token") as registry:
+        registry.add_image("app", "1")
+        session = session_for()
+        resolve(session, ref(registry), AMD64)
+        resolve(session, ref(registry), AMD64)
+        assert registry.count("GET /token") == 1
+        assert registry.requests[0] == "GET /v2/app/manifests/1"
+        registry.tokens.clear()  # the server forgets: the token is renewed
+        resolve(session, ref(registry), AMD64)
+        assert registry.count("GET /token") == 2
+
+
+@pytest.mark.parametrize("auth", ["basic", "token"])
+def test_passwords(session_for: MakeSession, tmp_path: Path, auth: str) -> None:
+    with FakeRegistry(auth=auth, users={"u": "p"}, anonymous_pull=False) as registry:
+        registry.add_image("app", "1")
+        with pytest.raises(RegistryError, match=r"anonymous access|user name and a password") as caught:
+            resolve(session_for(), ref(registry), AMD64)
+        assert "log in" in (caught.value.remedy or "")
+        log_in(tmp_path, registry, username="u", password="p")
+        resolve(session_for(), ref(registry), AMD64)
+        log_in(tmp_path, registry, username="u", password="wrong")
+        with pytest.raises(RegistryError, match="refuse"):
+            resolve(session_for(), ref(registry), AMD64)
+
+
+def test_identity_tokens(session_for: MakeSession, tmp_path: Path) -> None:
+    with FakeRegistry(auth="token", users={"u": "p"}, anonymous_pull=False, identity_token="i") as registry:
+        registry.add_image("app", "1")
+        log_in(tmp_path, registry, identitytoken="i")
+        resolve(session_for(), ref(registry), AMD64)
+        assert registry.count("POST /token") == 1
+
+
+def test_a_refusal_after_authentication(registry: FakeRegistry, session: Session) -> None:
+    registry.faults = Faults(statuses=[(403, {})])
+    with pytest.raises(RegistryError, match=r"refuses access to .*app:1 \(403 Forbidden\)") as caught:
+        resolve(session, ref(registry), AMD64)
+    assert not isinstance(caught.value, NotFoundError)
+    assert "config.json" in (caught.value.remedy or "")
+
+
+def test_a_helper_that_is_missing_is_named_when_it_matters(session_for: MakeSession, tmp_path: Path) -> None:
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker/config.json").write_text('{"credsStore": "missing"}')
+    with FakeRegistry(auth="token", users={"u": "p"}) as registry:
+        registry.add_image("app", "1")
+        resolve(session_for(), ref(registry), AMD64)  # anonymous will do
+        registry.anonymous_pull = False
+        with pytest.raises(RegistryError) as caught:
+            resolve(session_for(), ref(registry), AMD64)
+        assert any("docker-credential-missing" in line for line in caught.value.details)
+
+
+# connections
+
+
+def test_unreachable_registries(session: Session) -> None:
+    with pytest.raises(RegistryError, match="refuses connections"):
+        fetch_manifest(session, reference.parse("127.0.0.1:1/app"))
+    with pytest.raises(RegistryError, match="cannot be resolved"):
+        fetch_manifest(session, reference.parse("no-such-host.invalid/app"))
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and certificates for 127.0.0.1 and for a client."""
+    path = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        try:
+            subprocess.run(["openssl", *arguments], cwd=path, check=True, capture_output=True)
+        except FileNotFoundError:
+            pytest.skip("openssl is not installed")
+
+    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-batch")
+    openssl(*new, "-x509", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test authority", "-days", "2")
+    for name, extension in (("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")):
+        openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        (path / f"{name}.ext").write_text(extension)
+        signing = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *signing)
+    return path
+
+
+@pytest.fixture
+def secure(certificates: Path) -> Iterator[FakeRegistry]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+    with FakeRegistry(tls=context) as registry:
+        registry.add_image("app", "1")
+        yield registry
+
+
+def test_https(secure: FakeRegistry, session_for: MakeSession, certificates: Path) -> None:
+    ca = (str(certificates / "ca.crt"),)
+    resolve(session_for({secure.host: RegistryConfig(ca=ca)}), ref(secure), AMD64)
+    resolve(session_for({secure.host: RegistryConfig(insecure=True)}), ref(secure), AMD64)
+    with pytest.raises(RegistryError, match="is not trusted") as caught:
+        resolve(session_for({secure.host: RegistryConfig(http=False)}), ref(secure), AMD64)
+    assert f'[registry."{secure.host}"]' in (caught.value.remedy or "")
+
+
+def test_client_certificates(
+    secure: FakeRegistry, session_for: MakeSession, certificates: Path, tmp_path: Path
+) -> None:
+    assert secure.tls is not None
+    secure.tls.verify_mode = ssl.CERT_REQUIRED
+    secure.tls.load_verify_locations(certificates / "ca.crt")
+    ca = (str(certificates / "ca.crt"),)
+    pair = KeyPair(str(certificates / "client.key"), str(certificates / "client.crt"))
+    resolve(session_for({secure.host: RegistryConfig(ca=ca, keypair=(pair,))}), ref(secure), AMD64)
+    with pytest.raises(RegistryError):
+        resolve(session_for({secure.host: RegistryConfig(ca=ca)}), ref(secure), AMD64)
+    directory = tmp_path / "certs.d" / secure.host
+    directory.mkdir(parents=True)
+    for source, name in (("ca.crt", "ca.crt"), ("client.crt", "me.cert"), ("client.key", "me.key")):
+        (directory / name).write_bytes((certificates / source).read_bytes())
+    resolve(session_for(certificate_directories=(str(tmp_path / "certs.d"),)), ref(secure), AMD64)
+
+
+def test_http_and_https_mistaken(secure: FakeRegistry, registry: FakeRegistry, session_for: MakeSession) -> None:
+    with pytest.raises(RegistryError, match="does not speak HTTPS") as caught:
+        fetch_manifest(session_for({registry.host: RegistryConfig(http=False)}), ref(registry))
+    assert "http = true" in (caught.value.remedy or "")
+    with pytest.raises(RegistryError) as caught:
+        fetch_manifest(session_for({secure.host: RegistryConfig(http=True)}), ref(secure))
+    assert secure.requests == []
+
+
+def test_a_go_server_that_wanted_https() -> None:
+    body = b"Client sent an HTTP request to an HTTPS server.\n"
+    error = refused(400, body, "x", "localhost:5000", "config.json")
+    assert error.cause == "localhost:5000 speaks HTTPS, not HTTP"
+    assert "http = false" in (error.remedy or "")
+
+
+def test_proxies_from_the_environment(
+    registry: FakeRegistry, session_for: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.add_image("app", "1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", registry.origin)
+    # The fake registry stands in for the proxy, which is sent the whole URL.
+    far = session_for({"far.example.com": RegistryConfig(http=True)})
+    fetch_manifest(far, reference.parse("far.example.com/app:1"))
+    assert registry.requests == ["GET http://far.example.com/v2/app/manifests/1"]
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    fetch_manifest(session_for(), ref(registry))  # never for this machine itself
+    monkeypatch.setenv("http_proxy", "nonsense://x")
+    with pytest.raises(RegistryError, match="proxy settings"):
+        fetch_manifest(session_for(), ref(registry))
+
+
+def test_an_absurdly_large_answer(registry: FakeRegistry, session: Session) -> None:
+    registry.add_manifest("app", b'{"schemaVersion":2,"x":"' + b"x" * (9 << 20) + b'"}', "1")
+    with pytest.raises(RegistryError, match="more than 8 MiB"):
+        fetch_manifest(session, ref(registry))
+
+
+def test_httpx_is_loaded_by_the_first_request_only() -> None:
+    code = (
+        "import sys, builder.config, builder.registry.pull, builder.registry.push\n"
+        "from builder.registry.transport import Session\n"
+        "Session(builder.config.load({'HOME': '/nonexistent'}), {}).endpoints('docker.io')\n"
+        "print([name for name in ('httpx', 'ssl', 'subprocess', 'tomllib', 'email', 'asyncio') if name in sys.modules])"
+    )
+    done: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr

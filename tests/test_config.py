@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builder import config
+from builder.config import Config, ConfigError, KeyPair, RegistryConfig, default_root, is_loopback, load
+
+
+@pytest.fixture(autouse=True)
+def no_system_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(config, "SYSTEM_FILE", str(tmp_path / "system.toml"))
+    return tmp_path / "system.toml"
+
+
+def environ(tmp_path: Path, **more: str) -> dict[str, str]:
+    return {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "xdg"), **more}
+
+
+def test_no_file_gives_the_defaults(tmp_path: Path) -> None:
+    found = load(environ(tmp_path))
+    assert found.registries == {}
+    assert found.registry("docker.io") == RegistryConfig()
+    assert str(tmp_path / "xdg/docker/certs.d") in found.certificate_directories
+
+
+def test_the_form_of_buildkit(tmp_path: Path) -> None:
+    path = tmp_path / "builder.toml"
+    path.write_text(
+        """
+        [registry."docker.io"]
+        mirrors = ["127.0.0.1:5050", "mirror.example.com/proxy"]
+        [registry."127.0.0.1:5050"]
+        http = true
+        [registry."private.example.com:5000"]
+        insecure = true
+        ca = ["ca.pem", "/abs/ca.pem"]
+        keypair = [{ key = "k.pem", cert = "c.pem" }]
+        [[registry."other".keypair]]
+        key = "/k"
+        cert = "/c"
+        """
+    )
+    found = load(environ(tmp_path, BUILDER_CONFIG=str(path)))
+    assert found.registry("docker.io").mirrors == ("127.0.0.1:5050", "mirror.example.com/proxy")
+    assert found.registry("127.0.0.1:5050").http is True
+    assert found.registry("docker.io").http is None
+    private = found.registry("private.example.com:5000")
+    assert private.insecure is True
+    assert private.ca == (str(tmp_path / "ca.pem"), "/abs/ca.pem")
+    assert private.keypair == (KeyPair(str(tmp_path / "k.pem"), str(tmp_path / "c.pem")),)
+    assert found.registry("other").keypair == (KeyPair("/k", "/c"),)
+
+
+def test_the_users_table_replaces_the_systems(tmp_path: Path, no_system_file: Path) -> None:
+    no_system_file.write_text('[registry.a]\nmirrors = ["m"]\nhttp = true\n[registry.b]\nhttp = true\n')
+    user = tmp_path / "xdg/builder/builder.toml"
+    user.parent.mkdir(parents=True)
+    user.write_text('[registry.a]\nmirrors = ["n"]\n')
+    found = load(environ(tmp_path))
+    assert found.registry("a") == RegistryConfig(mirrors=("n",))
+    assert found.registry("b").http is True
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[registry", "not valid TOML"),
+        ("\xff", "not valid TOML"),
+        ('[registry.a]\nhttp = "yes"', "Expected `bool"),
+        ('[registry.a]\nmirror = ["x"]', "unknown field `mirror`"),
+        ("[worker]", "unknown field `worker`"),
+        ('[registry.a]\nmirrors = "x"', "Expected `array`"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "builder.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError) as caught:
+        load(environ(tmp_path, BUILDER_CONFIG=str(path)))
+    assert caught.value.place == str(path)
+    assert says in caught.value.cause
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load(environ(tmp_path, BUILDER_CONFIG=str(tmp_path / "none.toml")))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(environ(tmp_path, BUILDER_CONFIG=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("localhost", True),
+        ("localhost:5000", True),
+        ("127.0.0.1:5000", True),
+        ("127.9.9.9", True),
+        ("[::1]:5000", True),
+        ("127.0.0.1.evil.com", False),
+        ("localhost.evil.com:5000", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_root({"BUILDER_ROOT": "/x"}) == "/x"
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert default_root({"HOME": "/root"}) == "/var/lib/builder"
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert default_root({"HOME": "/home/u"}) == "/home/u/.local/share/builder"
+    assert default_root({"HOME": "/home/u", "XDG_DATA_HOME": "/d"}) == "/d/builder"
+    assert default_root({"HOME": "/home/u", "XDG_DATA_HOME": "relative"}) == "/home/u/.local/share/builder"
+
+
+def test_config_needs_no_arguments() -> None:
+    assert Config().registries == {}

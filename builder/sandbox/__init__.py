@@ -1,0 +1,13 @@
+"""One command, isolated: namespaces, an overlay, minimal /dev, masked /proc, Docker's capabilities and seccomp filter.
+
+A leaf: standard library only, nothing else of this package. `client.Sandbox` runs `command.Command`s through a helper
+process that forks each of them; `python -m builder.sandbox --lower DIR -- CMD` runs one by hand.
+
+    client    the caller's side: starts the helper, streams the output, gives the result
+    helper    the helper: takes requests, forks a guard for each, that forks the command
+    rootfs    the file system of a step: overlay, mount points that leave no trace, mounts that were asked for
+    system    /proc, /dev, /sys and their masks
+    process   the last steps before the command: limits, user, capabilities, seccomp, exec
+    cgroups   memory, processor and process limits
+    namespaces, capabilities, seccomp, syscalls   what the kernel offers
+"""

@@ -1,0 +1,159 @@
+"""Memory, processor and process limits through control groups, version 2 or 1; made only when a limit is asked for."""
+
+from __future__ import annotations
+
+import os
+
+from .command import Command, SandboxError
+
+_UNIFIED = "/sys/fs/cgroup"
+_GROUP = "builder"
+_PERIOD = 100_000
+
+
+class ControlGroup:
+    """One group for one step. `join` moves the calling process in; `remove` is for when all processes are gone."""
+
+    def __init__(self, name: str, command: Command) -> None:
+        self._directories: list[str] = []
+        self._events: list[str] = []
+        if os.path.exists(f"{_UNIFIED}/cgroup.controllers"):
+            self._make_unified(name, command)
+        else:
+            self._make_version_1(name, command)
+
+    def _make_unified(self, name: str, command: Command) -> None:
+        wanted = _controllers(command)
+        with open(f"{_UNIFIED}/cgroup.controllers") as file:
+            present = file.read().split()
+        for controller, option in wanted.items():
+            if controller not in present:
+                raise SandboxError(f"{option} needs the control group controller {controller!r}, which is missing")
+        parent = f"{_UNIFIED}/{_GROUP}"
+        enable = " ".join(f"+{controller}" for controller in wanted)
+        _write(f"{_UNIFIED}/cgroup.subtree_control", enable, _options(wanted))
+        _make(parent)
+        _write(f"{parent}/cgroup.subtree_control", enable, _options(wanted))
+        _sweep(parent)
+        directory = f"{parent}/{name}"
+        _make(directory)
+        self._directories.append(directory)
+        if command.memory:
+            self._limit(directory, "memory.max", str(command.memory), "--memory")
+            # As Docker: as much swap again as memory, where there is swap at all.
+            self._limit(directory, "memory.swap.max", str(command.memory), "", optional=True)
+            self._events.append(f"{directory}/memory.events")
+        if command.cpus:
+            self._limit(directory, "cpu.max", f"{int(command.cpus * _PERIOD)} {_PERIOD}", "--cpus")
+        if command.pids:
+            self._limit(directory, "pids.max", str(command.pids), "the process limit")
+
+    def _make_version_1(self, name: str, command: Command) -> None:
+        points = _version_1_points()
+        for controller, option in _controllers(command).items():
+            if controller not in points:
+                raise SandboxError(f"{option} needs the control group controller {controller!r}, which is not mounted")
+            parent = f"{points[controller]}/{_GROUP}"
+            _make(parent)
+            _sweep(parent)
+            directory = f"{parent}/{name}"
+            _make(directory)
+            self._directories.append(directory)
+            if controller == "memory":
+                self._limit(directory, "memory.limit_in_bytes", str(command.memory), option)
+                both = str(command.memory * 2)
+                self._limit(directory, "memory.memsw.limit_in_bytes", both, option, optional=True)
+                self._events.append(f"{directory}/memory.oom_control")
+            elif controller == "cpu":
+                self._limit(directory, "cpu.cfs_period_us", str(_PERIOD), option)
+                self._limit(directory, "cpu.cfs_quota_us", str(int(command.cpus * _PERIOD)), option)
+            else:
+                self._limit(directory, "pids.max", str(command.pids), option)
+
+    def _limit(self, directory: str, file: str, value: str, option: str, *, optional: bool = False) -> None:
+        path = f"{directory}/{file}"
+        if optional and not os.path.exists(path):
+            return
+        try:
+            _write(path, value, option)
+        except SandboxError:
+            self.remove()
+            raise
+
+    def join(self) -> None:
+        """Move this process, and all that it forks from now on, into the group."""
+        for directory in self._directories:
+            _write(f"{directory}/cgroup.procs", "0", "limits")
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel has killed a process of the group for want of memory."""
+        for path in self._events:
+            with open(path) as events:
+                for line in events:
+                    name, _, count = line.partition(" ")
+                    if name == "oom_kill" and int(count) > 0:
+                        return True
+        return False
+
+    def remove(self) -> None:
+        """Remove the group. One that is still in use for a moment is left to the next step's sweep."""
+        for directory in self._directories:
+            try:
+                os.rmdir(directory)
+            except OSError:
+                continue
+
+
+def needed(command: Command) -> bool:
+    """Whether a command asks for a limit."""
+    return bool(_controllers(command))
+
+
+def _controllers(command: Command) -> dict[str, str]:
+    """The controllers that a command needs, each with the name of the limit to blame."""
+    wanted = {"memory": (command.memory, "--memory"), "cpu": (command.cpus, "--cpus")}
+    wanted["pids"] = (command.pids, "the process limit")
+    return {controller: option for controller, (value, option) in wanted.items() if value}
+
+
+def _options(wanted: dict[str, str]) -> str:
+    return ", ".join(wanted.values())
+
+
+def _version_1_points() -> dict[str, str]:
+    """Where each controller of version 1 is mounted."""
+    points = {}
+    with open("/proc/self/mounts") as mounts:
+        for line in mounts:
+            _, point, filesystem, options = line.split()[:4]
+            if filesystem == "cgroup":
+                points.update(dict.fromkeys(options.split(","), point))
+    return points
+
+
+def _make(directory: str) -> None:
+    try:
+        os.mkdir(directory, 0o755)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise SandboxError(f"limits need a control group, but {directory} cannot be made: {error.strerror}") from None
+
+
+def _write(path: str, value: str, option: str) -> None:
+    try:
+        with open(path, "w") as file:
+            file.write(value)
+    except OSError as error:
+        raise SandboxError(f"{option}: {path} cannot be set to {value}: {error.strerror}") from None
+
+
+def _sweep(parent: str) -> None:
+    """Remove groups of helpers that were killed: a name is `PID-COUNT` of its helper."""
+    for name in os.listdir(parent):
+        owner = name.partition("-")[0]
+        if owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
+            try:
+                os.rmdir(f"{parent}/{name}")
+            except OSError:
+                continue

@@ -1,0 +1,215 @@
+"""The caller's side of the sandbox: `Sandbox.run` from as many threads as there are steps at once."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+import threading
+
+from . import namespaces
+from .command import PROTECT, Command, Result, SandboxError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+STDOUT, STDERR = 1, 2
+_CHUNK = 65536
+# Executed by the helper's interpreter: the package without its `__init__`, which would load the whole builder.
+_BOOTSTRAP = """\
+import sys
+package = sys.modules["builder"] = type(sys)("builder")
+package.__path__ = [sys.argv[1]]
+from builder.sandbox.helper import main
+main()
+"""
+
+
+class Sandbox:
+    """Runs commands, each isolated, through a helper process that is started with the first of them.
+
+    Safe to use from several threads. If this process dies, however that happens, the helper and all commands do, too.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[socket.socket] = set()
+        self._helper: socket.socket | None = None
+        self._pid = 0
+        self._cancelled = False
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, command: Command, on_output: Callable[[int, bytes], None]) -> Result:
+        """Run a command to its end; `on_output(stream, data)` gets what it writes to STDOUT and STDERR, as it comes.
+
+        Raises SandboxError where no command can run at all. An exception of `on_output` ends the command and goes up.
+        """
+        import socket
+
+        control, theirs = socket.socketpair()
+        pipes = [os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)]
+        outputs = {pipes[0][0]: STDOUT, pipes[1][0]: STDERR}
+        try:
+            try:
+                with self._lock:
+                    if self._cancelled:
+                        return Result(cancelled=True)
+                    self._running.add(control)
+                    self._send([theirs.fileno(), pipes[0][1], pipes[1][1]])
+            finally:
+                theirs.close()
+                os.close(pipes[0][1])
+                os.close(pipes[1][1])
+            body = marshal.dumps(command.pack())
+            try:
+                control.sendall(len(body).to_bytes(8, "little") + body)
+            except OSError:
+                if self._cancelled:
+                    return Result(cancelled=True)
+            return self._follow(control, outputs, on_output)
+        finally:
+            with self._lock:
+                self._running.discard(control)
+            control.close()  # the guard sees that and kills the command if it still runs
+            for descriptor in outputs:
+                os.close(descriptor)
+
+    def _follow(
+        self, control: socket.socket, outputs: dict[int, int], on_output: Callable[[int, bytes], None]
+    ) -> Result:
+        import select
+
+        poll = select.poll()
+        for descriptor in (*outputs, control.fileno()):
+            poll.register(descriptor, select.POLLIN)
+        answer = b""
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor == control.fileno():
+                    data = _receive(control)
+                    answer += data
+                    if not data:
+                        # Every process of the step is gone, so what is in the pipes now is all there will be.
+                        for output, stream in outputs.items():
+                            os.set_blocking(output, False)
+                            _drain(output, stream, on_output)
+                        return self._result(answer)
+                elif data := os.read(descriptor, _CHUNK):
+                    on_output(outputs[descriptor], data)
+                else:
+                    poll.unregister(descriptor)
+
+    def _result(self, answer: bytes) -> Result:
+        if answer:
+            return Result.unpack(marshal.loads(answer))
+        if self._cancelled:
+            return Result(cancelled=True)
+        return Result(error="the sandbox's helper process ended unexpectedly", setup_failed=True)
+
+    def cancel(self) -> None:
+        """End all running commands and refuse new ones; their `run` returns a Result that says `cancelled`."""
+        import socket
+
+        with self._lock:
+            self._cancelled = True
+            for control in self._running:
+                try:
+                    control.shutdown(socket.SHUT_WR)
+                except OSError:
+                    continue
+
+    def close(self) -> None:
+        """End what runs, and the helper."""
+        self.cancel()
+        with self._lock:
+            if self._helper is not None:
+                self._helper.close()
+                self._helper = None
+                self._reap()
+
+    def _reap(self) -> None:
+        try:
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            return  # this program ignores SIGCHLD
+
+    def _send(self, descriptors: list[int]) -> None:
+        """Hand a request to the helper; start it if there is none or it has died."""
+        import socket
+
+        for attempt in (1, 2):
+            if self._helper is None:
+                self._helper, self._pid = _start_helper()
+            try:
+                socket.send_fds(self._helper, [b"r"], descriptors)
+                return
+            except OSError:
+                self._helper.close()
+                self._helper = None
+                self._reap()
+                if attempt == 2:
+                    raise SandboxError("the sandbox's helper process does not start") from None
+
+
+def _start_helper() -> tuple[socket.socket, int]:
+    """Start the helper from a read-only mount of the interpreter, see `syscalls.read_only_copy`."""
+    import socket
+
+    from . import syscalls
+
+    namespaces.check_privilege()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    arguments = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, package]
+    try:
+        program = os.open(os.path.realpath(sys.executable), os.O_PATH | os.O_CLOEXEC)
+        try:
+            tree = syscalls.read_only_copy(program)
+            os.close(program)
+            program = tree
+        except PermissionError:
+            # In a user namespace that shares its parent's mounts: the helper does it in a mount namespace of its own.
+            arguments.append(PROTECT)
+        try:
+            pid = os.posix_spawn(
+                f"/proc/self/fd/{program}",
+                arguments,
+                # Interpreters with a shared library may be found by this variable only.
+                {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                ],
+                setpgroup=0,
+            )
+        finally:
+            os.close(program)
+    except OSError as error:
+        ours.close()
+        raise SandboxError(f"the sandbox cannot start: {error.filename or 'helper'}: {error.strerror}") from error
+    finally:
+        theirs.close()
+    return ours, pid
+
+
+def _receive(control: socket.socket) -> bytes:
+    try:
+        return control.recv(_CHUNK)
+    except ConnectionError:
+        return b""
+
+
+def _drain(descriptor: int, stream: int, on_output: Callable[[int, bytes], None]) -> None:
+    try:
+        while data := os.read(descriptor, _CHUNK):
+            on_output(stream, data)
+    except BlockingIOError:
+        return

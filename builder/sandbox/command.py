@@ -1,0 +1,222 @@
+"""What is asked of the sandbox and what it answers: plain classes that travel to the helper as tuples.
+
+No `NamedTuple` or `dataclass`: `typing` and `dataclasses` would double the helper's start.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+PROTECT = "protect"  # an argument of the helper: execute yourself again from a read-only mount
+
+
+class SandboxError(Exception):
+    """The sandbox itself cannot do what was asked on this machine; the text says what is missing."""
+
+
+class Record:
+    """Values with names, equal if their values are; `pack` and `unpack` turn it into a tuple and back."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def pack(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    @classmethod
+    def unpack(cls, values: tuple[Any, ...]) -> Self:
+        record = cls.__new__(cls)
+        for name, value in zip(cls.__slots__, values, strict=True):
+            setattr(record, name, value)
+        return record
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Record) and type(other) is type(self) and self.pack() == other.pack()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+
+
+class Mount(Record):
+    """Something put at the absolute path `target` of the step's root.
+
+    `kind` is
+    - `bind`: the host's file or directory `source` (a socket, too), with what is mounted below it;
+    - `overlay`: the directories `lowers` (the topmost first) merged, with `upper` and `work` to catch what is written,
+      or read-only without them;
+    - `tmpfs`: an empty directory in memory of at most `size` bytes (0: the kernel's default), with `mode`;
+    - `file`: a file in memory that holds `content`, with `mode`, `uid` and `gid`; a secret never reaches a disk.
+    `subpath` chooses a file or directory inside `source` or the merged directories, links resolved inside.
+    A mount point that the image lacks exists for this step only.
+    """
+
+    __slots__ = (  # noqa: RUF023
+        "target", "kind", "source", "lowers", "upper", "work", "subpath", "content", "read_only", "mode", "uid", "gid",
+        "size",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        target: str,
+        kind: str = "bind",
+        *,
+        source: str = "",
+        lowers: tuple[str, ...] = (),
+        upper: str = "",
+        work: str = "",
+        subpath: str = "",
+        content: bytes = b"",
+        read_only: bool = True,
+        mode: int = 0o1777,
+        uid: int = 0,
+        gid: int = 0,
+        size: int = 0,
+    ) -> None:
+        if kind not in ("bind", "overlay", "tmpfs", "file"):
+            raise ValueError(f"a mount cannot be of kind {kind!r}")
+        self.target = target
+        self.kind = kind
+        self.source = source
+        self.lowers = tuple(lowers)
+        self.upper = upper
+        self.work = work
+        self.subpath = subpath
+        self.content = content
+        self.read_only = read_only
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.size = size
+
+
+class Command(Record):
+    """A command and all that it may see.
+
+    - `arguments`: the program and its arguments; a name without a slash is searched in PATH inside the root.
+    - `environment`: `NAME=value`s, complete: nothing is added.
+    - `lowers`: the root's layers as directories, the topmost first; `upper` and `work`: empty directories on one file
+      system (not an overlay) that catch what is written. The owner and mode of `upper` are those of `/`.
+    - `directory`: where it starts, made with owner uid:gid and mode 755 if `create_directory` and missing.
+    - `uid`, `gid`, `groups`: numbers; `groups` are supplementary.
+    - `network`: `none` (a loopback interface and nothing else), or `host` and `default`, which share the host's.
+    - `security`: `sandbox`, or `insecure` (all capabilities, no seccomp filter, nothing masked).
+    - `hosts`, `resolv_conf`: the texts of /etc/hosts and /etc/resolv.conf, read-only; None leaves the image's.
+    - `shm_size` bytes of /dev/shm (0: 64 MiB); `ulimits`: (name as in `ulimit`, soft, hard), -1 for unlimited.
+    - `memory` bytes (also the limit with swap), `cpus` processors, `pids` processes: 0 for no limit.
+    """
+
+    __slots__ = (  # noqa: RUF023
+        "arguments", "environment", "lowers", "upper", "work", "mounts", "directory", "create_directory", "uid", "gid",
+        "groups", "network", "security", "hostname", "hosts", "resolv_conf", "shm_size", "ulimits", "memory", "cpus",
+        "pids",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        *,
+        lowers: tuple[str, ...] = (),
+        upper: str,
+        work: str,
+        environment: tuple[str, ...] = (),
+        mounts: tuple[Mount, ...] = (),
+        directory: str = "/",
+        create_directory: bool = True,
+        uid: int = 0,
+        gid: int = 0,
+        groups: tuple[int, ...] = (),
+        network: str = "default",
+        security: str = "sandbox",
+        hostname: str = "buildkitsandbox",
+        hosts: str | None = None,
+        resolv_conf: str | None = None,
+        shm_size: int = 0,
+        ulimits: tuple[tuple[str, int, int], ...] = (),
+        memory: int = 0,
+        cpus: float = 0.0,
+        pids: int = 0,
+    ) -> None:
+        if network not in ("default", "host", "none"):
+            raise ValueError(f"there is no network {network!r}")
+        if security not in ("sandbox", "insecure"):
+            raise ValueError(f"there is no security mode {security!r}")
+        self.arguments = tuple(arguments)
+        self.environment = tuple(environment)
+        self.lowers = tuple(lowers)
+        self.upper = upper
+        self.work = work
+        self.mounts = tuple(mounts)
+        self.directory = directory
+        self.create_directory = create_directory
+        self.uid = uid
+        self.gid = gid
+        self.groups = tuple(groups)
+        self.network = network
+        self.security = security
+        self.hostname = hostname
+        self.hosts = hosts
+        self.resolv_conf = resolv_conf
+        self.shm_size = shm_size
+        self.ulimits = tuple(ulimits)
+        self.memory = memory
+        self.cpus = cpus
+        self.pids = pids
+
+    def pack(self) -> tuple[Any, ...]:
+        return tuple(
+            tuple(mount.pack() for mount in self.mounts) if name == "mounts" else getattr(self, name)
+            for name in self.__slots__
+        )
+
+    @classmethod
+    def unpack(cls, values: tuple[Any, ...]) -> Self:
+        command = super().unpack(values)
+        command.mounts = tuple(Mount.unpack(mount) for mount in command.mounts)  # type: ignore[arg-type]
+        return command
+
+
+class Result(Record):
+    """How a command ended.
+
+    - `exit_status`: 0–255, or None if it was ended by `signal` or did not start; `signal`: its number, or 0.
+    - `error`: why the command could not be started ("" if it was); `setup_failed` says that it was the sandbox that
+      failed and not the command's name, directory or format.
+    - `cancelled`: it was ended by `Sandbox.cancel`; `out_of_memory`: the kernel killed a process for its memory limit.
+    - `duration`, `user_time`, `system_time` in seconds; `max_memory` in bytes, of its largest process.
+    - `mount_points`: paths that existed for this step only; a whiteout of one in `upper` means nothing.
+    """
+
+    __slots__ = (  # noqa: RUF023
+        "exit_status", "signal", "error", "setup_failed", "cancelled", "out_of_memory", "duration", "user_time",
+        "system_time", "max_memory", "mount_points",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        exit_status: int | None = None,
+        *,
+        signal: int = 0,
+        error: str = "",
+        setup_failed: bool = False,
+        cancelled: bool = False,
+        out_of_memory: bool = False,
+        duration: float = 0.0,
+        user_time: float = 0.0,
+        system_time: float = 0.0,
+        max_memory: int = 0,
+        mount_points: tuple[str, ...] = (),
+    ) -> None:
+        self.exit_status = exit_status
+        self.signal = signal
+        self.error = error
+        self.setup_failed = setup_failed
+        self.cancelled = cancelled
+        self.out_of_memory = out_of_memory
+        self.duration = duration
+        self.user_time = user_time
+        self.system_time = system_time
+        self.max_memory = max_memory
+        self.mount_points = mount_points

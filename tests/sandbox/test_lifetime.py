@@ -1,0 +1,166 @@
+"""Processes end with their step, with a cancellation, and with the builder itself, however it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from builder.sandbox.client import Sandbox
+from builder.sandbox.command import Command, Mount
+from tests.sandbox.outcome import PATH, Run
+
+
+def processes_with(word: str) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if word.encode() in Path(f"/proc/{name}/cmdline").read_bytes():
+                    found.append(int(name))
+            except OSError:
+                continue
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_background_processes_end_with_the_command(run: Run) -> None:
+    word = f"3000.{os.getpid()}1"
+    outcome = run(f"(sleep {word}; touch /late) & sleep {word} > /dev/null 2>&1 & echo on")
+    assert outcome.out == "on\n"
+    assert outcome.result.duration < 5
+    assert processes_with(word) == []
+
+
+def test_many_at_once(run: Run) -> None:
+    outcomes = []
+
+    def step(i: int) -> None:
+        outcomes.append((i, run(f"sleep 0.2; echo {i}; exit {i}")))
+
+    threads = [threading.Thread(target=step, args=(i,)) for i in range(8)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - started < 1.6
+    assert sorted((i, o.out, o.result.exit_status) for i, o in outcomes) == [(i, f"{i}\n", i) for i in range(8)]
+
+
+def test_cancel(run: Run) -> None:
+    word = f"3000.{os.getpid()}2"
+    with Sandbox() as own:
+        results = []
+        thread = threading.Thread(target=lambda: results.append(run(f"sleep {word}", by=own).result))
+        thread.start()
+        assert wait_until(lambda: bool(processes_with(word)))
+        own.cancel()
+        thread.join(10)
+        assert results[0].cancelled
+        assert results[0].signal == signal.SIGKILL
+        assert processes_with(word) == []
+        assert run("true", by=own).result.cancelled
+
+
+def test_a_helper_that_died_is_replaced(run: Run) -> None:
+    with Sandbox() as own:
+        assert run("true", by=own).result.exit_status == 0
+        os.kill(own._pid, signal.SIGKILL)
+        time.sleep(0.1)
+        assert run("true", by=own).result.exit_status == 0
+
+
+CLIENT = """
+import sys
+from builder.sandbox.client import Sandbox
+from builder.sandbox.command import Command
+lower, upper, work, word = sys.argv[1:]
+script = f"sleep {word} & setsid sleep {word} & sleep {word}"
+command = Command(("/bin/sh", "-c", script), lowers=(lower,), upper=upper, work=work, environment=("PATH=/bin",))
+Sandbox().run(command, print)
+"""
+
+
+@pytest.mark.parametrize("victim", ["client", "helper and client"])
+def test_everything_dies_with_the_client(
+    run: Run, busybox: Path, overlay: Callable[[], tuple[str, str]], victim: str
+) -> None:
+    word = f"3000.{os.getpid()}{len(victim)}"
+    checkout = Path(__file__).parents[2]
+    client = subprocess.Popen([sys.executable, "-c", CLIENT, str(busybox), *overlay(), word], cwd=checkout)
+    assert wait_until(lambda: len(processes_with(f"sleep\0{word}")) >= 2)
+    helpers = [pid for pid in processes_with("builder.sandbox.helper") if _parent(pid) == client.pid]
+    assert len(helpers) == 1
+    if victim != "client":
+        os.kill(helpers[0], signal.SIGKILL)
+    client.kill()
+    client.wait()
+    assert wait_until(lambda: processes_with(word) == [])
+    assert wait_until(lambda: not os.path.exists(f"/proc/{helpers[0]}"))
+
+
+def _parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
+def test_memory_limit(run: Run) -> None:
+    fill = (Mount("/t", "tmpfs", read_only=False),)
+    outcome = run("dd if=/dev/zero of=/t/f bs=1M count=64", memory=16 << 20, mounts=fill)
+    if outcome.result.setup_failed:
+        pytest.skip(outcome.result.error)
+    assert outcome.result.out_of_memory
+    assert outcome.result.signal == signal.SIGKILL or outcome.result.exit_status == 137
+    assert not run("true", memory=64 << 20).result.out_of_memory
+
+
+def test_process_limit(run: Run) -> None:
+    outcome = run("i=0; while [ $i -lt 20 ]; do sleep 1 & i=$((i+1)); done; wait", pids=5)
+    if outcome.result.setup_failed:
+        pytest.skip(outcome.result.error)
+    assert "fork" in outcome.err
+
+
+def test_processor_limit(run: Run) -> None:
+    outcome = run("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done", cpus=0.2)
+    if outcome.result.setup_failed:
+        pytest.skip(outcome.result.error)
+    used = outcome.result.user_time + outcome.result.system_time
+    assert outcome.result.duration > used * 2
+
+
+def test_groups_are_removed(run: Run) -> None:
+    if run("true", memory=64 << 20, pids=10).result.setup_failed:
+        pytest.skip("no control groups")
+    ours = [path for path in Path("/sys/fs/cgroup").glob("**/builder/*") if path.is_dir()]
+    assert not [path for path in ours if path.name.partition("-")[2]]
+
+
+def test_a_step_costs_milliseconds(
+    run: Run, sandbox: Sandbox, busybox: Path, overlay: Callable[[], tuple[str, str]]
+) -> None:
+    def step() -> float:
+        upper, work = overlay()
+        command = Command(("/bin/true",), lowers=(str(busybox),), upper=upper, work=work, environment=(PATH,))
+        started = time.perf_counter()
+        sandbox.run(command, lambda stream, data: None)
+        return time.perf_counter() - started
+
+    times = sorted(step() for _ in range(10))
+    assert times[0] < 0.1

@@ -1,0 +1,271 @@
+"""What each instruction does to a stage: change its configuration, or add a step.
+
+One function an instruction, called with the stage's state; the rules are BuildKit's (`dockerfile2llb/convert.go`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from builder.dockerfile import instructions as df
+from builder.errors import PlanError
+from builder.oci.spec import Healthcheck, Platform
+from builder.plan.image import ImageState
+from builder.plan.mounts import plan_mounts
+from builder.plan.options import PlanOptions
+from builder.plan.ports import parse_port
+from builder.plan.scope import Scope
+from builder.plan.signals import check_signal
+from builder.plan.sources import plan_copy
+from builder.plan.stages import StageEntry
+from builder.plan.steps import AnyNode, ImageKey, RunNode, Tree, WorkdirNode
+
+_HEREDOC = re.compile(r"\s*\d*<<-?\s*(['\"]?)[^<'\"]+\1\s*")
+
+
+class StageState:
+    """A stage while its instructions are dispatched: its scope, its configuration and its last node."""
+
+    def __init__(
+        self, entry: StageEntry, image: ImageState, scope: Scope, node: int, platform: Platform, options: PlanOptions
+    ) -> None:
+        self.entry = entry
+        self.image = image
+        self.scope = scope
+        self.node = node
+        self.platform = platform
+        self.options = options
+        self.global_args: dict[str, str] = {}
+        self.proxies: tuple[tuple[str, str], ...] = ()
+        self.used_args: set[str] = set()
+        self.add_node: Callable[[AnyNode], int] = _no_nodes
+        self.tree_of: Callable[[str, bool], Tree] = _no_trees
+        self.has_stage: Callable[[str], bool] = _no_stages
+        self.base: ImageKey | None = None
+
+    @property
+    def ignore_cache(self) -> bool:
+        filter_ = self.options.no_cache
+        return filter_ is not None and (not filter_ or self.entry.name in filter_)
+
+    def common(self, instruction: df.Instruction) -> dict[str, Any]:
+        """The fields that every node has."""
+        return {
+            "label": " ".join(instruction.source.split("\n", 1)[0].split()),
+            "stage": self.entry.label,
+            "platform": self.platform,
+            "range": instruction.range,
+            "ignore_cache": self.ignore_cache,
+        }
+
+    def step(self, node: AnyNode, created_by: str) -> None:
+        """Add a node that makes a layer."""
+        self.node = self.add_node(node)
+        self.image.record(created_by, self.node)
+
+
+def _no_nodes(node: AnyNode) -> int:
+    raise AssertionError("no graph to add to")
+
+
+def _no_trees(name: str, numbers: bool) -> Tree:
+    raise AssertionError("no stages to look in")
+
+
+def _no_stages(name: str) -> bool:
+    return False
+
+
+def dispatch(state: StageState, instruction: df.StageInstruction) -> None:
+    """Apply one instruction. Raises PlanError (without a place; the caller adds it)."""
+    _DISPATCH[type(instruction)](state, instruction)
+
+
+def _env(state: StageState, instruction: df.Env) -> None:
+    pairs = [(state.scope.expand(pair.key), state.scope.expand(pair.value)) for pair in instruction.pairs]
+    for key, value in pairs:
+        state.scope.env[key] = value
+        state.image.set_environment(key, value)
+    state.image.record("ENV " + " ".join(f"{key}={value}" for key, value in pairs))
+
+
+def _label(state: StageState, instruction: df.Label) -> None:
+    pairs = [(state.scope.expand(pair.key), state.scope.expand(pair.value)) for pair in instruction.pairs]
+    state.image.add_labels(dict(pairs))
+    state.image.record("LABEL " + " ".join(f"{key}={value}" for key, value in pairs))
+
+
+def _arg(state: StageState, instruction: df.Arg) -> None:
+    shown = []
+    for pair in instruction.pairs:
+        name = state.scope.expand(pair.key)
+        value: str | None = None
+        if name in state.options.build_args:
+            value = state.options.build_args[name]
+            state.used_args.add(name)
+        elif pair.given:
+            value = state.scope.expand(pair.value)
+        elif name in state.global_args:
+            value = state.global_args[name]
+        if value is not None:
+            state.scope.env[name] = value
+        state.scope.declared[name] = value
+        shown.append(name if value is None else f"{name}={value}")
+    state.image.record("ARG " + " ".join(shown))
+
+
+def _run(state: StageState, instruction: df.Run) -> None:
+    mounts = plan_mounts(state, instruction)
+    if instruction.devices:
+        raise PlanError("RUN --device is not supported", remedy="remove --device; steps see no devices of the host")
+    if instruction.security == "insecure" and "security.insecure" not in state.options.allow:
+        raise PlanError("security.insecure is not allowed", remedy="build with --allow security.insecure")
+    command = instruction.command
+    script: tuple[str, str] | None = None
+    arguments = list(command.arguments)
+    if command.heredocs and command.shell:
+        first = command.heredocs[0]
+        if len(command.heredocs) == 1 and _HEREDOC.fullmatch(arguments[0]):
+            if first.content.startswith("#!"):
+                script = (first.name, first.content)
+                arguments = [f"/dev/pipes/{first.name}"]
+            else:
+                arguments = [first.content]
+        else:
+            arguments = ["".join([arguments[0], *(f"\n{here.content}{here.name}" for here in command.heredocs)])]
+    if command.shell:
+        arguments = state.image.with_shell(" ".join(arguments))
+    network = instruction.network if instruction.network != "default" else state.options.network
+    if network == "host" and state.options.network != "host" and "network.host" not in state.options.allow:
+        raise PlanError("network.host is not allowed", remedy="build with --allow network.host")
+    node = RunNode(
+        **state.common(instruction),
+        parent=state.node,
+        argv=tuple(arguments),
+        env=tuple(state.scope.env.items()),
+        proxies=state.proxies,
+        user=state.image.config.user,
+        workdir=state.image.config.working_dir or "/",
+        network=network,
+        security=instruction.security,
+        mounts=mounts,
+        script=script,
+    )
+    state.step(node, " ".join(["RUN", *state.scope.history_prefix(), *arguments, "# buildkit"]))
+
+
+def _copy(state: StageState, instruction: df.Copy | df.Add) -> None:
+    node, created_by = plan_copy(state, instruction)
+    state.step(node, created_by)
+
+
+def _workdir(state: StageState, instruction: df.Workdir) -> None:
+    workdir = state.image.set_workdir(state.scope.expand(instruction.path))
+    if workdir == "/":
+        state.image.record("WORKDIR /")
+        return
+    node = WorkdirNode(**state.common(instruction), parent=state.node, path=workdir, user=state.image.config.user)
+    state.step(node, f"WORKDIR {workdir}")
+
+
+def _user(state: StageState, instruction: df.User) -> None:
+    user = state.scope.expand(instruction.user)
+    state.image.change(user=user)
+    state.image.record(f"USER {user}")
+
+
+def _cmd(state: StageState, instruction: df.Cmd) -> None:
+    command = _command(state, instruction.command)
+    state.image.set_cmd(command)
+    state.image.record(f"CMD {_quoted(command)}")
+
+
+def _entrypoint(state: StageState, instruction: df.Entrypoint) -> None:
+    command = _command(state, instruction.command)
+    state.image.set_entrypoint(command)
+    state.image.record(f"ENTRYPOINT {_quoted(command)}")
+
+
+def _command(state: StageState, command: df.CommandLine) -> list[str]:
+    if command.shell:
+        return state.image.with_shell(" ".join(command.arguments))
+    return list(command.arguments)
+
+
+def _quoted(words: list[str]) -> str:
+    return "[" + " ".join(json.dumps(word, ensure_ascii=False) for word in words) + "]"
+
+
+def _healthcheck(state: StageState, instruction: df.HealthCheck) -> None:
+    test = ["NONE"]
+    if instruction.test is not None:
+        kind = "CMD-SHELL" if instruction.test.shell else "CMD"
+        test = [kind, *instruction.test.arguments]
+    healthcheck = Healthcheck(
+        test=test,
+        interval=instruction.interval,
+        timeout=instruction.timeout,
+        start_period=instruction.start_period,
+        start_interval=instruction.start_interval,
+        retries=instruction.retries,
+    )
+    state.image.set_healthcheck(healthcheck)
+    state.image.record(f"HEALTHCHECK {_quoted(test)}")
+
+
+def _expose(state: StageState, instruction: df.Expose) -> None:
+    words = [text for word in instruction.ports for text in state.scope.expand_words(word)]
+    ports = [port for word in words for port in parse_port(word)]
+    state.image.add_ports(ports)
+    state.image.record(f"EXPOSE [{' '.join(ports)}]")
+
+
+def _volume(state: StageState, instruction: df.Volume) -> None:
+    paths = [state.scope.expand(word) for word in instruction.paths]
+    state.image.add_volumes(paths)
+    state.image.record(f"VOLUME [{' '.join(paths)}]")
+
+
+def _stop_signal(state: StageState, instruction: df.StopSignal) -> None:
+    signal = state.scope.expand(instruction.signal)
+    check_signal(signal)
+    state.image.change(stop_signal=signal)
+    state.image.record(f"STOPSIGNAL {signal}")
+
+
+def _shell(state: StageState, instruction: df.Shell) -> None:
+    state.image.change(shell=list(instruction.shell))
+    state.image.record(f"SHELL [{' '.join(instruction.shell)}]")
+
+
+def _on_build(state: StageState, instruction: df.OnBuild) -> None:
+    state.image.change(on_build=[*(state.image.config.on_build or ()), instruction.trigger])
+
+
+def _maintainer(state: StageState, instruction: df.Maintainer) -> None:
+    state.image.set_author(instruction.name)
+    state.image.record(f"MAINTAINER {instruction.name}")
+
+
+_DISPATCH: dict[type[Any], Callable[[StageState, Any], None]] = {
+    df.Env: _env,
+    df.Label: _label,
+    df.Arg: _arg,
+    df.Run: _run,
+    df.Copy: _copy,
+    df.Add: _copy,
+    df.Workdir: _workdir,
+    df.User: _user,
+    df.Cmd: _cmd,
+    df.Entrypoint: _entrypoint,
+    df.HealthCheck: _healthcheck,
+    df.Expose: _expose,
+    df.Volume: _volume,
+    df.StopSignal: _stop_signal,
+    df.Shell: _shell,
+    df.OnBuild: _on_build,
+    df.Maintainer: _maintainer,
+}

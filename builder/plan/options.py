@@ -1,0 +1,38 @@
+"""What a user asks of a plan, apart from the Dockerfile."""
+
+from __future__ import annotations
+
+import msgspec
+
+from builder.oci.spec import Platform
+
+
+class ContextKind(msgspec.Struct, frozen=True):
+    """A named context, as far as a plan cares: an image (`reference`, from an OCI layout at `layout` if that is
+    given), another stage (`stage`), or, with neither, a tree of files."""
+
+    reference: str = ""
+    layout: str = ""
+    stage: str = ""
+
+
+class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """`build_args` holds what --build-arg gave; `platforms` what --platform gave (none: the host's).
+
+    `contexts` are the named contexts under their normalised names (`stages.context_name`).
+    `no_cache`: None for caching, else the stages to be run anew (empty: all of them).
+    `allow`: the entitlements given with --allow.
+    `epoch`: seconds, from SOURCE_DATE_EPOCH.
+    """
+
+    host: Platform
+    build_args: dict[str, str] = {}
+    platforms: tuple[Platform, ...] = ()
+    target: str = ""
+    labels: dict[str, str] = {}
+    contexts: dict[str, ContextKind] = {}
+    no_cache: frozenset[str] | None = None
+    network: str = "default"
+    epoch: int | None = None
+    cache_namespace: str = ""
+    allow: frozenset[str] = frozenset()

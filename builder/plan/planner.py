@@ -1,0 +1,373 @@
+"""From a parsed Dockerfile to a graph of steps. Pure: what has to be looked up is asked for and given by the caller.
+
+`plan` is called with the images resolved so far; it answers with a `Plan`, or with the images that it still needs
+(a base may bring ONBUILD triggers that name further ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from builder.dockerfile.instructions import Dockerfile, OnBuild, StageInstruction
+from builder.dockerfile.parser import parse_trigger
+from builder.dockerfile.words import expand
+from builder.errors import PlanError
+from builder.oci import reference
+from builder.oci.platform import parse_platform
+from builder.oci.spec import ImageConfig, Platform
+from builder.plan.dispatch import StageState, dispatch
+from builder.plan.image import ImageState, empty_image
+from builder.plan.locate import Locator
+from builder.plan.options import PlanOptions
+from builder.plan.scope import Scope, global_scope, platform_arguments, proxies
+from builder.plan.stages import (
+    SCRATCH,
+    StageEntry,
+    StageTable,
+    check_cycles,
+    context_name,
+    did_you_mean,
+    link,
+    reachable,
+)
+from builder.plan.steps import (
+    AnyNode,
+    FromContext,
+    FromNode,
+    ImageKey,
+    ImageNode,
+    Missing,
+    Plan,
+    PlannedImage,
+    ResolvedImage,
+    ScratchNode,
+    Tree,
+    TreeNode,
+)
+
+
+def plan(
+    dockerfile: Dockerfile, options: PlanOptions, images: Mapping[ImageKey, ResolvedImage], locate: Locator
+) -> Plan | Missing:
+    """Plan the target for each platform. Raises PlanError or DockerfileError with the place."""
+    nodes: list[AnyNode] = []
+    made: list[PlannedImage] = []
+    used: set[str] = set()
+    missing: set[ImageKey] = set()
+    for platform in options.platforms or (None,):
+        attempt = _Planner(dockerfile, options, images, locate, platform, nodes, used)
+        result = attempt.run()
+        if isinstance(result, Missing):
+            missing |= result.images
+        else:
+            made.append(result)
+    if missing:
+        return Missing(frozenset(missing))
+    return Plan(nodes=tuple(_labelled(nodes)), images=tuple(made), used_args=frozenset(used))
+
+
+class _Planner:
+    """The work for one platform. `platform` is None when the user named none."""
+
+    def __init__(
+        self,
+        dockerfile: Dockerfile,
+        options: PlanOptions,
+        images: Mapping[ImageKey, ResolvedImage],
+        locate: Locator,
+        platform: Platform | None,
+        nodes: list[AnyNode],
+        used: set[str],
+    ) -> None:
+        self.dockerfile = dockerfile
+        self.options = options
+        self.images = images
+        self.locate = locate
+        self.implicit_platform = platform is None
+        self.platform = platform or options.host
+        self.nodes = nodes
+        self.used = used
+        self.table = StageTable()
+        self.states: dict[StageEntry, StageState] = {}
+        self.global_args: dict[str, str] = {}
+
+    def run(self) -> PlannedImage | Missing:
+        self._read_globals()
+        self._read_stages()
+        target = self.table.target(self.options.target)
+        for entry in list(self.table.entries):
+            if entry.context is None:
+                link(entry, [instruction for instruction, _ in entry.instructions], self.table, self.locate)
+        check_cycles(self.table)
+        needed = self._add_triggers(target)
+        if isinstance(needed, Missing):
+            return needed
+        for entry in self.table.entries:
+            if entry in needed:
+                self._dispatch(entry)
+        return self._finish(self.states[target])
+
+    def _read_globals(self) -> None:
+        last = self.dockerfile.stages[-1].from_.name
+        predefined = platform_arguments(self.options.host, self.platform, self.options.target or last)
+        self.global_args = global_scope(self.dockerfile.global_args, predefined, self.options.build_args, self.used)
+
+    def _read_stages(self) -> None:
+        for index, stage in enumerate(self.dockerfile.stages):
+            with self.locate(stage.from_):
+                base_name = expand(stage.from_.image, self.global_args).text
+                if not base_name:
+                    raise PlanError(
+                        f"the base name {stage.from_.image.source!r} is empty once it is expanded",
+                        remedy="give the ARG a default before the first FROM, or pass --build-arg",
+                    )
+                platform = None
+                if stage.from_.platform is not None:
+                    text = expand(stage.from_.platform, self.global_args).text
+                    if not text:
+                        raise PlanError(f"the platform {stage.from_.platform.source!r} is empty once it is expanded")
+                    platform = parse_platform(text)
+                entry = StageEntry(stage, stage.from_.name, base_name, platform, index)
+                replacement = self._context_for(entry.name) if entry.name else None
+                entry.context = replacement
+                self.table.add(entry, replaced=replacement is not None)
+                if entry.base is None and base_name != SCRATCH:
+                    reference.parse(base_name)
+        for entry in self.table.entries:
+            self._stand_on_context_stage(entry)
+
+    def _stand_on_context_stage(self, entry: StageEntry) -> None:
+        """Where a named context means another stage of this Dockerfile, that stage becomes the base."""
+        if entry.base is not None or not self.options.contexts:
+            return
+        name = entry.context or (self._context_for(entry.base_name) if entry.base_name != SCRATCH else None)
+        stage = self.options.contexts[name].stage if name else ""
+        if stage:
+            entry.base = self.table.named(stage)
+            if entry.base is None:
+                raise PlanError(
+                    f"context {name!r} names the stage {stage!r}, which does not exist",
+                    remedy=did_you_mean(stage, self.table.names()),
+                )
+
+    def _context_for(self, name: str) -> str | None:
+        """The named context that replaces the stage or image `name`, if there is one."""
+        if not self.options.contexts:
+            return None
+        key = context_name(name) if name == name.lower() else name
+        return key if key in self.options.contexts else None
+
+    # --- bases and ONBUILD
+
+    def _add_triggers(self, target: StageEntry) -> set[StageEntry] | Missing:
+        """The stages that the target needs, once the triggers of all their bases were added."""
+        while True:
+            needed = reachable(target)
+            missing = {key for entry in needed for key in self._wanted(entry) if key not in self.images}
+            if missing:
+                return Missing(frozenset(missing))
+            fresh = False
+            for entry in [entry for entry in self.table.entries if entry in needed]:
+                fresh |= self._add_own_triggers(entry)
+            if not fresh:
+                return needed
+
+    def _add_own_triggers(self, entry: StageEntry) -> bool:
+        if entry.triggers_added:
+            return False
+        entry.triggers_added = True
+        triggers: list[str] = []
+        if entry.base is not None:
+            triggers += [i.trigger for i, _ in entry.base.instructions if isinstance(i, OnBuild)]
+        elif not entry.implicit:
+            for key in self._wanted(entry):
+                triggers += self.images[key].config.config.on_build or []
+        if not triggers or entry.stage is None:
+            return False
+        with self.locate(entry.stage.from_):
+            parsed = [self._trigger(text, entry) for text in triggers]
+        entry.instructions[:0] = [(instruction, True) for instruction in parsed]
+        before = len(entry.needs)
+        link(entry, parsed, self.table, self.locate)
+        return len(entry.needs) > before
+
+    def _trigger(self, text: str, entry: StageEntry) -> StageInstruction:
+        assert entry.stage is not None
+        instruction = parse_trigger(text, self.dockerfile.escape)
+        return msgspec.structs.replace(instruction, range=entry.stage.from_.range)
+
+    def _wanted(self, entry: StageEntry) -> Iterator[ImageKey]:
+        """The image that a stage starts from, if it does."""
+        base = self._base(entry)
+        if isinstance(base, ImageKey):
+            yield base
+
+    def _base(self, entry: StageEntry) -> ImageKey | StageEntry | FromContext | None:
+        """What a stage starts from: an image, another stage, a context's files, or nothing (None)."""
+        if entry.base is not None:
+            return entry.base
+        name = entry.context
+        if name is None:
+            if entry.base_name == SCRATCH:
+                return None
+            place = entry.stage.from_ if entry.stage is not None else None
+            if place is not None:
+                with self.locate(place):
+                    reference.parse(entry.base_name)
+            name = self._context_for(entry.base_name)
+        platform = entry.platform or self.platform
+        if name is None:
+            return ImageKey(str(reference.parse(entry.base_name)), platform)
+        context = self.options.contexts[name]
+        if context.reference or context.layout:
+            return ImageKey(context.reference, platform, context.layout)
+        return FromContext(name)
+
+    # --- stages to nodes
+
+    def _dispatch(self, entry: StageEntry) -> None:
+        state = self._begin(entry)
+        self.states[entry] = state
+        if entry.context is not None or entry.implicit:
+            return
+        for instruction, _ in entry.instructions:
+            with self.locate(instruction):
+                dispatch(state, instruction)
+
+    def _begin(self, entry: StageEntry) -> StageState:
+        base = self._base(entry)
+        if isinstance(base, StageEntry):
+            parent = self.states[base]
+            state = StageState(
+                entry, parent.image.child(), parent.scope.child(), parent.node, parent.platform, self.options
+            )
+        else:
+            state = self._begin_anew(entry, base)
+        state.global_args = self.global_args
+        state.proxies = proxies(self.options.build_args)
+        state.used_args = self.used
+        self.used.update(name for name, _ in state.proxies if name in self.options.build_args)
+        state.add_node = self._add_node
+        state.tree_of = self._tree_of
+        state.has_stage = lambda name: self.table.named(name) is not None
+        state.image.ensure_path()
+        for name, value in state.image.environment().items():
+            state.scope.env[name] = value
+        if state.image.config.working_dir:
+            state.image.set_workdir(state.image.config.working_dir)
+        return state
+
+    def _begin_anew(self, entry: StageEntry, base: ImageKey | FromContext | None) -> StageState:
+        platform = entry.platform or self.platform
+        label = entry.base_name
+        place = entry.stage.from_.range if entry.stage is not None else None
+        image = empty_image(platform)
+        node: AnyNode
+        if base is None:
+            platform = self.platform
+            image = empty_image(platform)
+            node = ScratchNode(label="FROM scratch", stage=entry.label, platform=platform, range=place)
+        elif isinstance(base, FromContext):
+            node = TreeNode(label=f"FROM {label}", stage=entry.label, platform=platform, range=place, context=base.name)
+        else:
+            image = self._inherited(self.images[base].config)
+            found = image.platform()
+            if (
+                entry.platform is None
+                and self.implicit_platform
+                and (found.os, found.architecture)
+                == (
+                    self.options.host.os,
+                    self.options.host.architecture,
+                )
+            ):
+                platform = self.options.host
+            node = ImageNode(label=f"FROM {label}", stage=entry.label, platform=platform, range=place, image=base)
+        state = StageState(entry, ImageState(image), Scope(), self._add_node(node), platform, self.options)
+        if isinstance(node, TreeNode):
+            state.image.record(f"FROM {label}", state.node)
+        state.base = base if isinstance(base, ImageKey) else None
+        return state
+
+    def _inherited(self, config: ImageConfig) -> ImageConfig:
+        """A base's configuration without what is not handed down: its triggers and its time."""
+        inner = msgspec.structs.replace(config.config, on_build=None)
+        return msgspec.structs.replace(config, config=inner, created=None)
+
+    def _add_node(self, node: AnyNode) -> int:
+        for position, known in enumerate(self.nodes) if isinstance(node, (ScratchNode, ImageNode, TreeNode)) else ():
+            if _same_root(known, node):
+                return position
+        self.nodes.append(node)
+        return len(self.nodes) - 1
+
+    def _tree_of(self, name: str, numbers: bool) -> Tree:
+        entry = self.table.source(name, numbers=numbers)
+        if entry not in self.states and entry.implicit:
+            self._dispatch(entry)
+        if entry not in self.states:
+            raise PlanError(
+                f"stage {name!r} is defined later in the Dockerfile",
+                remedy="move it above the instruction that copies from it",
+            )
+        base = self._base(entry)
+        if isinstance(base, FromContext):
+            return base
+        return FromNode(self.states[entry].node)
+
+    def _finish(self, state: StageState) -> PlannedImage:
+        if self.options.labels:
+            state.image.add_labels(dict(self.options.labels))
+        found = state.image.image.platform()
+        if not self.implicit_platform:
+            same = (found.os, found.architecture) == (self.platform.os, self.platform.architecture)
+            state.image.set_platform(self.platform, same_variant=same)
+        else:
+            state.image.set_platform(found, same_variant=False)
+        base = self._image_below(state.entry)
+        return PlannedImage(
+            platform=state.image.image.platform(),
+            node=state.node,
+            config=state.image.image,
+            history=tuple(state.image.history),
+            base=base,
+        )
+
+    def _image_below(self, entry: StageEntry) -> ImageKey | None:
+        base = self._base(entry)
+        while isinstance(base, StageEntry):
+            base = self._base(base)
+        return base if isinstance(base, ImageKey) else None
+
+
+def _same_root(known: AnyNode, node: AnyNode) -> bool:
+    """Whether two nodes begin from the same root, so that one of them is enough."""
+    if isinstance(known, ImageNode) and isinstance(node, ImageNode):
+        return known.image == node.image
+    if isinstance(known, TreeNode) and isinstance(node, TreeNode):
+        return known.context == node.context
+    return isinstance(known, ScratchNode) and isinstance(node, ScratchNode)
+
+
+def _labelled(nodes: list[AnyNode]) -> Iterator[AnyNode]:
+    """The nodes with labels like `[build 2/5] RUN make`, counted within their stage."""
+    totals: dict[tuple[str, Platform], int] = {}
+    for node in nodes:
+        if not isinstance(node, ScratchNode):
+            key = (node.stage, node.platform)
+            totals[key] = totals.get(key, 0) + 1
+    several = len({node.platform for node in nodes}) > 1
+    counts: dict[tuple[str, Platform], int] = {}
+    for node in nodes:
+        key = (node.stage, node.platform)
+        if isinstance(node, ScratchNode):
+            yield node
+            continue
+        counts[key] = counts.get(key, 0) + 1
+        width = len(str(totals[key]))
+        prefix = f"{node.platform} " if several else ""
+        yield msgspec.structs.replace(
+            node, label=f"[{prefix}{node.stage} {counts[key]:{width}}/{totals[key]}] {node.label}"
+        )

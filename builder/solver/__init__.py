@@ -1,0 +1,1 @@
+"""Runs a plan's steps, from the cache where it can, and commits the images."""

@@ -1,0 +1,109 @@
+"""From staged entries to a layer blob: each file is read once, for the tar and for its digest together."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+
+from builder.errors import BuilderError, LayerError, StoreError
+from builder.filesystem.compress import LayerBlob, LayerSink
+from builder.filesystem.tar import TarWriter
+from builder.filesystem.tree import FileInfo, Kind
+from builder.solver.staging import Content, Staged, Staging
+
+_PIECE = 1 << 20
+
+Observe = Callable[[str, str], None]
+"""Told of each file's content once it was read: the path in the layer, and the SHA-256 (hexadecimal)."""
+
+
+def write_layer(
+    staging: Staging, directory: str, *, epoch: int | None = None, observe: Observe | None = None
+) -> LayerBlob:
+    """Write the layer that `staging` holds into a temporary file in `directory`.
+
+    With `epoch` (seconds) no entry is younger than that. Raises LayerError when a file changes while it is read.
+    """
+    limit = None if epoch is None else epoch * 1_000_000_000
+    try:
+        with LayerSink(directory) as sink:
+            writer = TarWriter(sink.write)
+            for entry in staging.entries():
+                _write_entry(writer, _clamped(entry, limit), observe)
+            writer.close()
+            return sink.finish()
+    except OSError as error:
+        raise StoreError(f"cannot write a layer: {error.strerror}", place=directory) from error
+
+
+def _clamped(entry: Staged, limit: int | None) -> Staged:
+    info = entry.info
+    if limit is None or info.mtime_ns <= limit:
+        return entry
+    earlier = FileInfo(info.kind, info.mode, info.uid, info.gid, info.size, limit, info.link, info.device)
+    return Staged(entry.path, earlier, entry.content, entry.xattrs, entry.hardlink)
+
+
+def _write_entry(writer: TarWriter, entry: Staged, observe: Observe | None) -> None:
+    info, content = entry.info, entry.content
+    if entry.hardlink is not None:
+        writer.add(entry.path, info, hardlink=entry.hardlink)
+        return
+    if info.kind is not Kind.FILE or content is None:
+        writer.add(entry.path, info, xattrs=entry.xattrs)
+        return
+    if isinstance(content, bytes):
+        writer.add(entry.path, info, xattrs=entry.xattrs, content=content)
+        if observe is not None:
+            observe(entry.path, hashlib.sha256(content).hexdigest())
+        return
+    try:
+        descriptor = content.open()
+    except BuilderError:
+        raise
+    except OSError as error:
+        raise LayerError(f"cannot be read: {error.strerror}", place=content.name) from error
+    try:
+        digest = _write_file(writer, entry, info, content, descriptor)
+    finally:
+        os.close(descriptor)
+    if observe is not None:
+        observe(entry.path, digest)
+
+
+def _write_file(writer: TarWriter, entry: Staged, info: FileInfo, content: Content, descriptor: int) -> str:
+    if content.offset:
+        os.lseek(descriptor, content.offset, os.SEEK_SET)
+    if info.size <= _PIECE:
+        data = os.read(descriptor, info.size + 1 if content.offset is None else info.size)
+        writer.add(entry.path, info, xattrs=entry.xattrs, content=data)
+        return hashlib.sha256(data).hexdigest()
+    hasher = hashlib.sha256()
+    writer.add(entry.path, info, xattrs=entry.xattrs, content=_pieces(descriptor, info.size, hasher.update))
+    return hasher.hexdigest()
+
+
+def _pieces(descriptor: int, size: int, update: Callable[[bytes], object]) -> Iterator[bytes]:
+    left = size
+    while left:
+        piece = os.read(descriptor, min(left, _PIECE))
+        if not piece:
+            return
+        left -= len(piece)
+        update(piece)
+        yield piece
+
+
+def digest_file(content: Content, size: int) -> str:
+    """The SHA-256 of a file's content, as `write_layer` would report it."""
+    hasher = hashlib.sha256()
+    descriptor = content.open()
+    try:
+        if content.offset:
+            os.lseek(descriptor, content.offset, os.SEEK_SET)
+        for _ in _pieces(descriptor, size, hasher.update):
+            pass
+    finally:
+        os.close(descriptor)
+    return hasher.hexdigest()

@@ -1,0 +1,220 @@
+"""Base images: looked up in the store, an OCI layout or a registry; their layers stay where they are until needed.
+
+An image that was resolved once is remembered with its manifest, so that the next build opens no connection; `pull`
+asks the registry again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from builder.errors import BuilderError, NotFoundError, StoreError
+from builder.oci import reference as references
+from builder.oci.layout import Layout
+from builder.oci.spec import (
+    IMAGE_NAME,
+    INDEXES,
+    REF_NAME,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    Platform,
+    PlatformRecord,
+    decode,
+)
+from builder.plan.steps import ImageKey, ResolvedImage
+from builder.progress import Reporter, StepDone, StepStarted, Transfer
+from builder.registry.platforms import select
+from builder.store.store import Store
+
+if TYPE_CHECKING:
+    from builder.registry.transport import Session
+
+_KIND = "image-1"
+_LAYOUT = "oci-layout:"
+
+
+class _Remembered(msgspec.Struct, frozen=True):
+    """The manifest that a reference stood for, as it was resolved."""
+
+    media_type: str
+    digest: str
+    size: int
+
+
+class Bases:
+    """Resolves the images of one build. `connect` opens the session with the registries when one is needed."""
+
+    def __init__(self, store: Store, connect: Callable[[], Session], report: Reporter, *, pull: bool = False) -> None:
+        self._store = store
+        self._connect = connect
+        self._report = report
+        self._pull = pull
+        self._session: Session | None = None
+        self._lock = threading.Lock()
+        self._layers: dict[ImageKey, tuple[str, ...]] = {}
+        store.layers.fetch = self._fetch
+
+    def layers(self, key: ImageKey) -> tuple[str, ...]:
+        """The diff IDs of an image that was resolved."""
+        return self._layers[key]
+
+    def resolve_all(self, keys: Iterable[ImageKey]) -> dict[ImageKey, ResolvedImage]:
+        """Resolve several images. Raises RegistryError, StoreError."""
+        return {key: self.resolve(key) for key in sorted(keys)}
+
+    def resolve(self, key: ImageKey) -> ResolvedImage:
+        """An image's configuration; its layers are known afterwards, not fetched."""
+        if key.layout:
+            return self._from_layout(key)
+        local = None if self._pull else self._from_store(key) or self._from_memory(key)
+        return local or self._from_registry(key)
+
+    # --- where it may come from
+
+    def _from_store(self, key: ImageKey) -> ResolvedImage | None:
+        """An image that was built, loaded or pulled under this name, if it is for this platform."""
+        stored = self._store.images.get(references.parse(key.reference))
+        if stored is None:
+            return None
+        descriptor = self._choose(stored.descriptor, key.platform, self._store.layout)
+        if descriptor is None:
+            return None
+        return self._known(key, descriptor, self._store.layout, origin="", strict=True)
+
+    def _from_memory(self, key: ImageKey) -> ResolvedImage | None:
+        data = self._store.database.memo(_KIND, f"{key.reference} {key.platform}")
+        if data is None:
+            return None
+        known = msgspec.msgpack.decode(data, type=_Remembered)
+        if not self._store.layout.has(known.digest):
+            return None
+        descriptor = Descriptor(known.media_type, known.digest, known.size)
+        return self._known(key, descriptor, self._store.layout, origin=key.reference)
+
+    def _from_registry(self, key: ImageKey) -> ResolvedImage:
+        from builder.registry.pull import resolve
+
+        label = f"[internal] load metadata for {key.reference}"
+        step = f"resolve {key.reference} {key.platform}"
+        self._report(StepStarted(step, label))
+        try:
+            image = resolve(self._connected(), references.parse(key.reference), key.platform)
+        except BuilderError as error:
+            self._report(StepDone(step, label, error=error.cause))
+            raise
+        layout = self._store.layout
+        layout.put(image.config_data)
+        layout.put(image.manifest_data)
+        descriptor = image.manifest_descriptor
+        remembered = _Remembered(descriptor.media_type, descriptor.digest, descriptor.size)
+        self._store.database.add_memo(_KIND, f"{key.reference} {key.platform}", msgspec.msgpack.encode(remembered))
+        self._report(StepDone(step, label))
+        return self._keep(key, descriptor.digest, image.manifest, image.config, key.reference)
+
+    def _from_layout(self, key: ImageKey) -> ResolvedImage:
+        layout = Layout(key.layout)
+        descriptor = self._choose(_entry(layout, key.reference), key.platform, layout)
+        if descriptor is None:
+            raise NotFoundError(f"the layout has no image for {key.platform}", place=key.layout)
+        known = self._known(key, descriptor, layout, origin=_LAYOUT + os.path.abspath(key.layout))
+        if known is None:
+            raise StoreError("the layout lacks the image's configuration", place=key.layout)
+        return known
+
+    def _known(
+        self, key: ImageKey, descriptor: Descriptor, layout: Layout, origin: str, *, strict: bool = False
+    ) -> ResolvedImage | None:
+        manifest = decode(layout.read(descriptor.digest), Manifest, f"manifest {descriptor.digest}")
+        if not layout.has(manifest.config.digest):
+            return None
+        config = decode(layout.read(manifest.config.digest), ImageConfig, f"configuration {manifest.config.digest}")
+        if strict and not select([msgspec.structs.replace(descriptor, platform=_record(config))], key.platform):
+            return None
+        return self._keep(key, descriptor.digest, manifest, config, origin)
+
+    def _keep(self, key: ImageKey, digest: str, manifest: Manifest, config: ImageConfig, origin: str) -> ResolvedImage:
+        diff_ids = config.rootfs.diff_ids or []
+        if len(diff_ids) != len(manifest.layers):
+            raise StoreError(
+                f"{key.reference} is malformed:"
+                f" its manifest has {len(manifest.layers)} layers, its configuration {len(diff_ids)}"
+            )
+        for diff_id, layer in zip(diff_ids, manifest.layers, strict=True):
+            self._store.layers.know(diff_id, layer, origin)
+        self._layers[key] = tuple(diff_ids)
+        return ResolvedImage(config, digest)
+
+    def _choose(self, descriptor: Descriptor, platform: Platform, layout: Layout) -> Descriptor | None:
+        if descriptor.media_type not in INDEXES:
+            return descriptor
+        index = decode(layout.read(descriptor.digest), Index, f"index {descriptor.digest}")
+        chosen = select(index.manifests, platform)
+        return self._choose(chosen[0], platform, layout) if chosen else None
+
+    # --- fetching
+
+    def _connected(self) -> Session:
+        with self._lock:
+            if self._session is None:
+                self._session = self._connect()
+            return self._session
+
+    def _fetch(self, origin: str, descriptor: Descriptor, file: BinaryIO) -> None:
+        """Bring a layer's blob into `file`, from the layout or registry that its record names."""
+        if origin.startswith(_LAYOUT):
+            self._copy(Layout(origin.removeprefix(_LAYOUT)), descriptor, file)
+            return
+        from builder.registry.blobs import fetch_blob
+
+        name = f"{origin} {descriptor.digest[7:19]}"
+        fetch_blob(
+            self._connected(),
+            references.parse(origin),
+            descriptor,
+            file,
+            lambda done, total: self._report(Transfer(name, done, total)),
+        )
+
+    def _copy(self, layout: Layout, descriptor: Descriptor, file: BinaryIO) -> None:
+        import hashlib
+
+        hasher = hashlib.sha256()
+        with layout.open(descriptor.digest) as source:
+            while piece := source.read(1 << 20):
+                hasher.update(piece)
+                file.write(piece)
+        if f"sha256:{hasher.hexdigest()}" != descriptor.digest:
+            raise StoreError(f"blob {descriptor.digest} is damaged", place=layout.path)
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+
+def _entry(layout: Layout, name: str) -> Descriptor:
+    """The entry of a layout that has a tag or digest; with one entry and the default tag, that one."""
+    manifests = layout.index().manifests
+    for descriptor in manifests:
+        if descriptor.digest == name or name in _names(descriptor):
+            return descriptor
+    if len(manifests) == 1 and name == references.DEFAULT_TAG:
+        return manifests[0]
+    known = ", ".join(sorted({found for descriptor in manifests for found in _names(descriptor)})) or "no names"
+    raise NotFoundError(f"the layout has no image {name!r}; it has {known}", place=layout.path)
+
+
+def _names(descriptor: Descriptor) -> set[str]:
+    """All forms under which an entry of a layout may be asked for."""
+    names = {value for key in (REF_NAME, IMAGE_NAME) if (value := (descriptor.annotations or {}).get(key))}
+    return names | {name.rpartition(":")[2] for name in names if ":" in name}
+
+
+def _record(config: ImageConfig) -> PlatformRecord:
+    return PlatformRecord(config.architecture, config.os, variant=config.variant)

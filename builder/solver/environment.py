@@ -1,0 +1,83 @@
+"""What the steps of one build share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from builder.errors import Interrupted
+from builder.progress import Reporter
+from builder.solver.cache import StepCache
+from builder.solver.contexts import Contexts
+from builder.store.store import Store
+
+if TYPE_CHECKING:
+    from builder.sandbox.client import Sandbox
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a RUN step may use (0 or empty: no limit) and sees of names. `memory` and `shm_size` in bytes, `cpus` in
+    processors; `ulimits` are (name, soft, hard); `hosts` are lines of /etc/hosts as (name, address)."""
+
+    memory: int = 0
+    cpus: float = 0.0
+    shm_size: int = 0
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+    hosts: tuple[tuple[str, str], ...] = ()
+    hostname: str = ""
+
+
+class Environment:
+    """The store, the contexts, the secrets and the settings of one build. `secret` gives a secret's bytes or None."""
+
+    def __init__(
+        self,
+        store: Store,
+        contexts: Contexts,
+        report: Reporter,
+        *,
+        epoch: int | None = None,
+        limits: Limits | None = None,
+        secrets: Mapping[str, Callable[[], bytes]] | None = None,
+        agents: Mapping[str, str] | None = None,
+    ) -> None:
+        self.store = store
+        self.cache = StepCache(store)
+        self.contexts = contexts
+        self.report = report
+        self.epoch = epoch
+        self.limits = limits or Limits()
+        self.secrets = secrets or {}
+        self.agents = agents or {}
+        self.cancelled = threading.Event()
+        self._sandbox: Sandbox | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The sandbox, started when the first command runs."""
+        with self._lock:
+            if self._sandbox is None:
+                from builder.sandbox.client import Sandbox
+
+                self._sandbox = Sandbox()
+            return self._sandbox
+
+    def check_cancelled(self) -> None:
+        """Raises Interrupted once the build is to end."""
+        if self.cancelled.is_set():
+            raise Interrupted("the build was interrupted")
+
+    def cancel(self) -> None:
+        """End the steps that run, and let no other begin."""
+        self.cancelled.set()
+        if self._sandbox is not None:
+            self._sandbox.cancel()
+
+    def close(self) -> None:
+        """End what still runs."""
+        if self._sandbox is not None:
+            self._sandbox.close()

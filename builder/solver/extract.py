@@ -1,0 +1,135 @@
+"""ADD of a local archive: its entries are staged below the destination, as Docker's `archive.Untar` unpacks them.
+
+The destination is the root that links and hard links in the archive cannot leave. File contents are spooled to one
+temporary file, so that memory stays flat.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO
+
+from builder.errors import LayerError, StepFailed
+from builder.filesystem.archive import ArchiveEntry, read_archive
+from builder.filesystem.decompress import decompressor
+from builder.filesystem.resolve import resolve
+from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.plan.paths import clean
+from builder.solver.place import Ownership, make_directories
+from builder.solver.staging import PieceContent, Staged, Staging
+
+
+def is_archive(tree: FileTree, path: str) -> bool:
+    """Whether a file is a tar archive, compressed or not, with at least one entry."""
+    with os.fdopen(tree.open(path), "rb") as file:
+        try:
+            return next(iter(read_archive(decompressor(file))), None) is not None
+        except (LayerError, OSError, EOFError):
+            return False
+
+
+def extract(
+    staging: Staging, tree: FileTree, path: str, destination: str, ownership: Ownership, spool_path: str
+) -> None:
+    """Stage what the archive holds. `--chown` reaches every entry, `--chmod` none. Raises StepFailed, LayerError."""
+    target = resolve(staging, clean(destination))
+    made = FileInfo(Kind.DIRECTORY, 0o755, *(ownership.owner or (0, 0)), 0, ownership.now_ns)
+    make_directories(staging, target, made)
+    root = _Below(staging, target)
+    with os.fdopen(tree.open(path), "rb") as file, open(spool_path, "xb") as spool:
+        for entry in read_archive(decompressor(file)):
+            _Extraction(root, ownership, spool, f"/{path}").put(entry)
+
+
+class _Below:
+    """A staging seen from one of its directories, which counts as the root."""
+
+    def __init__(self, staging: Staging, base: str) -> None:
+        self.staging = staging
+        self.base = base
+
+    def full(self, path: str) -> str:
+        return f"{self.base}/{path}" if self.base and path else self.base or path
+
+    def lstat(self, path: str) -> FileInfo | None:
+        return self.staging.lstat(self.full(path))
+
+    def scan(self, path: str) -> list[tuple[str, FileInfo]]:
+        raise NotADirectoryError(path)
+
+    def open(self, path: str) -> int:
+        raise FileNotFoundError(path)
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        return {}
+
+
+class _Extraction:
+    """Puts one entry."""
+
+    def __init__(self, root: _Below, ownership: Ownership, spool: BinaryIO, archive: str) -> None:
+        self._root = root
+        self._ownership = ownership
+        self._spool = spool
+        self._archive = archive
+
+    def put(self, entry: ArchiveEntry) -> None:
+        if not entry.path:
+            return
+        parent, _, name = entry.path.rpartition("/")
+        if parent and self._root.lstat(parent) is None:
+            made = FileInfo(Kind.DIRECTORY, 0o755, 0, 0, 0, self._ownership.now_ns)
+            make_directories(self._root.staging, self._root.full(resolve(self._root, parent)), made)
+        directory = resolve(self._root, parent)
+        found = self._root.lstat(directory)
+        if found is None or found.kind is not Kind.DIRECTORY:
+            raise StepFailed(f"cannot extract {entry.path!r}: /{parent} is not a directory", place=self._archive)
+        path = f"{directory}/{name}" if directory else name
+        self._put_at(path, entry)
+
+    def _put_at(self, path: str, entry: ArchiveEntry) -> None:
+        staging, full = self._root.staging, self._root.full(path)
+        existing = staging.lstat(full)
+        if entry.hardlink is not None:
+            self._link(full, entry)
+            return
+        owner = self._ownership.owner
+        info = entry.info
+        if owner is not None:
+            info = FileInfo(info.kind, info.mode, owner[0], owner[1], info.size, info.mtime_ns, info.link, info.device)
+        if existing is not None and existing.kind is Kind.DIRECTORY and info.kind is not Kind.DIRECTORY:
+            staging.remove(full)
+        content = None
+        if info.kind is Kind.FILE:
+            offset = self._spool.tell()
+            for chunk in entry.content.chunks():
+                self._spool.write(chunk)
+            content = PieceContent(self._spool.name, offset, f"{self._archive}:{entry.path}")
+        xattrs = {name: value for name, value in entry.xattrs.items() if not name.startswith("user.")}
+        staging.put(Staged(full, info, content, xattrs))
+
+    def _link(self, full: str, entry: ArchiveEntry) -> None:
+        """A hard link: to an entry of this archive, or to a file that was there before. Its own header changes the
+        owner and the mode of both."""
+        assert entry.hardlink is not None
+        target = self._root.full(resolve(self._root, entry.hardlink, follow_last=False))
+        found = self._root.staging.lstat(target)
+        if found is None or found.kind is Kind.DIRECTORY:
+            raise StepFailed(
+                f"cannot extract {entry.path!r}: its hard link's target {entry.hardlink!r} is not in the archive",
+                place=self._archive,
+            )
+        staged = self._root.staging.staged(target)
+        if staged is None:
+            raise StepFailed(
+                f"cannot extract {entry.path!r}: it is a hard link to /{target}, which an earlier layer holds",
+                place=self._archive,
+            )
+        origin = staged.hardlink or target
+        first = self._root.staging.staged(origin)
+        assert first is not None
+        uid, gid = self._ownership.owner or (entry.info.uid, entry.info.gid)
+        info = first.info
+        changed = FileInfo(info.kind, entry.info.mode, uid, gid, info.size, entry.info.mtime_ns, info.link, info.device)
+        self._root.staging.put(Staged(origin, changed, first.content, first.xattrs))
+        self._root.staging.put(Staged(full, changed, hardlink=origin))

@@ -1,0 +1,210 @@
+"""The sources of a COPY or ADD, each under one interface: known by what, taken from where, put how.
+
+A source is first asked for its `identity`: a part of a recipe that can be had without reading content (an image's
+layers, a git commit, content digests that the fingerprints know). Only when no cached step has it is the source
+placed and read; what was read then gives its `content`, which later steps with another identity can be compared by.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import msgspec
+
+from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.plan.steps import CopyFiles, CopyInline
+from builder.solver.assemble import digest_file
+from builder.solver.extract import extract, is_archive
+from builder.solver.fingerprints import Fingerprints
+from builder.solver.place import Ownership, place
+from builder.solver.select import Item, Match, select
+from builder.solver.staging import Staging, TreeContent
+
+
+class Destination(msgspec.Struct, frozen=True):
+    """Where and how: the absolute path, owner and mode, and a directory for temporary files."""
+
+    path: str
+    ownership: Ownership
+    scratch: str
+
+
+class Source(Protocol):
+    """One source of a step."""
+
+    def identity(self) -> Any | None:
+        """What the source is, for a recipe, if that can be said without reading it; None otherwise."""
+
+    def place(self, staging: Staging, destination: Destination) -> None:
+        """Stage what the source gives."""
+
+    def content(self) -> Any:
+        """What the source gives, for a recipe, after it was placed; reads what nobody has read yet."""
+
+
+class InlineSource:
+    """A here-document."""
+
+    def __init__(self, source: CopyInline) -> None:
+        self._name = source.name
+        self._data = source.data.encode("utf-8", "surrogateescape")
+
+    def identity(self) -> Any:
+        return {"inline": self._name, "data": self._data.decode("utf-8", "backslashreplace")}
+
+    content = identity
+
+    def place(self, staging: Staging, destination: Destination) -> None:
+        info = FileInfo(Kind.FILE, 0o644, 0, 0, len(self._data), destination.ownership.now_ns)
+        name = self._name.strip("/").rpartition("/")[2]
+        tree = MemoryTree({name: (info, self._data)})
+        place(staging, tree, Match(name, name, info, (Item("", name, info),)), destination.path, destination.ownership)
+
+
+class MemoryTree:
+    """A directory with a few files that exist only here, or whose content lies in files of the host."""
+
+    def __init__(self, files: Mapping[str, tuple[FileInfo, bytes | str]]) -> None:
+        self._files = files
+
+    def lstat(self, path: str) -> FileInfo | None:
+        if not path:
+            return FileInfo(Kind.DIRECTORY, 0o755)
+        return self._files[path][0] if path in self._files else None
+
+    def scan(self, path: str) -> list[tuple[str, FileInfo]]:
+        return sorted((name, info) for name, (info, _) in self._files.items())
+
+    def open(self, path: str) -> int:
+        content = self._files[path][1]
+        if isinstance(content, str):
+            return os.open(content, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.memfd_create("builder", os.MFD_CLOEXEC)
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        return {}
+
+
+class FilesSource:
+    """Files of a tree: of a context (then `root` is its directory), of a stage, or of an image (`layers`)."""
+
+    def __init__(
+        self,
+        source: CopyFiles,
+        open_tree: Callable[[], FileTree],
+        excludes: tuple[str, ...],
+        *,
+        layers: Sequence[str] | None = None,
+        fingerprints: Fingerprints | None = None,
+    ) -> None:
+        self._source = source
+        self._open_tree = open_tree
+        self._excludes = excludes
+        self._layers = layers
+        self._fingerprints = fingerprints
+        self._digests: dict[str, str] = {}
+
+    @cached_property
+    def tree(self) -> FileTree:
+        return self._open_tree()
+
+    @cached_property
+    def _root(self) -> str | None:
+        """The host directory whose files can be recognised again."""
+        return getattr(self.tree, "root", None) if self._fingerprints is not None else None
+
+    def identity(self) -> Any | None:
+        if self._layers is not None:
+            return {"layers": list(self._layers), **self._selection()}
+        if self._fingerprints is not None and self._root is not None:
+            for match in self.matches:
+                self._digests.update(self._fingerprints.known(self._root, match))
+        if any(item.path not in self._digests for match in self.matches for item in match.items if _is_file(item)):
+            return None
+        return self._described()
+
+    def _selection(self) -> dict[str, Any]:
+        return {"path": self._source.path, "pattern": self._source.pattern, "unpack": self._source.unpack}
+
+    @cached_property
+    def matches(self) -> list[Match]:
+        return select(self.tree, self._source, self._excludes)
+
+    def observe(self, path: str, digest: str) -> None:
+        """Take over the digest of a file that was read while the layer was written."""
+        self._digests[path] = digest
+
+    def place(self, staging: Staging, destination: Destination) -> None:
+        for number, match in enumerate(self.matches):
+            if self._source.unpack and match.info.kind is Kind.FILE and is_archive(self.tree, match.path):
+                spool = os.path.join(destination.scratch, f"spool-{id(self):x}-{number}")
+                extract(staging, self.tree, match.path, destination.path, destination.ownership, spool)
+            else:
+                place(staging, self.tree, match, destination.path, destination.ownership)
+
+    def content(self) -> Any:
+        for match in self.matches:
+            for item in match.items:
+                if _is_file(item) and item.path not in self._digests:
+                    self._digests[item.path] = digest_file(TreeContent(self.tree, item.path), item.info.size)
+            if self._fingerprints is not None and self._root is not None:
+                self._fingerprints.learn(self._root, match, self._digests)
+        return self._described()
+
+    def _described(self) -> Any:
+        """The matches with everything that can reach a layer, except times."""
+        links: dict[tuple[int, int], int] = {}
+        return [
+            {
+                "name": match.name,
+                "unpack": self._source.unpack,
+                "items": [self._describe(item, links) for item in match.items],
+            }
+            for match in self.matches
+        ]
+
+    def _describe(self, item: Item, links: dict[tuple[int, int], int]) -> list[Any]:
+        info = item.info
+        described: list[Any] = [item.relative, int(info.kind), info.mode, info.uid, info.gid]
+        if info.kind is Kind.FILE:
+            described.append(self._digests[item.path])
+            if info.identity is not None:
+                described.append(links.setdefault(info.identity, len(links)))
+            xattrs = self.tree.xattrs(item.path) if self._layers is not None else {}
+            if xattrs:
+                described.append({name: value.hex() for name, value in sorted(xattrs.items())})
+        elif info.kind is Kind.SYMLINK:
+            described.append(info.link)
+        elif info.device != (0, 0):
+            described.append(list(info.device))
+        if item.lazy:
+            described.append("lazy")
+        return described
+
+
+def _is_file(item: Item) -> bool:
+    return item.info.kind is Kind.FILE
+
+
+class FetchedSource:
+    """A file that was fetched from a URL, or the tree of a git repository that was checked out."""
+
+    def __init__(self, files: FilesSource, identity: Any) -> None:
+        self._files = files
+        self._identity = identity
+
+    def identity(self) -> Any:
+        return self._identity
+
+    def place(self, staging: Staging, destination: Destination) -> None:
+        self._files.place(staging, destination)
+
+    def content(self) -> Any:
+        return self._identity

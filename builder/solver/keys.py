@@ -1,0 +1,110 @@
+"""Cache keys: what a step can see, as a readable recipe, and its SHA-256.
+
+A recipe is plain data (dictionaries, lists, strings, numbers) that names everything the result depends on and nothing
+else. It is encoded in one canonical form, framed by a version, so that equal recipes have equal keys and an old
+version's records are never taken for a new one's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from builder.plan.steps import (
+    BindMount,
+    CacheMount,
+    FromNode,
+    Mount,
+    RunNode,
+    SecretMount,
+    SshMount,
+    TmpfsMount,
+    Tree,
+    WorkdirNode,
+)
+from builder.solver.staging import Fact
+
+FORMAT = b"builder step 1\n"
+
+Recipe = dict[str, Any]
+
+
+def encode(recipe: Recipe) -> bytes:
+    """The canonical JSON of a recipe."""
+    return msgspec.json.encode(recipe, order="sorted")
+
+
+def key_of(recipe: Recipe) -> str:
+    """The cache key of a recipe: 64 hexadecimal digits."""
+    return hashlib.sha256(FORMAT + encode(recipe)).hexdigest()
+
+
+def run_recipe(
+    node: RunNode,
+    parent: Sequence[str],
+    trees: Mapping[int, Sequence[str]],
+    contents: Mapping[str, str],
+    settings: Recipe,
+) -> Recipe:
+    """What a command sees: its parent's layers, its arguments, environment, user and mounts.
+
+    `trees` are the layers of the nodes that mounts show, `contents` the digests of the context paths they show;
+    `settings` what else reaches the command (host names, the time to clamp to).
+    """
+    return {
+        "step": "run",
+        "platform": str(node.platform),
+        "parent": list(parent),
+        "argv": list(node.argv),
+        "env": [list(pair) for pair in node.env],
+        "user": node.user,
+        "workdir": node.workdir,
+        "network": node.network,
+        "security": node.security,
+        "script": list(node.script) if node.script else None,
+        "mounts": [_mount(mount, trees, contents) for mount in node.mounts],
+        **settings,
+    }
+
+
+def _mount(mount: Mount, trees: Mapping[int, Sequence[str]], contents: Mapping[str, str]) -> Recipe:
+    if isinstance(mount, BindMount):
+        seen = _seen(mount.tree, mount.source, trees, contents)
+        return {"type": "bind", "target": mount.target, "writable": mount.writable, **seen}
+    if isinstance(mount, CacheMount):
+        return {"type": "cache", "target": mount.target, "cache": mount.cache, "read_only": mount.read_only}
+    if isinstance(mount, TmpfsMount):
+        return {"type": "tmpfs", "target": mount.target, "size": mount.size}
+    if isinstance(mount, SecretMount):
+        return {"type": "secret", "target": mount.target, "secret": mount.secret, "variable": mount.variable}
+    assert isinstance(mount, SshMount)
+    return {"type": "ssh", "target": mount.target, "agent": mount.agent}
+
+
+def _seen(tree: Tree, source: str, trees: Mapping[int, Sequence[str]], contents: Mapping[str, str]) -> Recipe:
+    if isinstance(tree, FromNode):
+        return {"layers": list(trees[tree.node]), "source": source}
+    return {"content": contents.get(content_name(tree, source), ""), "source": source}
+
+
+def content_name(tree: Tree, source: str) -> str:
+    """How a mounted path of a context is named among `contents`."""
+    return f"{getattr(tree, 'name', '')}:{source}"
+
+
+def copy_recipe(sources: list[Any], flags: Recipe, seen: Recipe) -> Recipe:
+    """What a copy depends on: its sources' content, its flags, and of the parent either all or the facts it asked."""
+    return {"step": "copy", "sources": sources, **flags, **seen}
+
+
+def workdir_recipe(node: WorkdirNode, seen: Recipe, settings: Recipe) -> Recipe:
+    """What a WORKDIR depends on."""
+    return {"step": "workdir", "path": node.path, "user": node.user, **seen, **settings}
+
+
+def facts(asked: tuple[Fact, ...]) -> Recipe:
+    """What was asked of the parent, as a part of a recipe."""
+    return {"facts": [list(msgspec.structs.astuple(fact)) for fact in asked]}

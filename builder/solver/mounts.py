@@ -1,0 +1,198 @@
+"""RUN --mount in the solver: planned mounts become the sandbox's, with caches, secrets and agents looked up."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+
+from builder.errors import StepFailed
+from builder.filesystem.unpack import unpack
+from builder.plan.steps import (
+    BindMount,
+    CacheMount,
+    FromContext,
+    FromNode,
+    SecretMount,
+    SshMount,
+    TmpfsMount,
+    Tree,
+)
+from builder.plan.steps import Mount as PlannedMount
+from builder.sandbox.command import Mount
+from builder.solver.copy import Layers
+from builder.solver.environment import Environment
+from builder.solver.keys import content_name
+
+MOUNTED = "mounted"
+"""The name, in the layer made for it, of what a context's mount shows."""
+
+_SCRIPTS = "/dev/pipes"
+
+
+def check_required(environment: Environment, mounts: Iterable[PlannedMount]) -> None:
+    """Raises StepFailed for a required secret or agent that was not given, also if the step's result is cached."""
+    for planned in mounts:
+        if isinstance(planned, SecretMount) and planned.required and planned.secret not in environment.secrets:
+            raise StepFailed(
+                f"the secret {planned.secret!r} is required and was not given",
+                remedy=f"build with --secret id={planned.secret},src=PATH or id={planned.secret},env=NAME",
+            )
+        if isinstance(planned, SshMount) and planned.required and planned.agent not in environment.agents:
+            raise StepFailed(
+                f"the ssh agent {planned.agent!r} is required and was not given",
+                remedy=f"build with --ssh {planned.agent}",
+            )
+
+
+class Mounting:
+    """Turns the mounts of one step into the sandbox's. Locks are held by `held`; `variables` collects what secrets and
+    agents put into the environment."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        roots: dict[int, Layers],
+        contents: dict[str, str],
+        scratch: str,
+        held: ExitStack,
+    ) -> None:
+        self._environment = environment
+        self._roots = roots
+        self._contents = contents
+        self._scratch = scratch
+        self._held = held
+        self._count = 0
+        self.variables: dict[str, str] = {}
+
+    def mounts(self, planned: PlannedMount) -> Iterator[Mount]:
+        """The sandbox's mounts for a planned one: one, or none for an optional secret that is not given."""
+        if isinstance(planned, BindMount):
+            yield self._bind(planned)
+        elif isinstance(planned, CacheMount):
+            yield self._cache(planned)
+        elif isinstance(planned, TmpfsMount):
+            yield Mount(planned.target, "tmpfs", read_only=False, size=planned.size)
+        elif isinstance(planned, SecretMount):
+            yield from self._secret(planned)
+        elif isinstance(planned, SshMount):
+            yield from self._agent(planned)
+
+    def script(self, name: str, text: str) -> Mount:
+        """A here-document with an interpreter line, as an executable file."""
+        content = text.encode("utf-8", "surrogateescape")
+        return Mount(f"{_SCRIPTS}/{name}", "file", content=content, mode=0o755)
+
+    def _bind(self, planned: BindMount) -> Mount:
+        layers, subpath = self._source(planned.tree, planned.source)
+        lowers = tuple(self._environment.store.layers.directories(layers)) or (self._directory("empty"),)
+        upper = work = ""
+        if planned.writable:
+            upper, work = self._directory("upper"), self._directory("work")
+        return Mount(
+            planned.target,
+            "overlay",
+            lowers=lowers,
+            subpath=subpath,
+            upper=upper,
+            work=work,
+            read_only=not planned.writable,
+        )
+
+    def _source(self, tree: Tree, source: str) -> tuple[Layers, str]:
+        """The layers that hold what a mount shows, and where in them it is."""
+        if isinstance(tree, FromNode):
+            return self._roots[tree.node], source.lstrip("/")
+        if isinstance(tree, FromContext):
+            return (self._contents[content_name(tree, source)],), MOUNTED
+        return (), source.lstrip("/")
+
+    def _directory(self, name: str) -> str:
+        self._count += 1
+        path = os.path.join(self._scratch, f"{name}-{self._count}")
+        os.mkdir(path)
+        os.chmod(path, 0o755)
+        return path
+
+    def _cache(self, planned: CacheMount) -> Mount:
+        base = os.path.join(self._environment.store.mounts, hashlib.sha256(planned.cache.encode()).hexdigest()[:32])
+        path = self._claim(base, planned.sharing)
+        data = os.path.join(path, "data")
+        if not os.path.isdir(data):
+            self._fill(planned, data)
+        return Mount(planned.target, "bind", source=data, read_only=planned.read_only)
+
+    def _claim(self, base: str, sharing: str) -> str:
+        """The cache's directory: the one for `shared`, waited for if `locked`, the first free one if `private`."""
+        number = 0
+        while True:
+            path = base if number == 0 else f"{base}.{number}"
+            os.makedirs(path, exist_ok=True)
+            descriptor = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._held.callback(os.close, descriptor)
+            if sharing == "shared":
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                return path
+            if sharing == "locked":
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                return path
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return path
+            except BlockingIOError:
+                number += 1
+
+    def _fill(self, planned: CacheMount, data: str) -> None:
+        """Make a new cache: with its owner and mode, and with what it starts from."""
+        new = f"{data}.{os.getpid()}.{os.urandom(4).hex()}"
+        os.mkdir(new)
+        os.chmod(new, 0o755 if planned.mode is None else planned.mode)
+        os.chown(new, planned.uid or 0, planned.gid or 0)
+        layers, subpath = self._source(planned.tree, planned.source)
+        if layers:
+            self._seed(layers, subpath, new)
+        try:
+            os.rename(new, data)
+        except OSError:
+            if not os.path.isdir(data):
+                raise  # otherwise another step made it meanwhile
+
+    def _seed(self, layers: Layers, subpath: str, into: str) -> None:
+        from builder.plan.steps import CopyFiles
+        from builder.solver.assemble import write_layer
+        from builder.solver.copy import EmptyTree, root_tree
+        from builder.solver.place import Ownership, place
+        from builder.solver.select import select
+        from builder.solver.staging import Staging
+
+        tree = root_tree(self._environment, layers)
+        staging = Staging(EmptyTree())
+        for match in select(tree, CopyFiles(tree=FromNode(0), path=subpath), ()):
+            place(staging, tree, match, "/", Ownership())
+        blob = write_layer(staging, self._scratch)
+        from builder.filesystem.decompress import decompressor
+
+        with open(blob.path, "rb") as file:
+            unpack(decompressor(file), into, layer=False)
+        os.unlink(blob.path)
+
+    def _secret(self, planned: SecretMount) -> Iterator[Mount]:
+        read = self._environment.secrets.get(planned.secret)
+        if read is None:
+            return
+        content = read()
+        if planned.variable:
+            self.variables[planned.variable] = content.decode("utf-8", "surrogateescape")
+        if planned.target:
+            yield Mount(planned.target, "file", content=content, mode=planned.mode, uid=planned.uid, gid=planned.gid)
+
+    def _agent(self, planned: SshMount) -> Iterator[Mount]:
+        socket = self._environment.agents.get(planned.agent)
+        if socket is None:
+            return
+        target = planned.target or f"/run/buildkit/ssh_agent.{self._count}"
+        self._count += 1
+        self.variables["SSH_AUTH_SOCK"] = target
+        yield Mount(target, "bind", source=socket, read_only=False)

@@ -1,0 +1,130 @@
+"""Where a COPY or ADD puts what it took: the rules of BuildKit's fsutil `copy` package, on a `Staging`.
+
+A destination that ends in a slash, or is a directory, takes files into it; the contents of a source directory go into
+the destination; missing directories are made with the owner and mode of the step; a directory never replaces a file
+nor a file a directory.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from builder.errors import StepFailed
+from builder.filesystem.resolve import resolve
+from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.plan.modes import apply_mode
+from builder.plan.paths import clean
+from builder.solver.select import Item, Match
+from builder.solver.staging import Staged, Staging, TreeContent
+
+
+class Ownership(msgspec.Struct, frozen=True):
+    """What --chown and --chmod ask for (None: keep the source's), and the time of what is made, in nanoseconds."""
+
+    owner: tuple[int, int] | None = None
+    chmod: int | str | None = None
+    now_ns: int = 0
+
+    def apply(self, info: FileInfo) -> FileInfo:
+        """A file's metadata as it will be in the image."""
+        uid, gid = self.owner if self.owner is not None else (info.uid, info.gid)
+        mode = info.mode
+        if self.chmod is not None and info.kind is not Kind.SYMLINK:
+            mode = apply_mode(self.chmod, mode, info.kind is Kind.DIRECTORY)
+        return FileInfo(info.kind, mode, uid, gid, info.size, info.mtime_ns, info.link, info.device)
+
+    def new_directory(self) -> FileInfo:
+        """The metadata of a directory that has to be made: 0755, unless --chmod gives a number."""
+        uid, gid = self.owner or (0, 0)
+        mode = self.chmod & 0o777 if isinstance(self.chmod, int) else 0o755
+        return FileInfo(Kind.DIRECTORY, mode, uid, gid, 0, self.now_ns)
+
+
+def make_directories(staging: Staging, path: str, made: FileInfo) -> None:
+    """`mkdir -p`: `path` is resolved already. Raises StepFailed where something else than a directory is in the way."""
+    parts = [part for part in path.split("/") if part]
+    for end in range(1, len(parts) + 1):
+        here = "/".join(parts[:end])
+        info = staging.lstat(here)
+        if info is None:
+            staging.put(Staged(here, made))
+        elif info.kind is not Kind.DIRECTORY:
+            raise StepFailed(f"cannot make the directory /{path}: /{here} is not a directory")
+
+
+def place(staging: Staging, tree: FileTree, match: Match, destination: str, ownership: Ownership) -> None:
+    """Put one match below `destination` (absolute, with its trailing slash). Raises StepFailed."""
+    made = ownership.new_directory()
+    # As in BuildKit, `..` is taken away before links are looked at.
+    path = clean(destination)
+    into = destination.rpartition("/")[2] in ("", ".")
+    make_directories(staging, resolve(staging, path if into else path.rpartition("/")[0]), made)
+    target = resolve(staging, path)
+    existing = staging.lstat(target)
+    if match.info.kind is Kind.DIRECTORY:
+        if existing is None:
+            make_directories(staging, target, made)  # only the contents are copied, not the directory's own metadata
+    elif existing is not None and existing.kind is Kind.DIRECTORY:
+        target = f"{target}/{match.name}" if target else match.name
+        make_directories(staging, target.rpartition("/")[0], made)
+    else:
+        make_directories(staging, target.rpartition("/")[0], made)
+    _Placement(staging, tree, target, ownership).put_all(match.items)
+
+
+class _Placement:
+    """The copying of one match to `target`; hard links are kept within it."""
+
+    def __init__(self, staging: Staging, tree: FileTree, target: str, ownership: Ownership) -> None:
+        self._staging = staging
+        self._tree = tree
+        self._target = target
+        self._ownership = ownership
+        self._links: dict[tuple[int, int], str] = {}
+
+    def put_all(self, items: tuple[Item, ...]) -> None:
+        for item in items:
+            if not item.relative:
+                path = self._target
+            else:
+                path = f"{self._target}/{item.relative}" if self._target else item.relative
+            if item.info.kind is Kind.DIRECTORY:
+                self._put_directory(item, path)
+            else:
+                self._put_file(item, path)
+
+    def _put_directory(self, item: Item, path: str) -> None:
+        existing = self._staging.lstat(path)
+        if existing is not None and existing.kind is not Kind.DIRECTORY:
+            raise StepFailed(
+                f"cannot copy the directory /{item.path} onto /{path}, which is not a directory",
+                remedy="remove it in an earlier step, or choose another destination",
+            )
+        info = self._ownership.apply(item.info)
+        if existing is None:
+            self._staging.put(Staged(path, info, xattrs=self._xattrs(item)))
+        elif item.lazy:
+            kept = msgspec.structs.replace(existing, mode=item.info.mode)
+            self._staging.put(Staged(path, kept))
+        elif item.relative:
+            self._staging.put(Staged(path, info, xattrs=self._xattrs(item)))
+
+    def _put_file(self, item: Item, path: str) -> None:
+        existing = self._staging.lstat(path)
+        if existing is not None and existing.kind is Kind.DIRECTORY:
+            raise StepFailed(
+                f"cannot copy the file /{item.path} onto /{path}, which is a directory",
+                remedy=f"end the destination with a slash, or remove /{path} in an earlier step",
+            )
+        info = self._ownership.apply(item.info)
+        identity = item.info.identity if item.info.links > 1 and item.info.kind is Kind.FILE else None
+        if identity is not None and identity in self._links:
+            self._staging.put(Staged(path, info, hardlink=self._links[identity]))
+            return
+        if identity is not None:
+            self._links[identity] = path
+        content = TreeContent(self._tree, item.path) if item.info.kind is Kind.FILE else None
+        self._staging.put(Staged(path, info, content, self._xattrs(item)))
+
+    def _xattrs(self, item: Item) -> dict[str, bytes]:
+        return {name: value for name, value in self._tree.xattrs(item.path).items() if not name.startswith("user.")}

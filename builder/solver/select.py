@@ -1,0 +1,171 @@
+"""Which files a COPY or ADD takes: wildcards, links, include and exclude patterns.
+
+The behaviour is that of BuildKit's fsutil `copy` package. Nothing here looks at the destination, so that what a step
+takes can be known, and hashed, without its parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from builder.context.ignore import Matcher, compile_patterns
+from builder.errors import StepFailed
+from builder.filesystem.resolve import resolve
+from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.plan.paths import clean
+from builder.plan.steps import CopyFiles
+from builder.solver.wildcard import compile_pattern, split
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True):
+    """A file that is taken. `relative` is its path below the match ('' for the match itself), `path` that in the
+    source tree. `lazy` marks a directory that is only there because something below it is."""
+
+    relative: str
+    path: str
+    info: FileInfo
+    lazy: bool = False
+
+
+class Match(msgspec.Struct, frozen=True):
+    """One source after wildcards: `name` is what it is called in a destination that is a directory."""
+
+    name: str
+    path: str
+    info: FileInfo
+    items: tuple[Item, ...]
+
+
+def select(tree: FileTree, source: CopyFiles, excludes: tuple[str, ...]) -> list[Match]:
+    """All that `source` takes from `tree`. A pattern may match nothing. Raises StepFailed for a missing file."""
+    if source.required is not None and _lstat(tree, source.required) is None:
+        raise _missing(source.required)
+    include = Matcher(compile_patterns((source.pattern,))) if source.pattern is not None else None
+    exclude = Matcher(compile_patterns(excludes)) if excludes else None
+    literal = _literal_prefix(source.pattern) if source.pattern is not None else ()
+    matches = []
+    for path in _expand(tree, source.path):
+        real = resolve(tree, path)
+        info = tree.lstat(real)
+        if info is None:
+            raise _missing(path)
+        name = clean("/" + path).rpartition("/")[2]
+        if info.kind is Kind.DIRECTORY:
+            items = tuple(_walk(tree, real, info, include, exclude, literal))
+        else:
+            items = (Item("", real, info),)
+        matches.append(Match(name, real, info, items))
+    return matches
+
+
+def _expand(tree: FileTree, path: str) -> Iterator[str]:
+    """The paths that a source with wildcards means; without, the path itself."""
+    base, pattern = split(clean("/" + path))
+    if not pattern:
+        yield base
+        return
+    expression = compile_pattern(pattern)
+    depth = pattern.count("/")
+    root = resolve(tree, base)
+    top = tree.lstat(root)
+    if top is None:
+        raise _missing(base)
+    if top.kind is not Kind.DIRECTORY:
+        return
+    waiting = [(root, "", 0)]
+    found: list[str] = []
+    while waiting:
+        directory, relative, level = waiting.pop()
+        for name, info in tree.scan(directory):
+            below = f"{relative}/{name}" if relative else name
+            full = f"{directory}/{name}" if directory else name
+            if level == depth and expression.fullmatch(below):
+                found.append(full)
+            elif info.kind is Kind.DIRECTORY and level < depth:
+                waiting.append((full, below, level + 1))
+    yield from sorted(found, key=lambda path: path.split("/"))
+
+
+def _walk(
+    tree: FileTree,
+    root: str,
+    info: FileInfo,
+    include: Matcher | None,
+    exclude: Matcher | None,
+    literal: tuple[str, ...],
+) -> Iterator[Item]:
+    """A directory's items, parents first. Directories that only lead to included files come as lazy ones."""
+    yield Item("", root, info)
+    if include is None and exclude is None:
+        yield from _walk_all(tree, root, "")
+        return
+    pending: list[Item] = []
+    yield from _walk_filtered(tree, root, "", include, exclude, literal, pending)
+
+
+def _walk_all(tree: FileTree, directory: str, relative: str) -> Iterator[Item]:
+    prefix = f"{relative}/" if relative else ""
+    base = f"{directory}/" if directory else ""
+    for name, info in tree.scan(directory):
+        path = base + name
+        below = prefix + name
+        yield Item(below, path, info)
+        if info.kind is Kind.DIRECTORY:
+            yield from _walk_all(tree, path, below)
+
+
+def _walk_filtered(
+    tree: FileTree,
+    directory: str,
+    relative: str,
+    include: Matcher | None,
+    exclude: Matcher | None,
+    literal: tuple[str, ...],
+    pending: list[Item],
+) -> Iterator[Item]:
+    for name, info in tree.scan(directory):
+        below = f"{relative}/{name}" if relative else name
+        path = f"{directory}/{name}" if directory else name
+        if not _may_match(below, literal):
+            continue
+        taken = include is None or include.ignored(below)
+        excluded = exclude is not None and exclude.ignored(below)
+        taken = taken and not excluded
+        is_directory = info.kind is Kind.DIRECTORY
+        if taken:
+            yield from pending
+            pending.clear()
+            yield Item(below, path, info)
+        if not is_directory or (excluded and exclude is not None and exclude.may_skip_directory(below)):
+            continue
+        if taken:
+            yield from _walk_filtered(tree, path, below, include, exclude, literal, pending)
+        else:
+            pending.append(Item(below, path, info, True))
+            yield from _walk_filtered(tree, path, below, include, exclude, literal, pending)
+            if pending:
+                pending.pop()
+
+
+def _literal_prefix(pattern: str) -> tuple[str, ...]:
+    """The leading components of a pattern without special characters: nothing outside them can match."""
+    prefix = []
+    for part in pattern.split("/"):
+        if any(character in part for character in "*?[\\") or part in ("", ".", ".."):
+            break
+        prefix.append(part)
+    return tuple(prefix)
+
+
+def _may_match(path: str, literal: tuple[str, ...]) -> bool:
+    return all(mine == wanted for mine, wanted in zip(path.split("/"), literal, strict=False))
+
+
+def _lstat(tree: FileTree, path: str) -> FileInfo | None:
+    return tree.lstat(resolve(tree, path))
+
+
+def _missing(path: str) -> StepFailed:
+    return StepFailed(f"/{path.lstrip('/')} was not found", remedy=None)

@@ -1,0 +1,184 @@
+"""The root file system that a step builds up, in memory: changes over a parent that is only looked at.
+
+`Staging` behaves like a file tree (so links resolve through it), collects what COPY, ADD and WORKDIR make, and gives
+it back as layer entries in order. What it asked of its parent is recorded: those facts, and not the whole parent,
+are what the step depends on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+
+from builder.filesystem.tree import FileInfo, FileTree, Kind
+
+
+class Content(Protocol):
+    """The bytes of a file that is still to be read."""
+
+    def open(self) -> int:
+        """A descriptor for reading, which the caller closes."""
+
+    @property
+    def offset(self) -> int | None:
+        """Where the file begins in what the descriptor shows; None if it is all of it."""
+
+    @property
+    def name(self) -> str:
+        """What people know the file as."""
+
+
+class TreeContent(msgspec.Struct, frozen=True):
+    """A file of a tree."""
+
+    tree: FileTree
+    path: str
+    offset: int | None = None
+
+    def open(self) -> int:
+        return self.tree.open(self.path)
+
+    @property
+    def name(self) -> str:
+        return f"/{self.path}"
+
+
+class PieceContent(msgspec.Struct, frozen=True):
+    """A part of a file of the host: a member of an archive that was spooled, or a file that was fetched."""
+
+    file: str
+    offset: int
+    name: str
+
+    def open(self) -> int:
+        return os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
+
+
+class Staged(msgspec.Struct, frozen=True):
+    """An entry of the layer to be. `hardlink` is the path of the entry that it is another name of."""
+
+    path: str
+    info: FileInfo
+    content: Content | bytes | None = None
+    xattrs: dict[str, bytes] = {}
+    hardlink: str | None = None
+
+
+class Fact(msgspec.Struct, frozen=True, array_like=True):
+    """What a parent answered about a path: its kind, mode, owner and link target (`kind` None: nothing there)."""
+
+    path: str
+    kind: int | None = None
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    link: str = ""
+
+
+class Staging:
+    """Changes over `parent`. Paths are relative to the root, without slashes at the ends."""
+
+    def __init__(self, parent: FileTree) -> None:
+        self._parent = parent
+        self._entries: dict[str, Staged] = {}
+        self._fresh: set[str] = set()
+        self._asked: dict[str, FileInfo | None] = {}
+
+    def lstat(self, path: str) -> FileInfo | None:
+        staged = self._entries.get(path)
+        if staged is not None:
+            return staged.info
+        if self._hidden(path):
+            return None
+        return self._ask(path)
+
+    def _hidden(self, path: str) -> bool:
+        """Whether a directory that this step made, or something that is no directory, stands above `path`."""
+        above = path
+        while above:
+            above = above.rpartition("/")[0]
+            staged = self._entries.get(above)
+            if staged is not None:
+                return above in self._fresh or staged.info.kind is not Kind.DIRECTORY
+        return False
+
+    def _ask(self, path: str) -> FileInfo | None:
+        if path not in self._asked:
+            self._asked[path] = self._parent.lstat(path)
+        return self._asked[path]
+
+    def put(self, staged: Staged) -> None:
+        """Add an entry, in the place of whatever was there."""
+        path = staged.path
+        known = self.lstat(path)
+        if known is None or known.kind is not Kind.DIRECTORY:
+            if staged.info.kind is Kind.DIRECTORY:
+                self._fresh.add(path)
+        elif staged.info.kind is not Kind.DIRECTORY:
+            self._drop_below(path)
+        self._entries[path] = staged
+
+    def remove(self, path: str) -> None:
+        """Forget a directory, so that something else can take its place; a parent's own is hidden by what comes."""
+        self._drop_below(path)
+        self._entries.pop(path, None)
+        self._fresh.discard(path)
+
+    def _drop_below(self, path: str) -> None:
+        for below in [known for known in self._entries if known.startswith(f"{path}/")]:
+            del self._entries[below]
+            self._fresh.discard(below)
+
+    def staged(self, path: str) -> Staged | None:
+        """The entry that this step made at `path`, if it did."""
+        return self._entries.get(path)
+
+    def facts(self) -> tuple[Fact, ...]:
+        """What was asked of the parent, in the order of paths. Times are no facts."""
+        self._touch_parents()
+        facts = []
+        for path in sorted(self._asked):
+            info = self._asked[path]
+            if info is None:
+                facts.append(Fact(path))
+            else:
+                facts.append(Fact(path, int(info.kind), info.mode, info.uid, info.gid, info.link))
+        return tuple(facts)
+
+    def _touch_parents(self) -> dict[str, Staged]:
+        """The parent's own directories above the new entries: a layer states them, with what they already were."""
+        touched: dict[str, Staged] = {}
+        for path in self._entries:
+            above = path.rpartition("/")[0]
+            while above and above not in self._entries and above not in touched:
+                info = self._ask(above)
+                if info is not None:
+                    touched[above] = Staged(above, info)
+                above = above.rpartition("/")[0]
+        return touched
+
+    def entries(self) -> Iterator[Staged]:
+        """All entries of the layer, a directory before what is in it, hard links after their first name."""
+        everything = {**self._touch_parents(), **self._entries}
+        first: dict[str, str] = {}
+        for path in sorted(everything, key=lambda path: path.split("/")):
+            staged = everything[path]
+            origin = staged.hardlink or path
+            if not path:
+                continue
+            if origin in first:
+                yield Staged(path, staged.info, hardlink=first[origin])
+            elif staged.hardlink:
+                first[origin] = path
+                target = everything[origin]
+                yield Staged(path, target.info, target.content, target.xattrs)
+            else:
+                first[origin] = path
+                yield staged
+
+    @property
+    def empty(self) -> bool:
+        return not self._entries

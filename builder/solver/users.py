@@ -1,0 +1,111 @@
+"""Users and groups by name, from an image's own `/etc/passwd` and `/etc/group`.
+
+Two sets of rules: `find_owner` is that of --chown and WORKDIR (a name that nobody has means 0, as in BuildKit);
+`find_user` is that of RUN (runc's and moby/sys `user.GetExecUser`: an unknown name is an error).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import msgspec
+
+from builder.errors import StepFailed
+from builder.filesystem.resolve import resolve
+from builder.filesystem.tree import FileTree, Kind
+
+_LIMIT = 10 << 20
+_MAX_ID = (1 << 31) - 1
+
+
+class ExecUser(msgspec.Struct, frozen=True):
+    """Who a command runs as; `groups` are the supplementary ones; `home` '' when passwd does not say."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    home: str = ""
+
+
+def find_owner(tree: FileTree, text: str) -> tuple[int, int]:
+    """The owner that `--chown=text` names."""
+    user, colon, group = text.partition(":")
+    uid = gid = 0
+    number = _number(user)
+    if user == "root":
+        number = 0
+    if number is not None:
+        uid = gid = number
+    else:
+        for entry in _records(tree, "etc/passwd", 4):
+            if entry[0] == user:
+                uid, gid = _id(entry[2]), _id(entry[3])
+                break
+    if colon:
+        number = 0 if group in ("", "root") else _number(group)
+        if number is None:
+            number = next((_id(entry[2]) for entry in _records(tree, "etc/group", 3) if entry[0] == group), gid)
+        gid = number
+    return uid, gid
+
+
+def find_user(tree: FileTree, text: str) -> ExecUser:
+    """The user that a command runs as, for the image's `User` field. Raises StepFailed for names nobody has."""
+    user, colon, group = text.partition(":")
+    user = user or "0"
+    number = _number(user)
+    uid, gid, home, name = number or 0, 0, "", ""
+    for entry in _records(tree, "etc/passwd", 4):
+        if entry[0] == user or (number is not None and _id(entry[2]) == number):
+            uid, gid, name = _id(entry[2]), _id(entry[3]), entry[0]
+            home = entry[5] if len(entry) > 5 else ""
+            break
+    else:
+        if number is None:
+            raise StepFailed(
+                f"there is no user {user!r} in the image's /etc/passwd",
+                remedy="create it in an earlier RUN, or give a number",
+            )
+    if colon and group:
+        return ExecUser(uid, _find_group(tree, group), (), home)
+    groups = [_id(entry[2]) for entry in _records(tree, "etc/group", 4) if name and name in entry[3].split(",")]
+    return ExecUser(uid, gid, tuple(dict.fromkeys(groups)), home)
+
+
+def _find_group(tree: FileTree, group: str) -> int:
+    number = _number(group)
+    for entry in _records(tree, "etc/group", 3):
+        if entry[0] == group or (number is not None and _id(entry[2]) == number):
+            return _id(entry[2])
+    if number is None:
+        raise StepFailed(
+            f"there is no group {group!r} in the image's /etc/group",
+            remedy="create it in an earlier RUN, or give a number",
+        )
+    return number
+
+
+def _number(text: str) -> int | None:
+    if text.isascii() and text.isdigit() and int(text) <= _MAX_ID:
+        return int(text)
+    return None
+
+
+def _id(text: str) -> int:
+    return _number(text.strip()) or 0
+
+
+def _records(tree: FileTree, path: str, fields: int) -> Iterator[list[str]]:
+    """The lines of a colon-separated file that have at least `fields` fields; none if the file is missing."""
+    real = resolve(tree, path)
+    info = tree.lstat(real)
+    if info is None or info.kind is not Kind.FILE:
+        return
+    descriptor = tree.open(real)
+    with os.fdopen(descriptor, "rb") as file:
+        text = file.read(_LIMIT).decode("utf-8", "surrogateescape")
+    for line in text.splitlines():
+        entry = line.strip().split(":")
+        if len(entry) >= fields and not line.lstrip().startswith("#"):
+            yield entry

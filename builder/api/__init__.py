@@ -1,0 +1,1 @@
+"""A whole build behind one function: what the command line and `import builder` both call."""

@@ -1,0 +1,149 @@
+"""One build from beginning to end: inputs, plan, steps, image, outputs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from builder import config as configuration
+from builder.api.inputs import Inputs, load_inputs
+from builder.api.options import BuildOptions, BuildResult, SecretSource
+from builder.dockerfile import codec
+from builder.dockerfile.instructions import Dockerfile
+from builder.errors import StepFailed, UsageError
+from builder.export.deliver import Delivery, deliver
+from builder.oci import reference
+from builder.oci.platform import host_platform
+from builder.plan.locate import Locator
+from builder.plan.options import PlanOptions
+from builder.plan.planner import plan
+from builder.plan.steps import ImageKey, Plan, ResolvedImage
+from builder.progress import Reporter, Warned, ignore
+from builder.solver.bases import Bases
+from builder.solver.contexts import Contexts
+from builder.solver.environment import Environment
+from builder.solver.solve import Root, Solver
+from builder.store.store import Store
+
+if TYPE_CHECKING:
+    from builder.registry.transport import Session
+
+_PARSED = "dockerfile"
+
+
+def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | None = None) -> BuildResult:
+    """Build an image and deliver it to the outputs (without any: to the store, under the tags).
+
+    `report` is told what happens, from several threads. Raises BuilderError.
+    """
+    started = time.monotonic()
+    for tag in options.tags:
+        reference.parse(tag)
+    epoch = _epoch(options)
+    store = Store(options.root or configuration.default_root(options.environ))
+    with store.scratch() as scratch:
+        inputs = load_inputs(store, options.context, options.dockerfile, options.contexts, scratch, stdin)
+        bases = Bases(store, _connector(options.environ, report), report, pull=options.pull)
+        environment = Environment(
+            store,
+            Contexts(inputs.openers),
+            report,
+            epoch=epoch,
+            limits=options.limits,
+            secrets={name: _secret(name, source, options.environ) for name, source in options.secrets.items()},
+            agents=options.agents,
+        )
+        try:
+            planned, roots = _solve(store, inputs, options, epoch, bases, environment)
+            delivery = Delivery(store, planned.images, roots, options, epoch, report)
+            delivered = deliver(delivery)
+        finally:
+            environment.close()
+            bases.close()
+    return msgspec.structs.replace(delivered, seconds=time.monotonic() - started)
+
+
+def _solve(
+    store: Store, inputs: Inputs, options: BuildOptions, epoch: int | None, bases: Bases, environment: Environment
+) -> tuple[Plan, Mapping[int, Root]]:
+    locate = Locator(inputs.name, inputs.text.decode("utf-8", "replace"))
+    dockerfile = _parse(store, inputs)
+    plan_options = PlanOptions(
+        host=host_platform(),
+        build_args=options.build_args,
+        platforms=options.platforms,
+        target=options.target,
+        labels=options.labels,
+        contexts=inputs.kinds,
+        no_cache=options.no_cache,
+        network=options.network,
+        epoch=epoch,
+        allow=options.allow,
+    )
+    images: dict[ImageKey, ResolvedImage] = {}
+    while True:
+        planned = plan(dockerfile, plan_options, images, locate)
+        if isinstance(planned, Plan):
+            break
+        images.update(bases.resolve_all(planned.images))
+    for name in sorted(options.build_args.keys() - planned.used_args - {"SOURCE_DATE_EPOCH"}):
+        environment.report(Warned(f"build argument {name!r} was given, but nothing uses it"))
+    lineage = os.path.abspath(inputs.name) + "|" + os.path.abspath(options.context)
+    solver = Solver(planned, environment, bases.layers, locate, lineage)
+    jobs = options.jobs or len(os.sched_getaffinity(0))
+    return planned, solver.solve([image.node for image in planned.images], jobs)
+
+
+def _parse(store: Store, inputs: Inputs) -> Dockerfile:
+    """The parsed Dockerfile, from the store if this text was parsed before: that spares loading the grammar."""
+    key = hashlib.sha256(f"{inputs.name}\0".encode() + inputs.text).hexdigest()
+    kind = f"{_PARSED}-{codec.FORMAT}"
+    data = store.database.memo(kind, key)
+    if data is not None:
+        return codec.decode(data)
+    from builder.dockerfile.parser import parse
+
+    parsed = parse(inputs.text, inputs.name)
+    store.database.add_memo(kind, key, codec.encode(parsed))
+    return parsed
+
+
+def _connector(environ: Mapping[str, str], report: Reporter) -> Callable[[], Session]:
+    def connect() -> Session:
+        from builder.registry.transport import Session
+
+        return Session(configuration.load(environ), environ, reporter=report)
+
+    return connect
+
+
+def _epoch(options: BuildOptions) -> int | None:
+    """SOURCE_DATE_EPOCH, from the build arguments or else the environment."""
+    text = options.build_args.get("SOURCE_DATE_EPOCH", options.environ.get("SOURCE_DATE_EPOCH", ""))
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH={text!r} is not a number of seconds", remedy="set it to seconds since 1970, or unset it"
+        )
+    return int(text)
+
+
+def _secret(name: str, source: SecretSource, environ: Mapping[str, str]) -> Callable[[], bytes]:
+    def read() -> bytes:
+        if source.variable:
+            if source.variable not in environ:
+                raise StepFailed(f"secret {name!r}: the variable {source.variable} is not set")
+            return environ[source.variable].encode("utf-8", "surrogateescape")
+        try:
+            with open(source.path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise StepFailed(f"secret {name!r} cannot be read: {error.strerror}", place=source.path) from error
+
+    return read

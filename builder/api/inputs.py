@@ -1,0 +1,204 @@
+"""The inputs of a build: the Dockerfile's text and the contexts, wherever they come from."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import BinaryIO
+
+import msgspec
+
+from builder.context.ignore import IgnoreFile, Matcher, Rules, compile_rules, find_ignore_file
+from builder.context.local import LocalTree
+from builder.context.source import (
+    Context,
+    GitContext,
+    HTTPContext,
+    ImageContext,
+    LayoutContext,
+    LocalContext,
+    StdinContext,
+    TargetContext,
+    parse_context,
+)
+from builder.errors import ContextError, DockerfileError, UsageError
+from builder.filesystem.tree import FileTree
+from builder.oci import reference
+from builder.plan.options import ContextKind
+from builder.plan.stages import context_name
+from builder.plan.steps import MAIN_CONTEXT
+from builder.store.store import Store
+
+_MAX_DOCKERFILE = 16 << 20
+_DEFAULTS = ("Dockerfile", "dockerfile", "Containerfile")
+_RULES = "ignore-1"
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    """The Dockerfile (`name` as people know it, and its text), how to open each context as files, and what the named
+    contexts are for the plan."""
+
+    name: str
+    text: bytes
+    openers: dict[str, Callable[[], FileTree]]
+    kinds: dict[str, ContextKind]
+
+
+def load_inputs(
+    store: Store, context: str, dockerfile: str, named: dict[str, str], scratch: str, stdin: BinaryIO | None = None
+) -> Inputs:
+    """Find the Dockerfile and the contexts. Remote ones are fetched into `scratch`. Raises ContextError, UsageError."""
+    source = parse_context(context)
+    if isinstance(source, StdinContext) and dockerfile == "-":
+        raise UsageError(
+            "standard input cannot be both the Dockerfile and the context", remedy="give one of them as a path"
+        )
+    stream = stdin or sys.stdin.buffer
+    openers: dict[str, Callable[[], FileTree]] = {}
+    directory, lone = _main_directory(source, scratch, stream)
+    if lone is not None:
+        name, text = "Dockerfile", lone
+        path = None
+    elif dockerfile == "-":
+        name, text, path = "Dockerfile", stream.read(_MAX_DOCKERFILE + 1), None
+    else:
+        path = _dockerfile_path(directory, dockerfile, local=isinstance(source, LocalContext))
+        name, text = os.path.basename(path), _read(path)
+    if len(text) > _MAX_DOCKERFILE:
+        raise DockerfileError("the Dockerfile is larger than 16 MiB", place=name)
+    openers[MAIN_CONTEXT] = lambda: _open_main(store, directory, path)
+    kinds: dict[str, ContextKind] = {}
+    for key, value in named.items():
+        kinds[_context_key(key)] = _named(store, key, value, scratch, openers)
+    return Inputs(name, text, openers, kinds)
+
+
+def _context_key(name: str) -> str:
+    return context_name(name) if name == name.lower() else name
+
+
+def _main_directory(source: Context, scratch: str, stream: BinaryIO) -> tuple[str, bytes | None]:
+    """The main context as a directory; or, where it is a Dockerfile alone, an empty one and that text."""
+    if isinstance(source, LocalContext):
+        return source.path, None
+    if isinstance(source, StdinContext):
+        return _from_stream(stream, "standard input", scratch)
+    return _fetched(source, os.path.join(scratch, "context"))
+
+
+def _fetched(source: Context, into: str) -> tuple[str, bytes | None]:
+    if isinstance(source, GitContext):
+        from builder.context.git import checkout
+
+        os.mkdir(into)
+        checkout(source.ref, into)
+        return into, None
+    if isinstance(source, HTTPContext):
+        from builder.context.http import fetch
+
+        path = into + ".download"
+        with open(path, "w+b") as file:
+            fetch(source.url, file)
+            file.seek(0)
+            return _from_stream(file, source.url, os.path.dirname(into))
+    raise UsageError("an image cannot be the main build context", remedy="give a directory, a URL or -")
+
+
+def _from_stream(stream: BinaryIO, name: str, scratch: str) -> tuple[str, bytes | None]:
+    from builder.context.archive import is_archive, peek, unpack
+
+    into = os.path.join(scratch, f"archive-{os.urandom(4).hex()}")
+    os.mkdir(into)
+    head, whole = peek(stream)
+    if not head:
+        raise ContextError("nothing was given", place=name, remedy="pipe a Dockerfile or a tar archive into it")
+    compression = is_archive(head)
+    if compression is None:
+        return into, whole.read(_MAX_DOCKERFILE + 1)
+    unpack(whole, into, compression, name=name)
+    return into, None
+
+
+def _dockerfile_path(directory: str, given: str, *, local: bool) -> str:
+    """Where the Dockerfile is. For a local context `given` is relative to the working directory, as with Docker (and if
+    there is nothing there, to the context)."""
+    if given:
+        inside = os.path.join(directory, given)
+        candidates = [given, inside] if local else [inside]
+        for path in candidates:
+            if os.path.isfile(path):
+                return path
+        raise DockerfileError(
+            "there is no such Dockerfile" if not os.path.isdir(given) else "is a directory, not a Dockerfile",
+            place=given,
+            remedy="give the Dockerfile's path with -f",
+        )
+    if not os.path.isdir(directory):
+        raise ContextError(
+            "the build context is not a directory" if os.path.exists(directory) else "there is no such directory",
+            place=directory,
+            remedy="give a directory, a URL, or - for standard input",
+        )
+    for name in _DEFAULTS:
+        path = os.path.join(directory, name)
+        if os.path.isfile(path):
+            return path
+    raise DockerfileError(
+        "there is no Dockerfile in the build context", place=directory, remedy="add one, or name another with -f"
+    )
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MAX_DOCKERFILE + 1)
+    except OSError as error:
+        raise DockerfileError(f"cannot be read: {error.strerror}", place=path) from error
+
+
+def _open_main(store: Store, directory: str, dockerfile: str | None) -> FileTree:
+    found = find_ignore_file(directory, dockerfile)
+    return LocalTree(directory, Matcher(_rules(store, found)) if found is not None else None)
+
+
+def _rules(store: Store, file: IgnoreFile) -> Rules:
+    """The compiled rules of an ignore file, from the store if it was compiled before."""
+    import hashlib
+
+    key = hashlib.sha256(f"{file.name}\0{file.text}".encode("utf-8", "surrogateescape")).hexdigest()
+    data = store.database.memo(_RULES, key)
+    if data is not None:
+        return msgspec.msgpack.decode(data, type=Rules)
+    rules = compile_rules(file.text, file.name)
+    store.database.add_memo(_RULES, key, msgspec.msgpack.encode(rules))
+    return rules
+
+
+def _named(
+    store: Store, name: str, value: str, scratch: str, openers: dict[str, Callable[[], FileTree]]
+) -> ContextKind:
+    source = parse_context(value, name=name)
+    if isinstance(source, ImageContext):
+        return ContextKind(reference=str(reference.parse(source.reference)))
+    if isinstance(source, LayoutContext):
+        return ContextKind(reference=source.digest or source.tag, layout=source.path)
+    if isinstance(source, TargetContext):
+        return ContextKind(stage=source.name)
+    key = _context_key(name)
+    if isinstance(source, LocalContext):
+        path = source.path
+        openers[key] = lambda: _open_main(store, path, None)
+        return ContextKind()
+    if isinstance(source, StdinContext):
+        raise UsageError(f"context {name!r} cannot be standard input", remedy="give a directory, a URL or an image")
+    into = os.path.join(scratch, f"context-{os.urandom(4).hex()}")
+
+    def open_fetched() -> FileTree:
+        directory, lone = _fetched(source, into)
+        if lone is not None:
+            raise ContextError("is neither an archive nor a repository", place=value)
+        return LocalTree(directory)
+
+    openers[key] = open_fetched
+    return ContextKind()

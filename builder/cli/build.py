@@ -1,0 +1,109 @@
+"""`builder build`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from builder.cli import values
+from builder.cli.main import Settings
+from builder.cli.progress import MODES, open_view
+from builder.errors import BuilderError
+
+
+@click.command("build", epilog="Example: builder build -t app:1 --build-arg VERSION=2 .")
+@click.argument("context", metavar="PATH|URL|-")
+@click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Name of the image (repeatable).")
+@click.option("-f", "--file", "dockerfile", default="", metavar="PATH", help="The Dockerfile; - reads standard input.")
+@click.option("--build-arg", "build_args", multiple=True, metavar="NAME[=VALUE]", help="Set a build argument.")
+@click.option(
+    "--build-context", "contexts", multiple=True, metavar="NAME=VALUE", help="Another context: a path, URL or image."
+)
+@click.option("--target", default="", metavar="STAGE", help="The stage to build (default: the last).")
+@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Target platforms, comma separated.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Add a label to the image.")
+@click.option(
+    "--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="Add an annotation to the manifest."
+)
+@click.option("--no-cache", is_flag=True, help="Run every step anew.")
+@click.option("--no-cache-filter", multiple=True, metavar="STAGE", help="Run the steps of these stages anew.")
+@click.option("--pull", is_flag=True, help="Ask the registry for newer base images.")
+@click.option(
+    "--squash",
+    is_flag=False,
+    flag_value="all",
+    default="",
+    metavar="[all|new]",
+    help="One layer: of all, or of the new ones.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="type=TYPE,…",
+    help="Where the result goes: oci, docker, local, tar, image.",
+)
+@click.option("--load", is_flag=True, help="Put the image into the local store (the default).")
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="id=ID[,src=PATH|,env=NAME]",
+    help="A secret for RUN --mount=type=secret.",
+)
+@click.option(
+    "--ssh", "agents", multiple=True, metavar="default|ID=SOCKET", help="An SSH agent for RUN --mount=type=ssh."
+)
+@click.option("--add-host", "hosts", multiple=True, metavar="HOST:IP", help="Add a line to /etc/hosts of RUN steps.")
+@click.option(
+    "--network", type=click.Choice(["default", "none", "host"]), default="default", help="Network of RUN steps."
+)
+@click.option("--allow", multiple=True, metavar="ENTITLEMENT", help="Allow network.host or security.insecure.")
+@click.option("--shm-size", default="", metavar="BYTES", help="Size of /dev/shm, for example 64m.")
+@click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="A limit for RUN steps.")
+@click.option("-m", "--memory", default="", metavar="BYTES", help="Memory of each RUN step, for example 2g.")
+@click.option("--cpus", type=float, default=0.0, metavar="NUMBER", help="Processors of each RUN step.")
+@click.option(
+    "--jobs", type=click.IntRange(min=0), default=0, metavar="N", help="Steps at once (default: one a processor)."
+)
+@click.option("--iidfile", default="", metavar="FILE", help="Write the image ID to a file.")
+@click.option("--metadata-file", default="", metavar="FILE", help="Write the result's metadata to a file, as JSON.")
+@click.option("--progress", type=click.Choice(MODES), default="auto", help="How the build is shown.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the image ID only.")
+@click.pass_obj
+def command(settings: Settings, /, **given: Any) -> None:
+    """Build an image from a Dockerfile.
+
+    PATH is the build context: a directory, a git or HTTP URL, or - for a Dockerfile or an archive on standard
+    input. Without --output the image goes to the local store under its tags.
+    """
+    from builder.api.build import build
+
+    options = values.build_options(settings.root, given, dict(os.environ))
+    view = open_view("quiet" if given["quiet"] else given["progress"])
+    try:
+        result = build(options, view)
+    finally:
+        view.close()
+    try:
+        if given["iidfile"]:
+            _write(given["iidfile"], result.image_id)
+        if given["metadata_file"]:
+            _write(given["metadata_file"], values.metadata(result))
+    except OSError as error:
+        raise BuilderError(f"cannot write: {error.strerror}", place=error.filename) from error
+    writes_to_stdout = any(output.dest == "-" for output in options.outputs)
+    if given["quiet"] and result.image_id and not writes_to_stdout:
+        print(result.image_id)
+    elif not given["quiet"] and given["progress"] != "rawjson" and result.image_id:
+        names = ", ".join(result.names) or "(no name; give one with -t)"
+        print(f"image {result.image_id[:19]} {names}", file=sys.stderr)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)

@@ -1,0 +1,109 @@
+"""The live view on a terminal: steps that run with their times, bars for transfers, finished steps as lines above."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from builder.cli.progress import size, warning
+from builder.progress import Event, Message, StepDone, StepOutput, StepStarted, Transfer, Warned
+
+_TAIL = 5
+
+
+class LiveView:
+    """One bar for each step that runs, with the last line of its output; tqdm keeps them at the bottom."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lock = threading.RLock()
+        self._bars: dict[str, tqdm[Any]] = {}
+        self._names: dict[str, str] = {}
+        self._started: dict[str, float] = {}
+        self._tails: dict[str, list[str]] = {}
+        self._stopped = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
+        self._ticker.start()
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            if isinstance(event, StepStarted):
+                self._begin(event)
+            elif isinstance(event, StepOutput):
+                self._tail(event)
+            elif isinstance(event, StepDone):
+                self._end(event)
+            elif isinstance(event, Transfer):
+                self._transfer(event)
+            elif isinstance(event, Warned):
+                self._print(warning(event))
+            elif isinstance(event, Message):
+                self._print(event.text)
+
+    def _begin(self, event: StepStarted) -> None:
+        self._names[event.step] = event.name
+        self._started[event.step] = time.monotonic()
+        self._tails[event.step] = []
+        self._bars[event.step] = tqdm(total=0, bar_format="{desc}", file=self._out, leave=False, dynamic_ncols=True)
+        self._describe(event.step)
+
+    def _describe(self, step: str) -> None:
+        elapsed = time.monotonic() - self._started[step]
+        tail = self._tails[step][-1] if self._tails[step] else ""
+        width = max(20, (self._bars[step].ncols or 80) - 1)
+        text = f" => {self._names[step]} {elapsed:.1f}s" + (f"  | {tail}" if tail else "")
+        self._bars[step].set_description_str(text[:width], refresh=True)
+
+    def _tail(self, event: StepOutput) -> None:
+        tail = self._tails.setdefault(event.step, [])
+        text = event.data.decode("utf-8", "replace")
+        tail.extend("".join(c for c in line if c.isprintable()) for line in text.splitlines() if line.strip())
+        del tail[:-_TAIL]
+
+    def _end(self, event: StepDone) -> None:
+        bar = self._bars.pop(event.step, None)
+        if bar is not None:
+            bar.close()
+        state = "ERROR" if event.error else "CACHED" if event.cached else f"{event.seconds:.1f}s"
+        self._print(f" => {event.name}  {state}")
+
+    def _transfer(self, event: Transfer) -> None:
+        bar = self._bars.get(f"transfer {event.name}")
+        if bar is None:
+            if event.total >= 0 and event.done >= event.total:
+                return
+            self._bars[f"transfer {event.name}"] = tqdm(
+                total=event.total if event.total >= 0 else None,
+                desc=f" => {event.name}",
+                unit="B",
+                unit_scale=True,
+                file=self._out,
+                leave=False,
+                dynamic_ncols=True,
+            )
+            bar = self._bars[f"transfer {event.name}"]
+        bar.update(event.done - bar.n)
+        if event.total >= 0 and event.done >= event.total:
+            self._bars.pop(f"transfer {event.name}").close()
+            self._print(f" => {event.name}  {size(event.total)}")
+
+    def _print(self, text: str) -> None:
+        tqdm.write(text, file=self._out)
+
+    def _tick(self) -> None:
+        while not self._stopped.wait(0.2):
+            with self._lock:
+                for step in self._started:
+                    if step in self._bars:
+                        self._describe(step)
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._ticker.join()
+        with self._lock:
+            for bar in self._bars.values():
+                bar.close()
+            self._bars.clear()

@@ -1,0 +1,147 @@
+"""The `builder` command: global options, commands loaded on demand, errors to exit statuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from builder import __version__
+from builder.errors import EXIT_FAILED, EXIT_INTERRUPTED, BuilderError, render
+
+COMMANDS = {
+    "build": "builder.cli.build",
+    "images": "builder.cli.images",
+    "inspect": "builder.cli.inspect",
+    "history": "builder.cli.history",
+    "tag": "builder.cli.tag",
+    "rmi": "builder.cli.rmi",
+    "save": "builder.cli.save",
+    "load": "builder.cli.load",
+    "image": "builder.cli.image",
+}
+HELP = {
+    "build": "Build an image from a Dockerfile",
+    "images": "List images",
+    "inspect": "Show what is known of an image, as JSON",
+    "history": "Show how an image was made",
+    "tag": "Give an image another name",
+    "rmi": "Remove images",
+    "save": "Write images to an archive",
+    "load": "Read images from an archive",
+    "image": "Manage images (ls, inspect, history, tag, rm, save, load)",
+}
+
+
+class Settings:
+    """The global options, for the commands."""
+
+    def __init__(self, root: str, debug: bool) -> None:
+        self.root = root
+        self.debug = debug
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called; the list of commands needs none of them."""
+
+    def __init__(self, *args: Any, commands_in: dict[str, str], summaries: dict[str, str], **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        self._commands_in = commands_in
+        self._summaries = summaries
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._commands_in)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self._commands_in:
+            return None
+        command: click.Command = import_module(self._commands_in[name]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self._commands_in:
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], self._commands_in, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else " 'builder --help' lists the commands."
+            ctx.fail(f"no such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._summaries.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_in=COMMANDS,
+    summaries=HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, message="builder %(version)s")
+@click.option("--root", metavar="DIR", envvar="BUILDER_ROOT", default="", help="Where images, layers and cache live.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, root: str, debug: bool) -> None:
+    """Build OCI images from Dockerfiles, without a daemon.
+
+    Exit status: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted.
+    """
+    ctx.obj = Settings(root, debug)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _terminate)
+    debug = "--debug" in sys.argv
+    try:
+        status = cli.main(prog_name="builder", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as exit_:
+        status = exit_.exit_code
+    except click.Abort:
+        status = EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        print("\nerror: interrupted", file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except BuilderError as error:
+        if debug:
+            raise
+        print(render(error), file=sys.stderr)
+        status = error.exit_status
+    except BrokenPipeError:
+        status = _broken_pipe()
+    except OSError as error:
+        if debug:
+            raise
+        print(f"error: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+        status = EXIT_FAILED
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"error: internal error: {type(error).__name__}: {error}\n"
+            "help: this is a defect of builder; run again with --debug for where it happened",
+            file=sys.stderr,
+        )
+        status = EXIT_FAILED
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _broken_pipe() -> int:
+    """Whoever read our output has gone; what Python still holds must not raise again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_FAILED

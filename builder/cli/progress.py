@@ -1,0 +1,160 @@
+"""How a build is shown: plain lines, a live view on a terminal, nothing, or JSON lines for machines.
+
+A view is a reporter (it may be called from several threads) with a `close`.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Protocol, TextIO
+
+from builder.errors import UsageError
+from builder.progress import Event, Message, StepDone, StepOutput, StepStarted, Transfer, Warned
+
+MODES = ("auto", "plain", "tty", "quiet", "rawjson", "none")
+
+
+class View(Protocol):
+    """Shows events."""
+
+    def __call__(self, event: Event) -> None: ...
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+def open_view(mode: str, stream: TextIO | None = None) -> View:
+    """The view for `--progress MODE`; `auto` is a live view on a terminal and plain lines elsewhere."""
+    out = stream or sys.stderr
+    if mode == "auto":
+        mode = "tty" if out.isatty() else "plain"
+    if mode in ("quiet", "none"):
+        return QuietView(out)
+    if mode == "rawjson":
+        return JsonView(out)
+    if mode == "plain":
+        return PlainView(out)
+    if mode == "tty":
+        from builder.cli.live import LiveView
+
+        return LiveView(out)
+    raise UsageError(f"unknown progress mode {mode!r}", remedy=f"choose one of {', '.join(MODES)}")
+
+
+class QuietView:
+    """Only warnings."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            print(warning(event), file=self._out, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class JsonView:
+    """One JSON object a line and event, with the time in seconds since the epoch."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        import msgspec
+
+        data = msgspec.to_builtins(event, builtin_types=(bytes,))
+        if isinstance(event, StepOutput):
+            data["data"] = event.data.decode("utf-8", "backslashreplace")
+        with self._lock:
+            self._out.write(msgspec.json.encode({"time": time.time(), **data}).decode() + "\n")
+            self._out.flush()
+
+    def close(self) -> None:
+        pass
+
+
+class PlainView:
+    """A log: `#4 [stage 2/5] RUN make`, output lines with their times, `#4 DONE 1.2s` or `#4 CACHED`."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lock = threading.Lock()
+        self._numbers: dict[str, int] = {}
+        self._started: dict[str, float] = {}
+        self._rest: dict[tuple[str, int], bytes] = {}
+        self._shown: dict[str, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self._show(event)
+            self._out.flush()
+
+    def _show(self, event: Event) -> None:
+        if isinstance(event, StepStarted):
+            number = self._numbers.setdefault(event.step, len(self._numbers) + 1)
+            self._started[event.step] = time.monotonic()
+            self._line(f"#{number} {event.name}")
+        elif isinstance(event, StepOutput):
+            self._output(event)
+        elif isinstance(event, StepDone):
+            self._done(event)
+        elif isinstance(event, Transfer):
+            self._transfer(event)
+        elif isinstance(event, Warned):
+            self._line(warning(event))
+        elif isinstance(event, Message):
+            self._line(event.text)
+
+    def _output(self, event: StepOutput) -> None:
+        key = (event.step, event.stream)
+        *lines, rest = (self._rest.get(key, b"") + event.data).split(b"\n")
+        self._rest[key] = rest
+        for line in lines:
+            self._output_line(event.step, line)
+
+    def _output_line(self, step: str, line: bytes) -> None:
+        elapsed = time.monotonic() - self._started.get(step, time.monotonic())
+        text = line.decode("utf-8", "backslashreplace").rstrip("\r")
+        self._line(f"#{self._numbers.get(step, 0)} {elapsed:.3f} {text}")
+
+    def _done(self, event: StepDone) -> None:
+        for key in [key for key in self._rest if key[0] == event.step]:
+            rest = self._rest.pop(key)
+            if rest:
+                self._output_line(event.step, rest)
+        state = f"ERROR: {event.error}" if event.error else "CACHED" if event.cached else f"DONE {event.seconds:.1f}s"
+        self._line(f"#{self._numbers.get(event.step, 0)} {state}")
+
+    def _transfer(self, event: Transfer) -> None:
+        now = time.monotonic()
+        finished = event.total >= 0 and event.done >= event.total
+        if finished or now - self._shown.get(event.name, 0.0) > 5:
+            self._shown[event.name] = now
+            total = f" / {size(event.total)}" if event.total >= 0 else ""
+            self._line(f"{event.name}: {size(event.done)}{total}{' done' if finished else ''}")
+
+    def _line(self, text: str) -> None:
+        self._out.write(text + "\n")
+
+    def close(self) -> None:
+        pass
+
+
+def warning(event: Warned) -> str:
+    """One line for a warning: `WARNING: Dockerfile:3: RULE: text`."""
+    parts = [part for part in (event.place, event.rule, event.text) if part]
+    return "WARNING: " + ": ".join(parts)
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1000 as Docker shows them: `1.23MB`."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.5 or unit == "TB":
+            return f"{count:.3g}{unit}" if unit != "B" else f"{int(count)}B"
+        count /= 1000
+    raise AssertionError

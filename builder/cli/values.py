@@ -1,0 +1,171 @@
+"""Option values as people write them, to typed ones: sizes, pairs, secrets, hosts, limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from builder.api.options import BuildOptions, BuildResult, SecretSource
+from builder.errors import UsageError
+from builder.export.output import Output, parse_output
+from builder.oci.platform import parse_platform
+from builder.oci.spec import Platform
+from builder.solver.environment import Limits
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildOptions:
+    """The options of a build from the command line's. Raises UsageError."""
+    outputs = tuple(parse_output(text) for text in given["outputs"])
+    if given["load"] and not any(output.type == "image" for output in outputs):
+        outputs = (*outputs, Output(type="image"))
+    if given["squash"] not in ("", "all", "new"):
+        raise UsageError(f"--squash={given['squash']!r} is neither all nor new")
+    no_cache: frozenset[str] | None = frozenset() if given["no_cache"] else None
+    filtered = [name for text in given["no_cache_filter"] for name in text.split(",") if name]
+    if filtered and no_cache is None:
+        no_cache = frozenset(filtered)
+    return BuildOptions(
+        context=given["context"],
+        dockerfile=given["dockerfile"],
+        tags=given["tags"],
+        build_args=build_args(given["build_args"], environ),
+        contexts=pairs(given["contexts"], "--build-context"),
+        target=given["target"],
+        platforms=platforms(given["platforms"]),
+        labels=pairs(given["labels"], "--label", value_optional=True),
+        annotations=pairs(given["annotations"], "--annotation"),
+        no_cache=no_cache,
+        pull=given["pull"],
+        squash=given["squash"],
+        outputs=outputs,
+        network=given["network"],
+        allow=frozenset(name for text in given["allow"] for name in text.split(",")),
+        secrets=dict(secret(text) for text in given["secrets"]),
+        agents=dict(agent(text, environ) for text in given["agents"]),
+        limits=Limits(
+            memory=size(given["memory"], "--memory"),
+            cpus=given["cpus"],
+            shm_size=size(given["shm_size"], "--shm-size"),
+            ulimits=tuple(ulimit(text) for text in given["ulimits"]),
+            hosts=tuple(host(text) for text in given["hosts"]),
+        ),
+        jobs=given["jobs"],
+        root=root,
+        environ=environ,
+    )
+
+
+def build_args(texts: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """`NAME=VALUE`, or `NAME` with the value from the environment (left out if it is not there, as with Docker)."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise UsageError(f"invalid --build-arg {text!r}", remedy="write --build-arg NAME=VALUE")
+        if equals:
+            found[name] = value
+        elif name in environ:
+            found[name] = environ[name]
+    return found
+
+
+def pairs(texts: Iterable[str], option: str, *, value_optional: bool = False) -> dict[str, str]:
+    """`KEY=VALUE` texts as a dictionary."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not (equals or value_optional):
+            raise UsageError(f"invalid {option} {text!r}", remedy=f"write {option} NAME=VALUE")
+        found[key] = value
+    return found
+
+
+def platforms(texts: Iterable[str]) -> tuple[Platform, ...]:
+    return tuple(dict.fromkeys(parse_platform(name) for text in texts for name in text.split(",") if name))
+
+
+def size(text: str, option: str) -> int:
+    """Bytes from `64m`, `2g`, `1.5GiB`, `4096`; 0 for ''."""
+    if not text:
+        return 0
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            f"invalid size {text!r} for {option}", remedy="write a number with k, m or g, for example 512m"
+        )
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def secret(text: str) -> tuple[str, SecretSource]:
+    """`id=ID[,src=PATH][,env=NAME][,type=file|env]`, or `ID` alone: a file or a variable of that name."""
+    fields: dict[str, str] = {}
+    for field in text.split(","):
+        key, equals, value = field.partition("=")
+        if not equals or key not in ("id", "src", "source", "env", "type"):
+            raise UsageError(
+                f"invalid field {field!r} in --secret", remedy="write --secret id=ID,src=PATH or id=ID,env=NAME"
+            )
+        fields["src" if key == "source" else key] = value
+    name = fields.get("id", "")
+    kind = fields.get("type", "")
+    if not name:
+        raise UsageError(f"--secret {text!r} has no id", remedy="write --secret id=ID,src=PATH or id=ID,env=NAME")
+    if kind not in ("", "file", "env"):
+        raise UsageError(f"unsupported secret type {kind!r}", remedy="the types are file and env")
+    if kind == "env" or "env" in fields:
+        return name, SecretSource(variable=fields.get("env") or fields.get("src") or name)
+    if "src" in fields:
+        return name, SecretSource(path=fields["src"])
+    return name, SecretSource(variable=name) if name in os.environ else SecretSource(path=name)
+
+
+def agent(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """`default` or `ID[=SOCKET]`: an agent's socket, by default the one that SSH_AUTH_SOCK names."""
+    name, _, path = text.partition("=")
+    path = path or environ.get("SSH_AUTH_SOCK", "")
+    if not path:
+        raise UsageError(
+            f"--ssh {name}: no agent is running",
+            remedy="start one (eval $(ssh-agent)), or give its socket: --ssh ID=PATH",
+        )
+    return name or "default", path
+
+
+def host(text: str) -> tuple[str, str]:
+    """`NAME:ADDRESS` or `NAME=ADDRESS`."""
+    separator = "=" if "=" in text else ":"
+    name, found, address = text.partition(separator)
+    if not found or not name or not address:
+        raise UsageError(f"invalid --add-host {text!r}", remedy="write --add-host NAME:ADDRESS")
+    return name, address.strip("[]")
+
+
+def ulimit(text: str) -> tuple[str, int, int]:
+    """`NAME=SOFT[:HARD]`; -1 means unlimited."""
+    name, _, limits = text.partition("=")
+    soft, colon, hard = limits.partition(":")
+    try:
+        first = int(soft)
+        return name, first, int(hard) if colon else first
+    except ValueError:
+        raise UsageError(f"invalid --ulimit {text!r}", remedy="write --ulimit nofile=1024:2048") from None
+
+
+def metadata(result: BuildResult) -> str:
+    """What `--metadata-file` holds, with buildx's keys."""
+    document: dict[str, Any] = {}
+    if result.image_id:
+        document = {
+            "containerimage.config.digest": result.image_id,
+            "containerimage.descriptor": {"mediaType": result.media_type, "digest": result.digest, "size": result.size},
+            "containerimage.digest": result.digest,
+        }
+    if result.names:
+        document["image.name"] = ",".join(result.names)
+    return json.dumps(document, indent=2) + "\n"

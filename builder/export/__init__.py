@@ -1,0 +1,1 @@
+"""Where a result goes: one exporter a file, and `output` that reads `--output`."""

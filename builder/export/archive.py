@@ -1,0 +1,99 @@
+"""Images as archives: an OCI layout in a tar file, and Docker's `docker save` form of it.
+
+One writer serves both: since Docker 25 a saved archive is an OCI layout with a `manifest.json` beside it, which older
+Dockers and podman read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from builder.errors import StoreError
+from builder.filesystem.tar import TarWriter
+from builder.filesystem.tree import FileInfo, Kind
+from builder.oci.layout import LAYOUT_FILE
+from builder.oci.reference import Reference
+from builder.oci.spec import IMAGE_NAME, INDEXES, REF_NAME, Descriptor, Index, Manifest, decode, encode
+from builder.store.store import Store
+
+
+class ArchivedImage(msgspec.Struct, frozen=True):
+    """An image to be written, with the names that it shall have in the archive."""
+
+    descriptor: Descriptor
+    names: tuple[Reference, ...] = ()
+
+
+def write_archive(
+    store: Store, images: Sequence[ArchivedImage], write: Callable[[bytes], object], *, docker: bool
+) -> None:
+    """Write an archive of the images through `write`. The order and all metadata depend on the images alone.
+
+    A Docker archive names single images only: of an index it takes all manifests that are here. Raises StoreError.
+    """
+    tar = TarWriter(write)
+    blobs: dict[str, int] = {}
+    legacy = []
+    for image in images:
+        for manifest_descriptor in _manifests(store, image.descriptor, blobs):
+            manifest = decode(store.layout.read(manifest_descriptor.digest), Manifest, manifest_descriptor.digest)
+            for blob in (manifest_descriptor, manifest.config, *manifest.layers):
+                blobs[blob.digest] = blob.size
+            legacy.append((manifest, image.names))
+    _directory(tar, "blobs")
+    _directory(tar, "blobs/sha256")
+    for digest in sorted(blobs):
+        _blob(tar, store, digest, blobs[digest])
+    entries = [entry for image in images for entry in _entries(image)]
+    _file(tar, "index.json", encode(Index(schema_version=2, manifests=entries)))
+    if docker:
+        _file(tar, "manifest.json", msgspec.json.encode([_legacy(manifest, names) for manifest, names in legacy]))
+    _file(tar, "oci-layout", LAYOUT_FILE)
+    tar.close()
+
+
+def _manifests(store: Store, descriptor: Descriptor, blobs: dict[str, int]) -> Iterator[Descriptor]:
+    if descriptor.media_type in INDEXES:
+        blobs[descriptor.digest] = descriptor.size
+        yield from store.images.manifests(descriptor)
+    else:
+        yield descriptor
+
+
+def _entries(image: ArchivedImage) -> Iterator[Descriptor]:
+    bare = msgspec.structs.replace(image.descriptor, annotations=None)
+    if not image.names:
+        yield bare
+    for name in image.names:
+        annotations = {IMAGE_NAME: str(name), REF_NAME: name.tag or ""}
+        yield msgspec.structs.replace(bare, annotations={key: value for key, value in annotations.items() if value})
+
+
+def _legacy(manifest: Manifest, names: tuple[Reference, ...]) -> dict[str, object]:
+    return {
+        "Config": _path(manifest.config.digest),
+        "RepoTags": [name.familiar for name in names] or None,
+        "Layers": [_path(layer.digest) for layer in manifest.layers],
+    }
+
+
+def _path(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/")
+
+
+def _directory(tar: TarWriter, path: str) -> None:
+    tar.add(path, FileInfo(Kind.DIRECTORY, 0o755))
+
+
+def _file(tar: TarWriter, path: str, data: bytes) -> None:
+    tar.add(path, FileInfo(Kind.FILE, 0o644, size=len(data)), content=data)
+
+
+def _blob(tar: TarWriter, store: Store, digest: str, size: int) -> None:
+    with store.layout.open(digest) as file:
+        if os.fstat(file.fileno()).st_size != size:
+            raise StoreError(f"blob {digest} has a wrong size", place=store.root, remedy="run 'builder fsck'")
+        tar.add(_path(digest), FileInfo(Kind.FILE, 0o644, size=size), content=file.fileno())

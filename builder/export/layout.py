@@ -1,0 +1,47 @@
+"""An image as an OCI layout directory (`type=oci,tar=false`)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+
+from builder.errors import StoreError
+from builder.export.archive import ArchivedImage
+from builder.oci.layout import Layout
+from builder.oci.spec import Descriptor
+from builder.store.images import Images
+from builder.store.store import Store
+
+
+def write_layout(store: Store, images: Sequence[ArchivedImage], destination: str) -> None:
+    """Add the images to the layout at `destination`, which is made if it is not there. Raises StoreError."""
+    layout = Layout(destination)
+    layout.create()
+    for image in images:
+        for descriptor in _blobs(store, image.descriptor):
+            _copy(store, layout, descriptor)
+        Images(layout).tag(image.descriptor, list(image.names))
+    shutil.rmtree(layout.temporary, ignore_errors=True)
+
+
+def _blobs(store: Store, descriptor: Descriptor) -> list[Descriptor]:
+    found = [descriptor]
+    for manifest in store.images.manifests(descriptor):
+        inner = store.images.manifest(manifest)
+        found += [manifest, inner.config, *inner.layers]
+    return found
+
+
+def _copy(store: Store, layout: Layout, descriptor: Descriptor) -> None:
+    if layout.has(descriptor.digest):
+        return
+    temporary = os.path.join(layout.temporary, f"blob.{os.urandom(6).hex()}")
+    try:
+        with store.layout.open(descriptor.digest) as source, open(temporary, "xb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+    except OSError as error:
+        raise StoreError(f"cannot write the layout: {error.strerror}", place=layout.path) from error
+    layout.adopt(temporary, descriptor.digest)

@@ -1,0 +1,95 @@
+"""`--output`: what it says, as data."""
+
+from __future__ import annotations
+
+import csv
+
+import msgspec
+
+from builder.errors import UsageError
+
+TYPES = ("oci", "docker", "local", "tar", "image", "registry")
+_COMPRESSIONS = ("gzip", "zstd", "uncompressed")
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """One `--output`. `dest` is a path, or `-` for standard output; `level` None for the format's default."""
+
+    type: str
+    dest: str = ""
+    names: tuple[str, ...] = ()
+    push: bool = False
+    tar: bool = True
+    compression: str = ""
+    level: int | None = None
+    force_compression: bool = False
+    rewrite_timestamp: bool = False
+    oci_media_types: bool | None = None
+    annotations: dict[str, str] = {}
+
+
+def parse_output(text: str) -> Output:
+    """Read `type=oci,dest=x.tar`, or a bare path: a directory, and `-` a tar, as in buildx. Raises UsageError."""
+    fields = next(csv.reader([text]), [])
+    if len(fields) == 1 and "=" not in fields[0]:
+        return Output(type="tar" if fields[0] == "-" else "local", dest=fields[0])
+    values: dict[str, str] = {}
+    for field in fields:
+        key, equals, value = field.partition("=")
+        if not equals:
+            raise UsageError(
+                f"invalid --output field {field!r}", remedy="write key=value pairs, for example type=oci,dest=image.tar"
+            )
+        values[key.strip().lower() if not key.startswith("annotation") else key.strip()] = value
+    return _from_values(values, text)
+
+
+def _from_values(values: dict[str, str], text: str) -> Output:
+    kind = values.pop("type", "")
+    if kind not in TYPES:
+        raise UsageError(
+            f"unknown output type {kind!r} in --output {text!r}", remedy=f"known types: {', '.join(TYPES)}"
+        )
+    compression = values.pop("compression", "")
+    if compression and compression not in _COMPRESSIONS:
+        raise UsageError(f"unsupported compression {compression!r}", remedy=f"supported: {', '.join(_COMPRESSIONS)}")
+    level = values.pop("compression-level", "")
+    if level and not level.lstrip("-").isdigit():
+        raise UsageError(f"compression-level={level!r} is not a number")
+    annotations = {
+        key.partition(".")[2]: values.pop(key)
+        for key in [key for key in values if key.startswith(("annotation.", "annotation-manifest."))]
+    }
+    output = Output(
+        type="image" if kind == "registry" else kind,
+        dest=values.pop("dest", ""),
+        names=tuple(name for name in values.pop("name", "").split(",") if name),
+        push=_flag(values, "push", kind == "registry"),
+        tar=_flag(values, "tar", True),
+        compression=compression,
+        level=int(level) if level else None,
+        force_compression=_flag(values, "force-compression", False),
+        rewrite_timestamp=_flag(values, "rewrite-timestamp", False),
+        oci_media_types=_flag(values, "oci-mediatypes", True) if "oci-mediatypes" in values else None,
+        annotations=annotations,
+    )
+    if values:
+        raise UsageError(
+            f"unknown option {next(iter(values))!r} in --output {text!r}", remedy="see 'builder build --help'"
+        )
+    if output.type in ("oci", "docker", "local", "tar") and not output.dest:
+        if output.type == "local":
+            raise UsageError("--output type=local needs a dest", remedy="add dest=DIRECTORY")
+        return msgspec.structs.replace(output, dest="-")
+    return output
+
+
+def _flag(values: dict[str, str], key: str, default: bool) -> bool:
+    text = values.pop(key, None)
+    if text is None:
+        return default
+    if text.lower() in ("true", "1", ""):
+        return True
+    if text.lower() in ("false", "0"):
+        return False
+    raise UsageError(f"{key}={text!r} is neither true nor false")

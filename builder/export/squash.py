@@ -1,0 +1,40 @@
+"""`--squash`: several layers made into one when the result is committed. The step cache keeps them as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builder.errors import StoreError
+from builder.filesystem.compress import LayerSink
+from builder.filesystem.diff import write_changes
+from builder.filesystem.layered import LayeredTree
+from builder.filesystem.squash import squash
+from builder.filesystem.tar import TarWriter
+from builder.solver.keys import Recipe, key_of
+from builder.store.store import Store
+
+_KIND = "squash-1"
+
+
+def squash_layers(store: Store, layers: Sequence[str], keep: int) -> str:
+    """One layer in the place of all above the lowest `keep`; returns its diff ID. Squashed before, it is there."""
+    recipe: Recipe = {"step": "squash", "layers": list(layers), "keep": keep}
+    key = key_of(recipe)
+    known = store.database.memo(_KIND, key)
+    if known is not None and store.layers.available(known.decode()):
+        return known.decode()
+    directories = store.layers.directories(layers)
+    above = directories[: len(layers) - keep]
+    below = LayeredTree(directories[len(layers) - keep :]) if keep else None
+    with store.scratch() as scratch:
+        try:
+            with LayerSink(scratch) as sink:
+                writer = TarWriter(sink.write)
+                write_changes(squash(above, below=below), writer)
+                writer.close()
+                blob = sink.finish()
+        except OSError as error:
+            raise StoreError(f"cannot squash: {error.strerror}", place=scratch) from error
+        store.layers.add(blob)
+    store.database.add_memo(_KIND, key, blob.diff_id.encode())
+    return blob.diff_id

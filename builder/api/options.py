@@ -8,7 +8,7 @@ import msgspec
 
 from builder.export.output import Output
 from builder.oci.spec import Platform
-from builder.solver.environment import Limits
+from builder.solver.limits import Limits
 
 
 class SecretSource(msgspec.Struct, frozen=True):

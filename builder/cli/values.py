@@ -13,7 +13,7 @@ from builder.errors import UsageError
 from builder.export.output import Output, parse_output
 from builder.oci.platform import parse_platform
 from builder.oci.spec import Platform
-from builder.solver.environment import Limits
+from builder.solver.limits import Limits
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from builder.dockerfile.instructions import Dockerfile, OnBuild, StageInstruction
-from builder.dockerfile.parser import parse_trigger
 from builder.dockerfile.words import expand
 from builder.errors import PlanError
 from builder.oci import reference
@@ -195,6 +194,8 @@ class _Planner:
 
     def _trigger(self, text: str, entry: StageEntry) -> StageInstruction:
         assert entry.stage is not None
+        from builder.dockerfile.parser import parse_trigger  # loads the grammar
+
         instruction = parse_trigger(text, self.dockerfile.escape)
         return msgspec.structs.replace(instruction, range=entry.stage.from_.range)
 

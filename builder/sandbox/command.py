@@ -98,14 +98,15 @@ class Command(Record):
     - `arguments`: the program and its arguments; a name without a slash is searched in PATH inside the root.
     - `environment`: `NAME=value`s, complete: nothing is added.
     - `lowers`: the root's layers as directories, the topmost first; `upper` and `work`: empty directories on one file
-      system (not an overlay) that catch what is written. The owner and mode of `upper` are those of `/`.
+      system (not an overlay) that catch what is written. The owner and mode of `upper` are those of `/`. Both serve
+      one command only: the mount is volatile, so nothing is flushed to disk and `work` cannot be used again.
     - `directory`: where it starts, made with owner uid:gid and mode 755 if `create_directory` and missing.
     - `uid`, `gid`, `groups`: numbers; `groups` are supplementary.
     - `network`: `none` (a loopback interface and nothing else), or `host` and `default`, which share the host's.
     - `security`: `sandbox`, or `insecure` (all capabilities, no seccomp filter, nothing masked).
     - `hosts`, `resolv_conf`: the texts of /etc/hosts and /etc/resolv.conf, read-only; None leaves the image's.
     - `shm_size` bytes of /dev/shm (0: 64 MiB); `ulimits`: (name as in `ulimit`, soft, hard), -1 for unlimited.
-    - `memory` bytes (also the limit with swap), `cpus` processors, `pids` processes: 0 for no limit.
+    - `memory` bytes (and as much swap again, as Docker), `cpus` processors, `pids` processes: 0 for no limit.
     """
 
     __slots__ = (  # noqa: RUF023

@@ -6,28 +6,15 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from builder.errors import Interrupted
 from builder.progress import Reporter
 from builder.solver.cache import StepCache
 from builder.solver.contexts import Contexts
+from builder.solver.limits import Limits
 from builder.store.store import Store
 
 if TYPE_CHECKING:
     from builder.sandbox.client import Sandbox
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a RUN step may use (0 or empty: no limit) and sees of names. `memory` and `shm_size` in bytes, `cpus` in
-    processors; `ulimits` are (name, soft, hard); `hosts` are lines of /etc/hosts as (name, address)."""
-
-    memory: int = 0
-    cpus: float = 0.0
-    shm_size: int = 0
-    ulimits: tuple[tuple[str, int, int], ...] = ()
-    hosts: tuple[tuple[str, str], ...] = ()
-    hostname: str = ""
 
 
 class Environment:

@@ -10,26 +10,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Protocol
 
 from builder.filesystem.tree import FileInfo, FileTree, Kind
 from builder.plan.steps import CopyFiles, CopyInline
-from builder.solver.assemble import digest_file
-from builder.solver.extract import extract, is_archive
 from builder.solver.fingerprints import Fingerprints
-from builder.solver.place import Ownership, place
 from builder.solver.select import Item, Match, select
-from builder.solver.staging import Staging, TreeContent
+
+if TYPE_CHECKING:
+    from builder.solver.place import Ownership
+    from builder.solver.staging import Staging
 
 
-class Destination(msgspec.Struct, frozen=True):
+class Destination:
     """Where and how: the absolute path, owner and mode, and a directory for temporary files."""
 
-    path: str
-    ownership: Ownership
-    scratch: str
+    __slots__ = ("ownership", "path", "scratch")
+
+    def __init__(self, path: str, ownership: Ownership, scratch: str) -> None:
+        self.path = path
+        self.ownership = ownership
+        self.scratch = scratch
 
 
 class Source(Protocol):
@@ -58,6 +59,8 @@ class InlineSource:
     content = identity
 
     def place(self, staging: Staging, destination: Destination) -> None:
+        from builder.solver.place import place
+
         info = FileInfo(Kind.FILE, 0o644, 0, 0, len(self._data), destination.ownership.now_ns)
         name = self._name.strip("/").rpartition("/")[2]
         tree = MemoryTree({name: (info, self._data)})
@@ -142,6 +145,9 @@ class FilesSource:
         self._digests[path] = digest
 
     def place(self, staging: Staging, destination: Destination) -> None:
+        from builder.solver.extract import extract, is_archive
+        from builder.solver.place import place
+
         for number, match in enumerate(self.matches):
             if self._source.unpack and match.info.kind is Kind.FILE and is_archive(self.tree, match.path):
                 spool = os.path.join(destination.scratch, f"spool-{id(self):x}-{number}")
@@ -150,6 +156,9 @@ class FilesSource:
                 place(staging, self.tree, match, destination.path, destination.ownership)
 
     def content(self) -> Any:
+        from builder.solver.assemble import digest_file
+        from builder.solver.staging import TreeContent
+
         for match in self.matches:
             for item in match.items:
                 if _is_file(item) and item.path not in self._digests:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
-from builder.errors import StepFailed
 from builder.filesystem.unpack import unpack
 from builder.plan.steps import (
     BindMount,
@@ -22,29 +21,12 @@ from builder.plan.steps import (
 )
 from builder.plan.steps import Mount as PlannedMount
 from builder.sandbox.command import Mount
-from builder.solver.copy import Layers
+from builder.solver.copy import MOUNTED
 from builder.solver.environment import Environment
 from builder.solver.keys import content_name
-
-MOUNTED = "mounted"
-"""The name, in the layer made for it, of what a context's mount shows."""
+from builder.solver.roots import Layers
 
 _SCRIPTS = "/dev/pipes"
-
-
-def check_required(environment: Environment, mounts: Iterable[PlannedMount]) -> None:
-    """Raises StepFailed for a required secret or agent that was not given, also if the step's result is cached."""
-    for planned in mounts:
-        if isinstance(planned, SecretMount) and planned.required and planned.secret not in environment.secrets:
-            raise StepFailed(
-                f"the secret {planned.secret!r} is required and was not given",
-                remedy=f"build with --secret id={planned.secret},src=PATH or id={planned.secret},env=NAME",
-            )
-        if isinstance(planned, SshMount) and planned.required and planned.agent not in environment.agents:
-            raise StepFailed(
-                f"the ssh agent {planned.agent!r} is required and was not given",
-                remedy=f"build with --ssh {planned.agent}",
-            )
 
 
 class Mounting:
@@ -162,8 +144,8 @@ class Mounting:
     def _seed(self, layers: Layers, subpath: str, into: str) -> None:
         from builder.plan.steps import CopyFiles
         from builder.solver.assemble import write_layer
-        from builder.solver.copy import EmptyTree, root_tree
         from builder.solver.place import Ownership, place
+        from builder.solver.roots import EmptyTree, root_tree
         from builder.solver.select import select
         from builder.solver.staging import Staging
 

@@ -30,8 +30,9 @@ from builder.plan.steps import (
 )
 from builder.progress import StepDone, StepStarted
 from builder.solver.cache import Made
-from builder.solver.copy import Layers, copy, tree_root, workdir
+from builder.solver.copy import copy, tree_root, workdir
 from builder.solver.environment import Environment
+from builder.solver.roots import Layers
 from builder.solver.run import run
 
 

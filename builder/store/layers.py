@@ -11,18 +11,19 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import BinaryIO
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import StoreError
-from builder.filesystem.archive import Readable
-from builder.filesystem.compress import LayerBlob
-from builder.filesystem.decompress import decompressor
-from builder.filesystem.layered import LayeredTree
-from builder.filesystem.snapshots import Snapshots
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
 from builder.store.database import Database, LayerRecord
+
+if TYPE_CHECKING:
+    from builder.filesystem.archive import Readable
+    from builder.filesystem.compress import LayerBlob
+    from builder.filesystem.layered import LayeredTree
+    from builder.filesystem.snapshots import Snapshots
 
 Fetch = Callable[[str, Descriptor, BinaryIO], None]
 """Fetches a blob: the reference it belongs to, its descriptor, the file that takes the verified bytes."""
@@ -31,11 +32,15 @@ Fetch = Callable[[str, Descriptor, BinaryIO], None]
 class Layers:
     """The layers of one store. `fetch` brings a blob from where its record says it comes from."""
 
-    def __init__(self, layout: Layout, database: Database, snapshots: Snapshots) -> None:
+    def __init__(self, layout: Layout, database: Database, snapshots: Callable[[], Snapshots]) -> None:
         self._layout = layout
         self._database = database
-        self._snapshots = snapshots
+        self._open_snapshots = snapshots
         self.fetch: Fetch = _nowhere
+
+    @cached_property
+    def _snapshots(self) -> Snapshots:
+        return self._open_snapshots()
 
     def add(self, blob: LayerBlob) -> None:
         """Keep a finished layer: its temporary file becomes a blob of the store."""
@@ -89,6 +94,8 @@ class Layers:
     def open_tar(self, diff_id: str) -> Readable:
         """The layer's uncompressed tar stream."""
         record = self.ensure_blob(diff_id)
+        from builder.filesystem.decompress import decompressor
+
         return decompressor(self._layout.open(record.digest))
 
     def directories(self, diff_ids: Sequence[str]) -> list[str]:
@@ -113,6 +120,8 @@ class Layers:
 
     def tree(self, diff_ids: Sequence[str]) -> LayeredTree:
         """The files of a stack of layers, given lowest first."""
+        from builder.filesystem.layered import LayeredTree
+
         return LayeredTree(self.directories(diff_ids))
 
     def _required(self, diff_id: str) -> LayerRecord:

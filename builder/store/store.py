@@ -14,13 +14,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from builder.errors import StoreError
-from builder.filesystem.snapshots import Snapshots
 from builder.oci.layout import Layout
 from builder.store.database import Database
 from builder.store.images import Images
 from builder.store.layers import Layers
+
+if TYPE_CHECKING:
+    from builder.filesystem.snapshots import Snapshots
 
 
 class Store:
@@ -42,11 +45,13 @@ class Store:
     def snapshots(self) -> Snapshots:
         from pathlib import Path
 
+        from builder.filesystem.snapshots import Snapshots
+
         return Snapshots(Path(self.root), userxattr=os.geteuid() != 0)
 
     @cached_property
     def layers(self) -> Layers:
-        return Layers(self.layout, self.database, self.snapshots)
+        return Layers(self.layout, self.database, lambda: self.snapshots)
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
@@ -80,7 +85,11 @@ class Store:
 
 def remove_tree(path: str) -> None:
     """`rm -rf`: also of what an overlay leaves behind, whose directories may have no permissions."""
-    import shutil
+    try:
+        os.rmdir(path)
+        return
+    except OSError:
+        import shutil  # only where there is something to remove
 
     shutil.rmtree(path, onerror=_force)
 

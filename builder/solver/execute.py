@@ -1,0 +1,171 @@
+"""A command in the sandbox, over its parent's layers; what it wrote becomes the layer."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import ExitStack
+
+from builder.errors import StepFailed, StoreError, Unsupported
+from builder.filesystem.compress import LayerBlob, LayerSink
+from builder.filesystem.diff import changes, write_changes
+from builder.filesystem.layered import LayeredTree
+from builder.filesystem.tar import TarWriter
+from builder.filesystem.times import clamp_times
+from builder.filesystem.tree import Kind
+from builder.plan.steps import RunNode
+from builder.progress import StepOutput
+from builder.sandbox.command import Command, Result, SandboxError
+from builder.solver.cache import Made, now
+from builder.solver.environment import Environment
+from builder.solver.mounts import Mounting
+from builder.solver.roots import Layers, root_tree
+from builder.solver.users import ExecUser, find_user
+
+_TAIL_LINES = 30
+_HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_RESOLV_CONF = "/etc/resolv.conf"
+
+
+def execute(
+    environment: Environment,
+    node: RunNode,
+    parent: Layers,
+    roots: dict[int, Layers],
+    contents: dict[str, str],
+    step: str,
+) -> Made:
+    store = environment.store
+    lowers = store.layers.directories(parent)
+    user = find_user(root_tree(environment, parent), node.user)
+    with store.scratch() as scratch, ExitStack() as held:
+        upper, work = _overlay_directories(scratch, lowers)
+        mounting = Mounting(environment, roots, contents, scratch, held)
+        mounts = tuple(mount for planned in node.mounts for mount in mounting.mounts(planned))
+        if node.script is not None:
+            mounts = (*mounts, mounting.script(*node.script))
+        command = Command(
+            node.argv,
+            environment=tuple(f"{name}={value}" for name, value in _variables(node, user, mounting).items()),
+            lowers=tuple(lowers),
+            upper=upper,
+            work=work,
+            mounts=mounts,
+            directory=node.workdir,
+            uid=user.uid,
+            gid=user.gid,
+            groups=user.groups,
+            network=node.network,
+            security=node.security,
+            hostname=environment.limits.hostname or "buildkitsandbox",
+            hosts=_hosts(environment),
+            resolv_conf=_resolv_conf(node.network),
+            shm_size=environment.limits.shm_size,
+            ulimits=environment.limits.ulimits,
+            memory=environment.limits.memory,
+            cpus=environment.limits.cpus,
+        )
+        result, tail = _run_command(environment, command, step)
+        environment.check_cancelled()
+        _check(node, result, tail)
+        blob = _layer(upper, lowers, result.mount_points, scratch, environment.epoch)
+        store.layers.add(blob)
+        store.layers.adopt(blob.diff_id, upper)
+    return Made(blob.diff_id, now(environment.epoch))
+
+
+def _overlay_directories(scratch: str, lowers: list[str]) -> tuple[str, str]:
+    """Empty directories for an overlay. As in containerd `/` keeps its owner from the layer below, not its mode."""
+    upper, work = os.path.join(scratch, "upper"), os.path.join(scratch, "work")
+    os.mkdir(upper)
+    os.mkdir(work)
+    if lowers:
+        root = os.stat(lowers[0])
+        os.chown(upper, root.st_uid, root.st_gid)
+    os.chmod(upper, 0o755)
+    return upper, work
+
+
+def _variables(node: RunNode, user: ExecUser, mounting: Mounting) -> dict[str, str]:
+    """The command's environment: the image's and the arguments', proxies, secrets; HOME if nothing else sets it."""
+    variables = {**dict(node.proxies), **dict(node.env), **mounting.variables}
+    variables.setdefault("HOME", user.home or "/")
+    return variables
+
+
+def _hosts(environment: Environment) -> str:
+    return _HOSTS + "".join(f"{address}\t{name}\n" for name, address in environment.limits.hosts)
+
+
+def _resolv_conf(network: str) -> str | None:
+    if network == "none":
+        return ""
+    try:
+        with open(_RESOLV_CONF, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def _run_command(environment: Environment, command: Command, step: str) -> tuple[Result, list[str]]:
+    tail: deque[bytes] = deque([b""], maxlen=_TAIL_LINES)
+
+    def show(stream: int, data: bytes) -> None:
+        first, *others = data.split(b"\n")
+        tail[-1] += first
+        tail.extend(others)
+        environment.report(StepOutput(step, data, stream))
+
+    try:
+        result = environment.sandbox.run(command, show)
+    except SandboxError as error:
+        raise Unsupported(str(error), remedy="RUN needs root, overlayfs and namespaces on this machine") from error
+    return result, [line.decode("utf-8", "backslashreplace") for line in tail if line]
+
+
+def _check(node: RunNode, result: Result, tail: list[str]) -> None:
+    """Raises StepFailed unless the command ended well."""
+    if result.exit_status == 0 and not result.error:
+        return
+    shown = " ".join(node.argv)
+    if result.setup_failed:
+        raise StepFailed(f"the sandbox could not be set up: {result.error}", details=(f"  command: {shown}",))
+    if result.error:
+        cause = f"the command could not be started: {result.error}"
+    elif result.out_of_memory:
+        cause = "the command ran out of memory"
+    elif result.signal:
+        cause = f"the command was ended by signal {result.signal}{_signal_name(result.signal)}"
+    else:
+        cause = f"the command ended with status {result.exit_status}"
+    log = ("  last lines of its output:", *(f"    {line}" for line in tail)) if tail else ()
+    raise StepFailed(
+        cause,
+        details=(f"  command: {shown}", *log),
+        remedy=f"the command ran as {node.user or 'root'} in {node.workdir}; the whole log is above",
+    )
+
+
+def _signal_name(number: int) -> str:
+    import signal
+
+    try:
+        return f" ({signal.Signals(number).name})"
+    except ValueError:
+        return ""
+
+
+def _layer(upper: str, lowers: list[str], mount_points: tuple[str, ...], scratch: str, epoch: int | None) -> LayerBlob:
+    """The layer of what the command wrote. That a mount point is gone, which only this step had, is no change."""
+    passing = {path.strip("/") for path in mount_points}
+    if epoch is not None:
+        clamp_times(upper, epoch)
+    try:
+        with LayeredTree(lowers) as below, LayerSink(scratch) as sink:
+            writer = TarWriter(sink.write)
+            found = changes(upper, below if lowers else None)
+            write_changes((c for c in found if not (c.info.kind is Kind.WHITEOUT and c.path in passing)), writer)
+            writer.close()
+            return sink.finish()
+    except OSError as error:
+        raise StoreError(f"cannot write the step's layer: {error.strerror}", place=scratch) from error

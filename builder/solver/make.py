@@ -1,0 +1,117 @@
+"""The layers of COPY, ADD and WORKDIR: placed over the parent, looked up once more, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from builder.filesystem.resolve import resolve
+from builder.filesystem.tree import FileInfo, Kind
+from builder.plan.paths import clean
+from builder.plan.steps import CopyNode, WorkdirNode
+from builder.solver.assemble import write_layer
+from builder.solver.cache import Made, now
+from builder.solver.environment import Environment
+from builder.solver.gather import Destination, FilesSource, Source
+from builder.solver.keys import Recipe, copy_recipe, facts, workdir_recipe
+from builder.solver.place import Ownership, make_directories
+from builder.solver.roots import EmptyTree, Layers, root_tree
+from builder.solver.staging import Staging, TreeContent
+from builder.solver.users import find_owner
+
+
+def make_copy(
+    environment: Environment,
+    node: CopyNode,
+    parent: Layers,
+    sources: Sequence[Source],
+    flags: Recipe,
+    quick: Recipe | None,
+    lineage: str,
+) -> Made:
+    """Make the layer of a COPY or ADD. `quick` is the recipe by which it was not found, where there was one."""
+    tree = EmptyTree() if node.link else root_tree(environment, parent)
+    staging = Staging(tree)
+    owners = root_tree(environment, parent) if node.chown and _named(node.chown) else tree
+    owner = find_owner(owners, node.chown) if node.chown else None
+    ownership = Ownership(owner, node.chmod, _now_ns(environment))
+    flags = {**flags, "owner": list(owner) if owner else None}
+    with environment.store.scratch() as scratch:
+        for source in sources:
+            environment.check_cancelled()
+            source.place(staging, Destination(node.destination, ownership, scratch))
+        contents = [source.content() for source in sources] if quick is not None else None
+        return _finish(environment, node.ignore_cache, staging, sources, contents, flags, quick, lineage, scratch)
+
+
+def make_workdir(
+    environment: Environment, node: WorkdirNode, parent: Layers, settings: Recipe, quick: Recipe, lineage: str
+) -> Made:
+    """Make the layer of a WORKDIR."""
+    tree = root_tree(environment, parent)
+    staging = Staging(tree)
+    owner = find_owner(tree, node.user) if node.user else (0, 0)
+    directory = FileInfo(Kind.DIRECTORY, 0o755, owner[0], owner[1], 0, _now_ns(environment))
+    make_directories(staging, resolve(staging, clean(node.path)), directory)
+    recipe = workdir_recipe(node, facts(staging.facts()), {**settings, "owner": list(owner)})
+    made = None if node.ignore_cache else environment.cache.look_up(recipe)
+    if made is None:
+        with environment.store.scratch() as scratch:
+            blob = write_layer(staging, scratch, epoch=environment.epoch)
+            environment.store.layers.add(blob)
+        made = Made(blob.diff_id, now(environment.epoch))
+    environment.cache.remember(recipe, made, lineage)
+    environment.cache.remember(quick, made, lineage)
+    return made
+
+
+def _finish(
+    environment: Environment,
+    ignore_cache: bool,
+    staging: Staging,
+    sources: Sequence[Source],
+    contents: list[object] | None,
+    flags: Recipe,
+    quick: Recipe | None,
+    lineage: str,
+    scratch: str,
+) -> Made:
+    """Look up by content and facts; write the layer where that finds nothing."""
+    asked = facts(staging.facts())
+    made: Made | None = None
+    if contents is not None and not ignore_cache:
+        made = environment.cache.look_up(copy_recipe(contents, flags, asked))
+    if made is None:
+        blob = write_layer(staging, scratch, epoch=environment.epoch, observe=_observer(sources, staging))
+        contents = [source.content() for source in sources]
+        made = None if ignore_cache else environment.cache.look_up(copy_recipe(contents, flags, asked))
+        if made is None:
+            environment.store.layers.add(blob)
+            made = Made(blob.diff_id, now(environment.epoch))
+    assert contents is not None
+    environment.cache.remember(copy_recipe(contents, flags, asked), made, lineage)
+    if quick is not None:
+        environment.cache.remember(quick, made, lineage)
+    return made
+
+
+def _observer(sources: Sequence[Source], staging: Staging) -> Callable[[str, str], None]:
+    """Hands the digests that writing computes to the sources whose files they are."""
+
+    def observe(path: str, digest: str) -> None:
+        staged = staging.staged(path)
+        content = staged.content if staged is not None else None
+        if isinstance(content, TreeContent):
+            for source in sources:
+                if isinstance(source, FilesSource) and source.tree is content.tree:
+                    source.observe(content.path, digest)
+
+    return observe
+
+
+def _named(owner: str) -> bool:
+    """Whether an owner holds a name that the image's own files must tell."""
+    return any(part and not part.isdigit() and part != "root" for part in owner.split(":"))
+
+
+def _now_ns(environment: Environment) -> int:
+    return int(now(environment.epoch) * 1_000_000_000)

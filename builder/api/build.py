@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, BinaryIO
 
-import msgspec
-
 from builder import config as configuration
 from builder.api.inputs import Inputs, load_inputs
 from builder.api.options import BuildOptions, BuildResult, SecretSource
@@ -17,6 +15,7 @@ from builder.dockerfile import codec
 from builder.dockerfile.instructions import Dockerfile
 from builder.errors import StepFailed, UsageError
 from builder.export.deliver import Delivery, deliver
+from builder.filesystem.compression import Compression
 from builder.oci import reference
 from builder.oci.platform import host_platform
 from builder.plan.locate import Locator
@@ -42,8 +41,7 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
     `report` is told what happens, from several threads. Raises BuilderError.
     """
     started = time.monotonic()
-    for tag in options.tags:
-        reference.parse(tag)
+    names = tuple(reference.parse(tag) for tag in options.tags)
     epoch = _epoch(options)
     store = Store(options.root or configuration.default_root(options.environ))
     with store.scratch() as scratch:
@@ -54,18 +52,46 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
             Contexts(inputs.openers),
             report,
             epoch=epoch,
+            compression=_compression(options),
             limits=options.limits,
             secrets={name: _secret(name, source, options.environ) for name, source in options.secrets.items()},
             agents=options.agents,
         )
         try:
             planned, roots = _solve(store, inputs, options, epoch, bases, environment)
-            delivery = Delivery(store, planned.images, roots, options, epoch, report)
-            delivered = deliver(delivery)
+            delivery = Delivery(
+                store=store,
+                images=planned.images,
+                roots=roots,
+                names=names,
+                outputs=options.outputs,
+                annotations=options.annotations,
+                squash=options.squash,
+                epoch=epoch,
+                compression=environment.compression,
+                report=report,
+            )
+            committed = deliver(delivery)
         finally:
             environment.close()
             bases.close()
-    return msgspec.structs.replace(delivered, seconds=time.monotonic() - started)
+    seconds = time.monotonic() - started
+    if committed is None:
+        return BuildResult(seconds=seconds)
+    return BuildResult(
+        image_id=committed.config_digests[0],
+        digest=committed.descriptor.digest,
+        media_type=committed.descriptor.media_type,
+        size=committed.descriptor.size,
+        names=tuple(name.familiar for name in names),
+        seconds=seconds,
+    )
+
+
+def _compression(options: BuildOptions) -> Compression:
+    """How new layers are compressed: as the outputs want it if they agree, so that nothing is compressed twice."""
+    wanted = {output.compression or Compression() for output in options.outputs if output.type not in ("tar", "local")}
+    return wanted.pop() if len(wanted) == 1 else Compression()
 
 
 def _solve(

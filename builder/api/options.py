@@ -8,6 +8,7 @@ import msgspec
 
 from builder.export.output import Output
 from builder.oci.spec import Platform
+from builder.solver.annotations import Annotation
 from builder.solver.limits import Limits
 
 
@@ -34,7 +35,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
     platforms: tuple[Platform, ...] = ()
     labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
+    annotations: tuple[Annotation, ...] = ()
     no_cache: frozenset[str] | None = None
     pull: bool = False
     squash: str = ""

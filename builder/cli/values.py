@@ -13,6 +13,7 @@ from builder.errors import UsageError
 from builder.export.output import Output, parse_output
 from builder.oci.platform import parse_platform
 from builder.oci.spec import Platform
+from builder.solver.annotations import parse_annotation
 from builder.solver.limits import Limits
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -39,7 +40,7 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
         target=given["target"],
         platforms=platforms(given["platforms"]),
         labels=pairs(given["labels"], "--label", value_optional=True),
-        annotations=pairs(given["annotations"], "--annotation"),
+        annotations=tuple(found for text in given["annotations"] for found in parse_annotation(text)),
         no_cache=no_cache,
         pull=given["pull"],
         squash=given["squash"],

@@ -7,87 +7,93 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
-from builder.errors import BuilderError, StoreError
+from builder.errors import BuilderError, StoreError, UsageError
 from builder.export.archive import ArchivedImage, write_archive
 from builder.export.output import Output
+from builder.filesystem.compression import Compression
 from builder.oci import reference
 from builder.oci.reference import Reference
-from builder.oci.spec import History
+from builder.oci.spec import History, RootFS
 from builder.plan.steps import HistoryLine, PlannedImage
 from builder.progress import Reporter, StepDone, StepStarted
-from builder.solver.commit import Committed, commit
+from builder.solver.annotations import Annotation
+from builder.solver.commit import Committed, Form, commit
 from builder.solver.solve import Root
 from builder.store.store import Store
 
-if TYPE_CHECKING:
-    from builder.api.options import BuildOptions, BuildResult
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that outputs are made from. `squash` is '', `all` or `new`; no outputs means the store."""
+
+    store: Store
+    images: tuple[PlannedImage, ...]
+    roots: Mapping[int, Root]
+    names: tuple[Reference, ...]
+    outputs: tuple[Output, ...]
+    annotations: tuple[Annotation, ...]
+    squash: str
+    epoch: int | None
+    compression: Compression
+    report: Reporter
 
 
-class Delivery:
-    """Everything that the outputs are made from."""
+def deliver(delivery: Delivery) -> Committed | None:
+    """Write the outputs; returns the image (None if only files were written). Raises BuilderError."""
+    if delivery.squash:
+        delivery = _squashed(delivery)
+    first: Committed | None = None
+    made: dict[Form, Committed] = {}
+    for output in delivery.outputs or (Output(type="image"),):
+        if output.type in ("tar", "local"):
+            _write_files(delivery, output)
+            continue
+        form = _form(delivery, output)
+        if form not in made:
+            with _step(delivery, f"export-{len(made)}", "exporting the image"):
+                made[form] = commit(delivery.store, delivery.images, delivery.roots, epoch=delivery.epoch, form=form)
+        first = first or made[form]
+        if output.type == "image":
+            names = [reference.parse(name) for name in output.names] or list(delivery.names)
+            delivery.store.images.tag(made[form].descriptor, names)
+        else:
+            _write_archive(delivery, output, made[form])
+    return first
 
-    def __init__(
-        self,
-        store: Store,
-        images: tuple[PlannedImage, ...],
-        roots: Mapping[int, Root],
-        options: BuildOptions,
-        epoch: int | None,
-        report: Reporter,
-    ) -> None:
-        self.store = store
-        self.images = images
-        self.roots = dict(roots)
-        self.options = options
-        self.epoch = epoch
-        self.report = report
-        self.names = tuple(reference.parse(tag) for tag in options.tags)
 
-
-def deliver(delivery: Delivery) -> BuildResult:
-    """Write the outputs; without any, the image goes to the store. Raises BuilderError; what was begun is removed."""
-    from builder.api.options import BuildResult
-
-    outputs = delivery.options.outputs or (Output(type="image"),)
-    if delivery.options.squash:
-        _squash(delivery)
-    committed: Committed | None = None
-    if any(output.type in ("image", "oci", "docker") for output in outputs):
-        committed = _commit(delivery, outputs)
-    for output in outputs:
-        _write(delivery, output, committed)
-    if committed is None:
-        return BuildResult()
-    return BuildResult(
-        image_id=committed.config_digests[0],
-        digest=committed.descriptor.digest,
-        media_type=committed.descriptor.media_type,
-        size=committed.descriptor.size,
-        names=tuple(name.familiar for name in delivery.names),
+def _form(delivery: Delivery, output: Output) -> Form:
+    if output.rewrite_timestamp and delivery.epoch is None:
+        raise UsageError(
+            "rewrite-timestamp needs a time", remedy="set SOURCE_DATE_EPOCH; what is built gets no later time"
+        )
+    return Form(
+        compression=output.compression,
+        force=output.force_compression,
+        docker_types=output.oci_media_types is False,
+        annotations=(*delivery.annotations, *output.annotations),
     )
 
 
-def _squash(delivery: Delivery) -> None:
-    """Replace the layers of every image by squashed ones; the history keeps its lines."""
+def _squashed(delivery: Delivery) -> Delivery:
+    """The delivery with every image's layers squashed; the history keeps its lines."""
     from builder.export.squash import squash_layers
 
-    images = []
+    images, roots = [], dict(delivery.roots)
     for image in delivery.images:
-        root = delivery.roots[image.node]
-        base = len(image.config.rootfs.diff_ids or ()) if delivery.options.squash == "new" else 0
+        root = roots[image.node]
+        base = len(image.config.rootfs.diff_ids or ()) if delivery.squash == "new" else 0
         if len(root.layers) - base < 2:
             images.append(image)
             continue
-        with _step(delivery, "squash", f"squashing {len(root.layers) - base} layers"):
-            merged = squash_layers(delivery.store, root.layers, base)
-        number = max(delivery.roots) + 1
-        delivery.roots[number] = Root((*root.layers[:base], merged), root.created)
+        with _step(delivery, f"squash-{len(roots)}", f"squashing {len(root.layers) - base} layers"):
+            merged = squash_layers(delivery.store, root.layers, base, delivery.compression)
+        number = max(roots) + 1
+        roots[number] = Root((*root.layers[:base], merged), root.created)
         images.append(_with_one_layer(image, number, base))
-    delivery.images = tuple(images)
+    return msgspec.structs.replace(delivery, images=tuple(images), roots=roots)
 
 
 def _with_one_layer(image: PlannedImage, node: int, base: int) -> PlannedImage:
@@ -97,60 +103,38 @@ def _with_one_layer(image: PlannedImage, node: int, base: int) -> PlannedImage:
         inherited = [msgspec.structs.replace(line, empty_layer=True) for line in inherited]
     lines = [msgspec.structs.replace(line, node=None) for line in image.history]
     lines.append(HistoryLine("SQUASH", node))
-    config = msgspec.structs.replace(image.config, history=inherited)
+    rootfs = RootFS(diff_ids=(image.config.rootfs.diff_ids or [])[:base])
+    config = msgspec.structs.replace(image.config, history=inherited, rootfs=rootfs)
     return msgspec.structs.replace(image, node=node, config=config, history=tuple(lines))
 
 
-def _commit(delivery: Delivery, outputs: tuple[Output, ...]) -> Committed:
-    annotations = dict(delivery.options.annotations)
-    for output in outputs:
-        annotations.update(output.annotations)
-    with _step(delivery, "export", "exporting the image"):
-        return commit(
-            delivery.store,
-            delivery.images,
-            delivery.roots,
-            epoch=delivery.epoch,
-            annotations=annotations,
-            as_index=len(delivery.images) > 1,
-        )
+def _write_files(delivery: Delivery, output: Output) -> None:
+    from builder.export.files import write_directory, write_tar
 
-
-def _write(delivery: Delivery, output: Output, committed: Committed | None) -> None:
-    if output.type == "image":
-        assert committed is not None
-        names = [reference.parse(name) for name in output.names] or list(delivery.names)
-        delivery.store.images.tag(committed.descriptor, names)
-    elif output.type in ("oci", "docker"):
-        assert committed is not None
-        _write_archive(delivery, output, committed)
-    elif output.type == "tar":
-        from builder.export.files import write_tar
-
+    if output.type == "tar":
+        if len(delivery.images) > 1:
+            raise UsageError("type=tar holds one platform", remedy="use type=local, which makes a directory for each")
         layers = delivery.roots[delivery.images[0].node].layers
-        with _step(delivery, "tar", f"writing files to {output.dest}"), _destination(output.dest) as file:
+        with _step(delivery, output.dest, f"writing files to {output.dest}"), _destination(output.dest) as file:
             write_tar(delivery.store, layers, file.write)
-    else:
-        from builder.export.files import write_directory
-
-        several = len(delivery.images) > 1
-        for image in delivery.images:
-            folder = str(image.platform).replace("/", "_") if several else ""
-            path = os.path.join(output.dest, folder) if folder else output.dest
-            with _step(delivery, "local", f"writing files to {path}"):
-                write_directory(delivery.store, delivery.roots[image.node].layers, path)
+        return
+    several = len(delivery.images) > 1
+    for image in delivery.images:
+        path = os.path.join(output.dest, str(image.platform).replace("/", "_")) if several else output.dest
+        with _step(delivery, path, f"writing files to {path}"):
+            write_directory(delivery.store, delivery.roots[image.node].layers, path)
 
 
 def _write_archive(delivery: Delivery, output: Output, committed: Committed) -> None:
-    names: tuple[Reference, ...] = tuple(reference.parse(name) for name in output.names) or delivery.names
+    names = tuple(reference.parse(name) for name in output.names) or delivery.names
     images = [ArchivedImage(committed.descriptor, names)]
     if not output.tar:
         from builder.export.layout import write_layout
 
-        with _step(delivery, "layout", f"writing the layout {output.dest}"):
+        with _step(delivery, output.dest, f"writing the layout {output.dest}"):
             write_layout(delivery.store, images, output.dest)
         return
-    with _step(delivery, "archive", f"writing {output.dest}"), _destination(output.dest) as file:
+    with _step(delivery, output.dest, f"writing {output.dest}"), _destination(output.dest) as file:
         write_archive(delivery.store, images, file.write, docker=output.type == "docker")
 
 

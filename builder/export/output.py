@@ -7,9 +7,10 @@ import csv
 import msgspec
 
 from builder.errors import UsageError
+from builder.filesystem.compression import GZIP, KINDS, Compression
+from builder.solver.annotations import Annotation, parse_output_annotation
 
 TYPES = ("oci", "docker", "local", "tar", "image", "registry")
-_COMPRESSIONS = ("gzip", "zstd", "uncompressed")
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,12 +21,11 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
     push: bool = False
     tar: bool = True
-    compression: str = ""
-    level: int | None = None
+    compression: Compression | None = None
     force_compression: bool = False
     rewrite_timestamp: bool = False
     oci_media_types: bool | None = None
-    annotations: dict[str, str] = {}
+    annotations: tuple[Annotation, ...] = ()
 
 
 def parse_output(text: str) -> Output:
@@ -51,27 +51,28 @@ def _from_values(values: dict[str, str], text: str) -> Output:
             f"unknown output type {kind!r} in --output {text!r}", remedy=f"known types: {', '.join(TYPES)}"
         )
     compression = values.pop("compression", "")
-    if compression and compression not in _COMPRESSIONS:
-        raise UsageError(f"unsupported compression {compression!r}", remedy=f"supported: {', '.join(_COMPRESSIONS)}")
+    if compression and compression not in KINDS:
+        raise UsageError(f"unsupported compression {compression!r}", remedy=f"supported: {', '.join(KINDS)}")
     level = values.pop("compression-level", "")
     if level and not level.lstrip("-").isdigit():
         raise UsageError(f"compression-level={level!r} is not a number")
-    annotations = {
-        key.partition(".")[2]: values.pop(key)
-        for key in [key for key in values if key.startswith(("annotation.", "annotation-manifest."))]
-    }
+    annotations = []
+    for key in [key for key in values if key.startswith("annotation")]:
+        annotation = parse_output_annotation(key, values.pop(key))
+        if annotation is None:
+            raise UsageError(f"invalid annotation {key!r} in --output {text!r}", remedy="write annotation.KEY=VALUE")
+        annotations.append(annotation)
     output = Output(
         type="image" if kind == "registry" else kind,
         dest=values.pop("dest", ""),
         names=tuple(name for name in values.pop("name", "").split(",") if name),
         push=_flag(values, "push", kind == "registry"),
         tar=_flag(values, "tar", True),
-        compression=compression,
-        level=int(level) if level else None,
+        compression=Compression(compression or GZIP, int(level) if level else None) if compression or level else None,
         force_compression=_flag(values, "force-compression", False),
         rewrite_timestamp=_flag(values, "rewrite-timestamp", False),
         oci_media_types=_flag(values, "oci-mediatypes", True) if "oci-mediatypes" in values else None,
-        annotations=annotations,
+        annotations=tuple(annotations),
     )
     if values:
         raise UsageError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from builder.errors import StoreError
 from builder.filesystem.compress import LayerSink
+from builder.filesystem.compression import Compression
 from builder.filesystem.diff import write_changes
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.squash import squash
@@ -16,7 +17,7 @@ from builder.store.store import Store
 _KIND = "squash-1"
 
 
-def squash_layers(store: Store, layers: Sequence[str], keep: int) -> str:
+def squash_layers(store: Store, layers: Sequence[str], keep: int, compression: Compression) -> str:
     """One layer in the place of all above the lowest `keep`; returns its diff ID. Squashed before, it is there."""
     recipe: Recipe = {"step": "squash", "layers": list(layers), "keep": keep}
     key = key_of(recipe)
@@ -28,7 +29,7 @@ def squash_layers(store: Store, layers: Sequence[str], keep: int) -> str:
     below = LayeredTree(directories[len(layers) - keep :]) if keep else None
     with store.scratch() as scratch:
         try:
-            with LayerSink(scratch) as sink:
+            with LayerSink(scratch, compression=compression.kind, level=compression.level) as sink:
                 writer = TarWriter(sink.write)
                 write_changes(squash(above, below=below), writer)
                 writer.close()

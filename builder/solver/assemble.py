@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from builder.errors import BuilderError, LayerError, StoreError
 from builder.filesystem.compress import LayerBlob, LayerSink
+from builder.filesystem.compression import Compression
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.tree import FileInfo, Kind
 from builder.solver.staging import Content, Staged, Staging
@@ -19,7 +20,12 @@ Observe = Callable[[str, str], None]
 
 
 def write_layer(
-    staging: Staging, directory: str, *, epoch: int | None = None, observe: Observe | None = None
+    staging: Staging,
+    directory: str,
+    *,
+    compression: Compression | None = None,
+    epoch: int | None = None,
+    observe: Observe | None = None,
 ) -> LayerBlob:
     """Write the layer that `staging` holds into a temporary file in `directory`.
 
@@ -27,7 +33,8 @@ def write_layer(
     """
     limit = None if epoch is None else epoch * 1_000_000_000
     try:
-        with LayerSink(directory) as sink:
+        form = compression or Compression()
+        with LayerSink(directory, compression=form.kind, level=form.level) as sink:
             writer = TarWriter(sink.write)
             for entry in staging.entries():
                 _write_entry(writer, _clamped(entry, limit), observe)

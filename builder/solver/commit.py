@@ -12,8 +12,13 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from builder.errors import UsageError
+from builder.filesystem.compression import UNCOMPRESSED, ZSTD, Compression, kind_of
 from builder.oci.spec import (
+    DOCKER_CONFIG,
+    DOCKER_INDEX,
     DOCKER_LAYER,
+    DOCKER_MANIFEST,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_LAYER,
@@ -29,6 +34,7 @@ from builder.oci.spec import (
     encode,
 )
 from builder.plan.steps import PlannedImage
+from builder.solver.annotations import Annotation, chosen
 from builder.solver.solve import Root
 from builder.store.store import Store
 
@@ -42,49 +48,68 @@ class Committed(msgspec.Struct, frozen=True):
     config_digests: tuple[str, ...]
 
 
+class Form(msgspec.Struct, frozen=True, kw_only=True):
+    """How an image is written: `compression` of the layers that this build made (None: as they are; with `force` of all
+    layers), OCI's or Docker's media types, annotations."""
+
+    compression: Compression | None = None
+    force: bool = False
+    docker_types: bool = False
+    annotations: tuple[Annotation, ...] = ()
+
+
 def commit(
-    store: Store,
-    images: tuple[PlannedImage, ...],
-    roots: Mapping[int, Root],
-    *,
-    epoch: int | None,
-    annotations: Mapping[str, str],
-    as_index: bool,
+    store: Store, images: tuple[PlannedImage, ...], roots: Mapping[int, Root], *, epoch: int | None, form: Form
 ) -> Committed:
-    """Write the images' configurations and manifests (and with `as_index` one index over them) into the store.
+    """Write the images' configurations and manifests, and over several of them an index, into the store.
 
     Every layer is here afterwards: those of base images that nobody needed before are fetched now.
     """
-    manifests = [_commit_one(store, image, roots, epoch, annotations) for image in images]
+    for_index = any(annotation.place == "index" for annotation in form.annotations)
+    manifests = [_commit_one(store, image, roots, epoch, form) for image in images]
     configs = tuple(config for _, config in manifests)
-    if not as_index:
-        return Committed(manifests[0][0], configs)
-    index = Index(schema_version=2, media_type=OCI_INDEX, manifests=[descriptor for descriptor, _ in manifests])
+    outer = chosen(form.annotations, "index-descriptor")
+    if len(images) == 1 and not for_index:
+        descriptor = msgspec.structs.replace(manifests[0][0], annotations=outer)
+        return Committed(descriptor, configs)
+    index = Index(
+        schema_version=2,
+        media_type=DOCKER_INDEX if form.docker_types else OCI_INDEX,
+        manifests=[descriptor for descriptor, _ in manifests],
+        annotations=chosen(form.annotations, "index"),
+    )
     data = encode(index)
-    return Committed(Descriptor(OCI_INDEX, store.layout.put(data), len(data)), configs)
+    return Committed(Descriptor(index.media_type, store.layout.put(data), len(data), annotations=outer), configs)
 
 
 def _commit_one(
-    store: Store, image: PlannedImage, roots: Mapping[int, Root], epoch: int | None, annotations: Mapping[str, str]
+    store: Store, image: PlannedImage, roots: Mapping[int, Root], epoch: int | None, form: Form
 ) -> tuple[Descriptor, str]:
     layers = roots[image.node].layers
+    inherited = len(image.config.rootfs.diff_ids or ())
     config = encode(image_config(image, roots, epoch))
     config_digest = store.layout.put(config)
     descriptors = []
-    for diff_id in layers:
-        record = store.layers.ensure_blob(diff_id)
-        descriptors.append(Descriptor(_oci_type(record.media_type), record.digest, record.size))
-    manifest = encode(
-        Manifest(
-            schema_version=2,
-            media_type=OCI_MANIFEST,
-            config=Descriptor(OCI_CONFIG, config_digest, len(config)),
-            layers=descriptors,
-            annotations=dict(annotations) or None,
-        )
+    for position, diff_id in enumerate(layers):
+        own = position >= inherited or form.force
+        record = store.layers.ensure_form(diff_id, form.compression if own else None)
+        descriptors.append(Descriptor(_layer_type(record.media_type, form.docker_types), record.digest, record.size))
+    manifest = Manifest(
+        schema_version=2,
+        media_type=DOCKER_MANIFEST if form.docker_types else OCI_MANIFEST,
+        config=Descriptor(DOCKER_CONFIG if form.docker_types else OCI_CONFIG, config_digest, len(config)),
+        layers=descriptors,
+        annotations=chosen(form.annotations, "manifest", image.platform),
     )
-    digest = store.layout.put(manifest)
-    return Descriptor(OCI_MANIFEST, digest, len(manifest), platform=_platform(image.platform)), config_digest
+    data = encode(manifest)
+    descriptor = Descriptor(
+        manifest.media_type,
+        store.layout.put(data),
+        len(data),
+        annotations=chosen(form.annotations, "manifest-descriptor", image.platform),
+        platform=_platform(image.platform),
+    )
+    return descriptor, config_digest
 
 
 def image_config(image: PlannedImage, roots: Mapping[int, Root], epoch: int | None) -> ImageConfig:
@@ -121,9 +146,15 @@ def _timestamp(seconds: float) -> str:
     )
 
 
-def _oci_type(media_type: str) -> str:
-    """Docker's layer types by their OCI names (`…diff.tar.gzip` is `…tar+gzip`)."""
-    return media_type.replace(DOCKER_LAYER + ".", OCI_LAYER + "+").replace(DOCKER_LAYER, OCI_LAYER)
+def _layer_type(media_type: str, docker: bool) -> str:
+    """A layer's media type by its OCI or its Docker name (`…tar+gzip` is `…diff.tar.gzip`)."""
+    kind = kind_of(media_type)
+    suffix = "" if kind == UNCOMPRESSED else kind
+    if not docker:
+        return f"{OCI_LAYER}+{suffix}" if suffix else OCI_LAYER
+    if kind == ZSTD:
+        raise UsageError("Docker's media types have no zstd layers", remedy="leave out oci-mediatypes=false")
+    return f"{DOCKER_LAYER}.{suffix}" if suffix else DOCKER_LAYER
 
 
 def _platform(platform: Platform) -> PlatformRecord:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from builder.errors import Interrupted
+from builder.filesystem.compression import Compression
 from builder.progress import Reporter
 from builder.solver.cache import StepCache
 from builder.solver.contexts import Contexts
@@ -27,6 +28,7 @@ class Environment:
         report: Reporter,
         *,
         epoch: int | None = None,
+        compression: Compression | None = None,
         limits: Limits | None = None,
         secrets: Mapping[str, Callable[[], bytes]] | None = None,
         agents: Mapping[str, str] | None = None,
@@ -36,6 +38,7 @@ class Environment:
         self.contexts = contexts
         self.report = report
         self.epoch = epoch
+        self.compression = compression or Compression()
         self.limits = limits or Limits()
         self.secrets = secrets or {}
         self.agents = agents or {}

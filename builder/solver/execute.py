@@ -68,7 +68,7 @@ def execute(
         result, tail = _run_command(environment, command, step)
         environment.check_cancelled()
         _check(node, result, tail)
-        blob = _layer(upper, lowers, result.mount_points, scratch, environment.epoch)
+        blob = _layer(upper, lowers, result.mount_points, scratch, environment)
         store.layers.add(blob)
         store.layers.adopt(blob.diff_id, upper)
     return Made(blob.diff_id, now(environment.epoch))
@@ -155,13 +155,16 @@ def _signal_name(number: int) -> str:
         return ""
 
 
-def _layer(upper: str, lowers: list[str], mount_points: tuple[str, ...], scratch: str, epoch: int | None) -> LayerBlob:
+def _layer(
+    upper: str, lowers: list[str], mount_points: tuple[str, ...], scratch: str, environment: Environment
+) -> LayerBlob:
     """The layer of what the command wrote. That a mount point is gone, which only this step had, is no change."""
     passing = {path.strip("/") for path in mount_points}
-    if epoch is not None:
-        clamp_times(upper, epoch)
+    if environment.epoch is not None:
+        clamp_times(upper, environment.epoch)
+    form = environment.compression
     try:
-        with LayeredTree(lowers) as below, LayerSink(scratch) as sink:
+        with LayeredTree(lowers) as below, LayerSink(scratch, compression=form.kind, level=form.level) as sink:
             writer = TarWriter(sink.write)
             found = changes(upper, below if lowers else None)
             write_changes((c for c in found if not (c.info.kind is Kind.WHITEOUT and c.path in passing)), writer)

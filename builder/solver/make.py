@@ -56,7 +56,7 @@ def make_workdir(
     made = None if node.ignore_cache else environment.cache.look_up(recipe)
     if made is None:
         with environment.store.scratch() as scratch:
-            blob = write_layer(staging, scratch, epoch=environment.epoch)
+            blob = write_layer(staging, scratch, compression=environment.compression, epoch=environment.epoch)
             environment.store.layers.add(blob)
         made = Made(blob.diff_id, now(environment.epoch))
     environment.cache.remember(recipe, made, lineage)
@@ -81,7 +81,13 @@ def _finish(
     if contents is not None and not ignore_cache:
         made = environment.cache.look_up(copy_recipe(contents, flags, asked))
     if made is None:
-        blob = write_layer(staging, scratch, epoch=environment.epoch, observe=_observer(sources, staging))
+        blob = write_layer(
+            staging,
+            scratch,
+            compression=environment.compression,
+            epoch=environment.epoch,
+            observe=_observer(sources, staging),
+        )
         contents = [source.content() for source in sources]
         made = None if ignore_cache else environment.cache.look_up(copy_recipe(contents, flags, asked))
         if made is None:

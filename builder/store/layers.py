@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import StoreError
+from builder.filesystem.compression import Compression, kind_of
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
 from builder.store.database import Database, LayerRecord
@@ -54,6 +55,29 @@ class Layers:
             self._database.add_layer(
                 LayerRecord(diff_id, descriptor.digest, descriptor.media_type, descriptor.size, origin)
             )
+
+    def ensure_form(self, diff_id: str, compression: Compression | None) -> LayerRecord:
+        """The layer's blob in a compression (None: whatever there is), compressed anew if it is here in others only."""
+        if compression is None:
+            return self.ensure_blob(diff_id)
+        for record in self._database.layers(diff_id):
+            if kind_of(record.media_type) == compression.kind and self._layout.has(record.digest):
+                return record
+        with self._once(f"{diff_id}-{compression.kind}"):
+            return self._compress(diff_id, compression)
+
+    def _compress(self, diff_id: str, compression: Compression) -> LayerRecord:
+        from builder.filesystem.compress import LayerSink
+
+        with LayerSink(self._layout.temporary, compression=compression.kind, level=compression.level) as sink:
+            stream = self.open_tar(diff_id)
+            while piece := stream.read(1 << 20):
+                sink.write(piece)
+            blob = sink.finish()
+        if blob.diff_id != diff_id:
+            raise StoreError(f"layer {diff_id} is damaged", place=self._layout.path, remedy="run 'builder fsck'")
+        self.add(blob)
+        return LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size)
 
     def record(self, diff_id: str) -> LayerRecord | None:
         """The best stored form of a layer: one that is here before one that must be fetched. None without either."""

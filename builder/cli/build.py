@@ -84,6 +84,10 @@ def command(settings: Settings, /, **given: Any) -> None:
     from builder.api.build import build
 
     options = values.build_options(settings.root, given, dict(os.environ))
+    if os.geteuid() != 0:
+        from builder.cli.rootless import become_root
+
+        become_root()
     view = open_view("quiet" if given["quiet"] else given["progress"])
     try:
         result = build(options, view)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from builder import __version__
+from builder.config import default_root
 from builder.errors import EXIT_FAILED, EXIT_INTERRUPTED, BuilderError, render
 
 COMMANDS = {
@@ -93,7 +94,7 @@ def cli(ctx: click.Context, root: str, debug: bool) -> None:
 
     Exit status: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted.
     """
-    ctx.obj = Settings(root, debug)
+    ctx.obj = Settings(root or default_root(os.environ), debug)
 
 
 def main() -> NoReturn:

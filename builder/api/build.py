@@ -70,6 +70,7 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
                 epoch=epoch,
                 compression=environment.compression,
                 report=report,
+                connect=_connector(options.environ, report),
             )
             committed = deliver(delivery)
         finally:

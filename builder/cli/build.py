@@ -47,6 +47,7 @@ from builder.errors import BuilderError
     metavar="type=TYPE,…",
     help="Where the result goes: oci, docker, local, tar, image.",
 )
+@click.option("--push", is_flag=True, help="Push the image under its tags, too.")
 @click.option("--load", is_flag=True, help="Put the image into the local store (the default).")
 @click.option(
     "--secret",
@@ -70,6 +71,14 @@ from builder.errors import BuilderError
 @click.option(
     "--jobs", type=click.IntRange(min=0), default=0, metavar="N", help="Steps at once (default: one a processor)."
 )
+@click.option("--provenance", default="", metavar="false", help="Provenance attestations; only false is supported.")
+@click.option("--sbom", default="", metavar="false", help="SBOM attestations; only false is supported.")
+@click.option("--attest", multiple=True, hidden=True)
+@click.option("--isolation", default="default", metavar="default", help="How steps are isolated; only default.")
+@click.option("--cache-from", multiple=True, hidden=True)
+@click.option("--cache-to", multiple=True, hidden=True)
+@click.option("--rm/--no-rm", default=True, hidden=True)  # there are no intermediate containers to keep
+@click.option("--force-rm", is_flag=True, hidden=True)
 @click.option("--iidfile", default="", metavar="FILE", help="Write the image ID to a file.")
 @click.option("--metadata-file", default="", metavar="FILE", help="Write the result's metadata to a file, as JSON.")
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How the build is shown.")

@@ -1,8 +1,8 @@
 """Working without root: the process becomes root of a user namespace of its own before it starts any thread.
 
-With subordinate ids (`/etc/subuid`, `/etc/subgid`, and the programs newuidmap and newgidmap) the namespace has some
-65,000 users, and everything works as it does for root. Without, it has one user only: files of any other owner cannot be
-made, which is an error when it happens.
+With subordinate ids (`/etc/subuid`, `/etc/subgid`, and the programs newuidmap and newgidmap) the namespace has
+some 65,000 users, and everything works as it does for root. Without, it has one user only: files of any other owner
+cannot be made, which is an error when it happens.
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from builder.api.options import BuildOptions, BuildResult, SecretSource
-from builder.errors import UsageError
+from builder.errors import Unsupported, UsageError
 from builder.export.output import Output, parse_output
 from builder.oci.platform import parse_platform
 from builder.oci.spec import Platform
@@ -22,7 +24,10 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildOptions:
     """The options of a build from the command line's. Raises UsageError."""
+    refuse_unsupported(given)
     outputs = tuple(parse_output(text) for text in given["outputs"])
+    if given["push"]:
+        outputs = _pushing(outputs)
     if given["load"] and not any(output.type == "image" for output in outputs):
         outputs = (*outputs, Output(type="image"))
     if given["squash"] not in ("", "all", "new"):
@@ -60,6 +65,32 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
         root=root,
         environ=environ,
     )
+
+
+def refuse_unsupported(given: Mapping[str, Any]) -> None:
+    """Raises Unsupported for options of Docker's that are known and not done: none is accepted and ignored."""
+    for option in ("provenance", "sbom"):
+        if given[option].lower() not in ("", "false", "0"):
+            raise Unsupported(
+                f"--{option}={given[option]}: attestations are not supported", remedy=f"use --{option}=false"
+            )
+    if any(not text.endswith("disabled=true") for text in given["attest"]):
+        raise Unsupported("--attest: attestations are not supported", remedy="leave it out")
+    for option in ("cache_from", "cache_to"):
+        if given[option]:
+            name = option.replace("_", "-")
+            raise Unsupported(f"--{name}: external caches are not supported", remedy="the cache is kept below --root")
+    if given["isolation"] != "default":
+        raise Unsupported(f"--isolation={given['isolation']} is not supported", remedy="use --isolation=default")
+    if not given["rm"]:
+        raise Unsupported("--rm=false: there are no intermediate containers to keep", remedy="leave it out")
+
+
+def _pushing(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+    """`--push`: the image outputs push; without one there is one more."""
+    if not any(output.type == "image" for output in outputs):
+        return (*outputs, Output(type="image", push=True))
+    return tuple(msgspec.structs.replace(output, push=True) if output.type == "image" else output for output in outputs)
 
 
 def build_args(texts: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:

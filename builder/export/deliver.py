@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -25,6 +25,9 @@ from builder.solver.commit import Committed, Form, commit
 from builder.solver.solve import Root
 from builder.store.store import Store
 
+if TYPE_CHECKING:
+    from builder.registry.transport import Session
+
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that outputs are made from. `squash` is '', `all` or `new`; no outputs means the store."""
@@ -39,6 +42,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int | None
     compression: Compression
     report: Reporter
+    connect: Callable[[], Session]
 
 
 def deliver(delivery: Delivery) -> Committed | None:
@@ -58,10 +62,24 @@ def deliver(delivery: Delivery) -> Committed | None:
         first = first or made[form]
         if output.type == "image":
             names = [reference.parse(name) for name in output.names] or list(delivery.names)
+            if not names and output.push:
+                raise UsageError(
+                    "an image without a name cannot be pushed", remedy="name it with -t, or with name= in --output"
+                )
             delivery.store.images.tag(made[form].descriptor, names)
+            if output.push:
+                _push(delivery, made[form], names)
         else:
             _write_archive(delivery, output, made[form])
     return first
+
+
+def _push(delivery: Delivery, committed: Committed, names: list[Reference]) -> None:
+    from builder.export.registry import push_image
+
+    label = f"pushing {', '.join(name.familiar for name in names)}"
+    with _step(delivery, label, label), delivery.connect() as session:
+        push_image(delivery.store, session, committed.descriptor, names, delivery.report)
 
 
 def _form(delivery: Delivery, output: Output) -> Form:

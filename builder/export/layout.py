@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ def write_layout(store: Store, images: Sequence[ArchivedImage], destination: str
         for descriptor in _blobs(store, image.descriptor):
             _copy(store, layout, descriptor)
         Images(layout).tag(image.descriptor, list(image.names))
-    shutil.rmtree(layout.temporary, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another process may be writing to the same layout
+        os.rmdir(layout.temporary)
 
 
 def _blobs(store: Store, descriptor: Descriptor) -> list[Descriptor]:

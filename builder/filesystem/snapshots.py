@@ -134,7 +134,11 @@ class Snapshots:
             for name in unsettled:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self._base}/{name}/{_BOOT}")
-        for name in names:
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what killed processes left behind."""
+        for name in self._names():
             if name.startswith(_GONE):
                 remove_tree(f"{self._base}/{name}")
             elif name.startswith(_TEMPORARY):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from builder.errors import StoreError
 from builder.oci.spec import Descriptor, Index, decode, digest_of, encode
 
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+_EMPTY_INDEX = encode(Index(schema_version=2, manifests=[]))
 
 
 class Layout:
@@ -27,15 +28,17 @@ class Layout:
         self._blobs = os.path.join(path, "blobs", "sha256")
 
     def create(self) -> None:
-        """Make the layout unless it is there. Raises StoreError."""
+        """Make the layout, or what one that another tool made lacks to be written to. Raises StoreError."""
         try:
-            if os.path.exists(os.path.join(self.path, "oci-layout")):
+            complete = os.path.exists(os.path.join(self.path, "oci-layout"))
+            if complete and os.path.isdir(self.temporary) and os.path.isdir(self._blobs):
                 return
             os.makedirs(self._blobs, exist_ok=True)
             os.makedirs(self.temporary, exist_ok=True)
-            if not os.path.exists(os.path.join(self.path, "index.json")):
-                self._replace("index.json", encode(Index(schema_version=2, manifests=[])))
-            self._replace("oci-layout", LAYOUT_FILE)
+            if complete:
+                return
+            for name, data in (("index.json", _EMPTY_INDEX), ("oci-layout", LAYOUT_FILE)):
+                self._write(os.path.join(self.path, name), data, only_new=True)
         except OSError as error:
             raise StoreError(
                 f"cannot create the store: {error}", place=self.path, remedy="choose a writable place with --root"
@@ -104,23 +107,24 @@ class Layout:
             before = list(manifests)
             yield manifests
             if manifests != before:
-                self._replace(
-                    "index.json", encode(Index(schema_version=2, manifests=manifests, annotations=index.annotations))
-                )
+                changed = Index(schema_version=2, manifests=manifests, annotations=index.annotations)
+                self._write(os.path.join(self.path, "index.json"), encode(changed))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        descriptor = os.open(os.path.join(self.temporary, "index.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Hold the layout. What is locked is the file that every layout has and nobody replaces."""
+        try:
+            descriptor = os.open(os.path.join(self.path, "oci-layout"), os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise StoreError(f"cannot be changed: {error.strerror}", place=self.path) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
 
-    def _replace(self, name: str, data: bytes) -> None:
-        self._write(os.path.join(self.path, name), data)
-
-    def _write(self, path: str, data: bytes) -> None:
+    def _write(self, path: str, data: bytes, *, only_new: bool = False) -> None:
+        """Write a file whole, in the place of what is there; with `only_new` only if nothing is."""
         temporary = os.path.join(self.temporary, f"{os.path.basename(path)}.{os.getpid()}.{os.urandom(4).hex()}")
         try:
             try:
@@ -132,7 +136,10 @@ class Layout:
                     os.fsync(descriptor)
                 finally:
                     os.close(descriptor)
-                os.rename(temporary, path)
+                if only_new:
+                    _place_new(temporary, path)
+                else:
+                    os.rename(temporary, path)
             except BaseException:
                 if os.path.exists(temporary):
                     os.unlink(temporary)
@@ -140,6 +147,13 @@ class Layout:
             sync_directory(os.path.dirname(path))
         except OSError as error:
             raise StoreError(f"cannot write: {error.strerror}", place=path) from error
+
+
+def _place_new(temporary: str, path: str) -> None:
+    """Give a file its name unless another process was faster: what that one wrote may be in use already."""
+    with suppress(FileExistsError):
+        os.link(temporary, path)
+    os.unlink(temporary)
 
 
 def sync_directory(path: str) -> None:

@@ -79,9 +79,9 @@ def parse(text: str, *, default_tag: bool = True) -> Reference:
     path, colon, tag = path.partition(":")
     if domain in ("index.docker.io", "registry-1.docker.io"):
         domain = DEFAULT_DOMAIN
+    if re.fullmatch(r"[a-f0-9]{64}", text):
+        raise _invalid(text, "64 hexadecimal digits name an image ID, not a repository")
     if domain == DEFAULT_DOMAIN and "/" not in path:
-        if re.fullmatch(r"[a-f0-9]{64}", path):
-            raise _invalid(text, "64 hexadecimal digits name an image ID, not a repository")
         path = f"library/{path}"
     if not _DOMAIN_RE.fullmatch(domain):
         raise _invalid(text, f"{domain!r} is not a registry's host name")
@@ -89,7 +89,7 @@ def parse(text: str, *, default_tag: bool = True) -> Reference:
         raise _invalid(text, "a repository's name must be lower case")
     if not _PATH_RE.fullmatch(path):
         raise _invalid(text, f"{path.removeprefix('library/')!r} is not a repository's name")
-    if len(domain) + len(path) > 255:
+    if len(path) > 255:
         raise _invalid(text, "a repository's name has at most 255 characters")
     if colon and not _TAG_RE.fullmatch(tag):
         raise _invalid(

@@ -189,5 +189,5 @@ def decode(data: bytes, kind: type[_T], name: str) -> _T:
     """Read JSON as `kind`; `name` says in the error what was being read. Raises StoreError."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"{name} is not a valid {kind.__name__}: {error}") from error

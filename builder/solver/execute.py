@@ -13,6 +13,7 @@ from builder.filesystem.layered import LayeredTree
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.times import clamp_times
 from builder.filesystem.tree import Kind
+from builder.oci.platform import host_platform
 from builder.plan.steps import RunNode
 from builder.progress import StepOutput
 from builder.sandbox.command import Command, Result, SandboxError
@@ -130,6 +131,13 @@ def _check(node: RunNode, result: Result, tail: list[str]) -> None:
     shown = " ".join(node.argv)
     if result.setup_failed:
         raise StepFailed(f"the sandbox could not be set up: {result.error}", details=(f"  command: {shown}",))
+    foreign = node.platform.architecture != host_platform().architecture
+    if result.error and foreign and "format" in result.error:
+        raise Unsupported(
+            f"this machine cannot run programs for {node.platform}",
+            details=(f"  command: {shown}", f"  {result.error}"),
+            remedy="install qemu-user-static and binfmt-support (Debian), so that the kernel runs them through qemu",
+        )
     if result.error:
         cause = f"the command could not be started: {result.error}"
     elif result.out_of_memory:

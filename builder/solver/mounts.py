@@ -99,12 +99,17 @@ class Mounting:
         return path
 
     def _cache(self, planned: CacheMount) -> Mount:
-        base = os.path.join(self._environment.store.mounts, hashlib.sha256(planned.cache.encode()).hexdigest()[:32])
-        path = self._claim(base, planned.sharing)
+        path = self._claim(os.path.join(self._environment.store.mounts, self._cache_name(planned)), planned.sharing)
         data = os.path.join(path, "data")
         if not os.path.isdir(data):
             self._fill(planned, data)
         return Mount(planned.target, "bind", source=data, read_only=planned.read_only)
+
+    def _cache_name(self, planned: CacheMount) -> str:
+        """A cache is told by its id and by what it starts from: files, or an owner and a mode, as in BuildKit."""
+        start = [*self._source(planned.tree, planned.source)[0], planned.source]
+        start += [str(value) for value in (planned.mode, planned.uid, planned.gid)]
+        return hashlib.sha256("\0".join([planned.cache, *start]).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
     def _claim(self, base: str, sharing: str) -> str:
         """The cache's directory: the one for `shared`, waited for if `locked`, the first free one if `private`."""

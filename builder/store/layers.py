@@ -7,7 +7,6 @@ processes ask.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from builder.filesystem.compression import Compression, kind_of
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
 from builder.store.database import Database, LayerRecord
+from builder.store.locks import exclusive
 
 if TYPE_CHECKING:
     from builder.filesystem.archive import Readable
@@ -159,12 +159,8 @@ class Layers:
     @contextmanager
     def _once(self, digest: str) -> Iterator[None]:
         path = os.path.join(self._layout.temporary, f"fetch-{digest.partition(':')[2]}.lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with exclusive(path):
             yield
-        finally:
-            os.close(descriptor)
 
 
 def _nowhere(origin: str, descriptor: Descriptor, file: BinaryIO) -> None:

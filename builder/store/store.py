@@ -9,8 +9,9 @@ ROOT/tmp/                              unfinished files, locks
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -21,6 +22,7 @@ from builder.oci.layout import Layout
 from builder.store.database import Database
 from builder.store.images import Images
 from builder.store.layers import Layers
+from builder.store.locks import exclusive, take_share
 
 if TYPE_CHECKING:
     from builder.filesystem.snapshots import Snapshots
@@ -33,9 +35,25 @@ class Store:
         self.root = os.path.abspath(root)
         self.temporary = os.path.join(self.root, "tmp")
         self.mounts = os.path.join(self.root, "mounts")
+        self._enter()
         self.layout = Layout(self.root, self.temporary)
         self.layout.create()
         self.images = Images(self.layout)
+
+    def _enter(self) -> None:
+        """Be known as a user of this store; remove what killed ones left behind, if there is no other."""
+        try:
+            os.makedirs(self.temporary, exist_ok=True)
+            share, leftovers = take_share(self.temporary)
+        except OSError:
+            return  # a store that may only be read, or a file system without locks: there is nothing to be removed
+        weakref.finalize(self, os.close, share)
+        for path in leftovers:
+            with contextlib.suppress(OSError):  # a dying step may still write there; the next one comes for the rest
+                remove_tree(path)
+        if leftovers:
+            with contextlib.suppress(OSError):
+                self.snapshots.sweep()
 
     @cached_property
     def database(self) -> Database:
@@ -46,8 +64,9 @@ class Store:
         from pathlib import Path
 
         from builder.filesystem.snapshots import Snapshots
+        from builder.sandbox.namespaces import in_user_namespace
 
-        return Snapshots(Path(self.root), userxattr=os.geteuid() != 0)
+        return Snapshots(Path(self.root), userxattr=in_user_namespace())
 
     @cached_property
     def layers(self) -> Layers:
@@ -69,18 +88,8 @@ class Store:
     @contextmanager
     def lock(self, name: str) -> Iterator[bool]:
         """An exclusive lock between threads and processes. Yields whether it had to be waited for."""
-        path = os.path.join(self.temporary, f"{name}.lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        waited = False
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waited = True
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with exclusive(os.path.join(self.temporary, f"{name}.lock")) as waited:
             yield waited
-        finally:
-            os.close(descriptor)
 
 
 def remove_tree(path: str) -> None:
@@ -89,19 +98,6 @@ def remove_tree(path: str) -> None:
         os.rmdir(path)
         return
     except OSError:
-        import shutil  # only where there is something to remove
+        from builder.filesystem import syscalls  # only where there is something to remove
 
-    shutil.rmtree(path, onerror=_force)
-
-
-def _force(function: object, path: str, _: object) -> None:
-    parent = os.path.dirname(path)
-    try:
-        os.chmod(parent, 0o700)
-        if os.path.isdir(path) and not os.path.islink(path):
-            os.chmod(path, 0o700)
-            remove_tree(path)
-        else:
-            os.unlink(path)
-    except FileNotFoundError:
-        pass
+    syscalls.remove_tree(path)

@@ -1,0 +1,128 @@
+"""Leases: what running builds and transfers use, so that a collection leaves it alone.
+
+Each process that works with the store holds a file in ROOT/leases, locked as long as it lives, with one line for each
+digest (of a blob) or diff ID it relies on. A line is written *before* the process looks whether the blob is there, in
+a moment in which no collection runs; so what was found stays. Collections run while builds do: they take what no
+lease names. A killed process loses its lock, and the next collection removes its file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from builder.errors import StoreError
+
+_LOCK = "lock"
+
+
+class Lease:
+    """The lease of one process. Threads may share it."""
+
+    def __init__(self, directory: str) -> None:
+        try:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            self._gate = _open_gate(directory)
+        except OSError as error:
+            raise StoreError(f"cannot make a lease: {error.strerror}", place=directory) from error
+        self._mutex = threading.Lock()
+        self._pinned: set[str] = set()
+        self._path = os.path.join(directory, f"{os.getpid()}.{os.urandom(6).hex()}")
+        with self._no_collection():
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def pin(self, digest: str) -> None:
+        """Keep a blob or layer until the lease ends, whether it is there yet or not."""
+        if digest in self._pinned:
+            return
+        with self._mutex, self._no_collection():
+            os.write(self._file, f"{digest}\n".encode())
+            self._pinned.add(digest)
+
+    def release(self) -> None:
+        """End the lease."""
+        with self._mutex:
+            os.unlink(self._path)
+            os.close(self._file)
+            os.close(self._gate)
+
+    @contextmanager
+    def _no_collection(self) -> Iterator[None]:
+        fcntl.flock(self._gate, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+
+class Leases:
+    """What the leases that live hold, read in a moment in which none can change (see `frozen`). `oldest` is when the
+    oldest of them began, in seconds since the epoch, None without any."""
+
+    def __init__(self, pins: frozenset[str], oldest: float | None) -> None:
+        self.pins = pins
+        self.oldest = oldest
+
+
+@contextmanager
+def frozen(directory: str) -> Iterator[Leases]:
+    """The leases, while no process can pin anything: keep it short. Removes those of dead processes."""
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    gate = _open_gate(directory)
+    try:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        yield _read(directory, clean=True)
+    finally:
+        os.close(gate)
+
+
+def current(directory: str) -> Leases:
+    """The leases at this moment, to tell people why something is kept."""
+    return _read(directory, clean=False) if os.path.isdir(directory) else Leases(frozenset(), None)
+
+
+def _open_gate(directory: str) -> int:
+    return os.open(os.path.join(directory, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _read(directory: str, *, clean: bool) -> Leases:
+    pins: set[str] = set()
+    oldest: float | None = None
+    for name in os.listdir(directory):
+        if name == _LOCK:
+            continue
+        path = os.path.join(directory, name)
+        try:
+            with open(path, encoding="ascii") as file:
+                if _is_free(file.fileno()):
+                    if clean:
+                        os.unlink(path)
+                    continue
+                began = _began(path)
+                oldest = began if oldest is None else min(oldest, began)
+                pins.update(line for line in file.read().split("\n") if line)
+        except FileNotFoundError:
+            continue  # it ended meanwhile
+    return Leases(frozenset(pins), oldest)
+
+
+def _is_free(descriptor: int) -> bool:
+    """Whether nobody holds the lock of a lease's file."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _began(path: str) -> float:
+    """When a lease began: its lock file's name is new for each, and its first time of change is lost, so the age of
+    the process is the best that is known; where that cannot be read, long ago."""
+    try:
+        return os.stat(f"/proc/{os.path.basename(path).partition('.')[0]}").st_ctime
+    except OSError:
+        return 0.0

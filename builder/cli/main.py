@@ -23,6 +23,10 @@ COMMANDS = {
     "rmi": "builder.cli.rmi",
     "save": "builder.cli.save",
     "load": "builder.cli.load",
+    "import": "builder.cli.import_",
+    "export": "builder.cli.export",
+    "prune": "builder.cli.prune",
+    "du": "builder.cli.du",
     "image": "builder.cli.image",
 }
 HELP = {
@@ -34,7 +38,11 @@ HELP = {
     "rmi": "Remove images",
     "save": "Write images to an archive",
     "load": "Read images from an archive",
-    "image": "Manage images (ls, inspect, history, tag, rm, save, load)",
+    "import": "Make an image of a file system's archive",
+    "export": "Write the files of an image as an archive",
+    "prune": "Remove images without a name, and build cache that no image uses",
+    "du": "Show what takes space in the store",
+    "image": "Manage images (ls, inspect, history, tag, rm, prune, save, load, import)",
 }
 
 
@@ -106,9 +114,7 @@ def main() -> NoReturn:
         sys.stdout.flush()
     except click.exceptions.Exit as exit_:
         status = exit_.exit_code
-    except click.Abort:
-        status = EXIT_INTERRUPTED
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):  # click makes the one of the other
         print("\nerror: interrupted", file=sys.stderr)
         status = EXIT_INTERRUPTED
     except click.ClickException as error:

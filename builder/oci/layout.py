@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
@@ -20,9 +20,13 @@ _EMPTY_INDEX = encode(Index(schema_version=2, manifests=[]))
 
 
 class Layout:
-    """The layout below `path`; `temporary` is a directory on the same file system for unfinished files."""
+    """The layout below `path`; `temporary` is a directory on the same file system for unfinished files.
+
+    `pin` is told of each digest before its blob is looked for or written.
+    """
 
     def __init__(self, path: str, temporary: str | None = None) -> None:
+        self.pin: Callable[[str], object] = _no_pin
         self.path = path
         self.temporary = temporary or os.path.join(path, "tmp")
         self._blobs = os.path.join(path, "blobs", "sha256")
@@ -49,10 +53,16 @@ class Layout:
         algorithm, _, encoded = digest.partition(":")
         if algorithm != "sha256" or len(encoded) != 64 or encoded.strip("0123456789abcdef"):
             raise StoreError(f"unsupported digest {digest!r}", remedy="only sha256 digests are kept")
+        self.pin(digest)
         return os.path.join(self._blobs, encoded)
 
     def has(self, digest: str) -> bool:
         return os.path.exists(self.blob_path(digest))
+
+    def digests(self) -> list[str]:
+        """All blobs that are here, sorted."""
+        names = os.listdir(self._blobs)
+        return sorted(f"sha256:{name}" for name in names if len(name) == 64 and not name.strip("0123456789abcdef"))
 
     def read(self, digest: str) -> bytes:
         """A small blob's bytes, verified. Raises StoreError."""
@@ -147,6 +157,10 @@ class Layout:
             sync_directory(os.path.dirname(path))
         except OSError as error:
             raise StoreError(f"cannot write: {error.strerror}", place=path) from error
+
+
+def _no_pin(digest: str) -> None:
+    """Without a lease nothing is pinned."""
 
 
 def _place_new(temporary: str, path: str) -> None:

@@ -25,6 +25,10 @@ from builder.oci.spec import (
 )
 
 
+class NoSuchImage(StoreError):
+    """Nothing in the store has this name or ID."""
+
+
 class StoredImage(msgspec.Struct, frozen=True):
     """A name (None for a dangling image) and the descriptor of its manifest or index."""
 
@@ -43,25 +47,31 @@ class Images:
         return [_stored(descriptor) for descriptor in self.layout.index().manifests]
 
     def find(self, text: str) -> StoredImage:
-        """The image that `text` names: a reference, a digest, or the first digits of an ID (4 at least).
+        """The image that `text` names: a reference, a digest, or the first digits of an ID (3 at least).
 
-        Raises StoreError.
+        Raises NoSuchImage; StoreError when several IDs begin so.
         """
         entries = self.all()
-        try:
-            wanted = references.parse(text)
-        except InvalidReference:
-            wanted = None
-        if wanted is not None:
-            for entry in reversed(entries):
-                if entry.reference is not None and _same(entry, wanted):
-                    return entry
+        named = self.named(text, entries)
+        if named is not None:
+            return named
         found = {entry.descriptor.digest: entry for entry in reversed(entries) if self._has_id(entry.descriptor, text)}
         if len(found) > 1:
             raise StoreError(f"{text!r} is the beginning of {len(found)} image IDs", remedy="give more digits")
         if found:
             return next(iter(found.values()))
-        raise StoreError(f"no such image: {text}", remedy="'builder images' lists what there is")
+        raise NoSuchImage(f"no such image: {text}", remedy="'builder images' lists what there is")
+
+    def named(self, text: str, entries: list[StoredImage] | None = None) -> StoredImage | None:
+        """The image of this name, as people write it; None if the text is no name, or nothing has it."""
+        try:
+            wanted = references.parse(text)
+        except InvalidReference:
+            return None
+        for entry in reversed(self.all() if entries is None else entries):
+            if entry.reference is not None and _same(entry, wanted):
+                return entry
+        return None
 
     def get(self, reference: Reference) -> StoredImage | None:
         """The image of exactly this name."""
@@ -71,11 +81,14 @@ class Images:
 
     def _has_id(self, descriptor: Descriptor, text: str) -> bool:
         wanted = text.removeprefix("sha256:")
-        if len(wanted) < 4 or wanted.strip("0123456789abcdef"):
+        if len(wanted) < 3 or wanted.strip("0123456789abcdef"):
             return False
-        return any(
-            digest.partition(":")[2].startswith(wanted) for digest in (descriptor.digest, self.image_id(descriptor))
-        )
+        if descriptor.digest.partition(":")[2].startswith(wanted):
+            return True
+        try:
+            return self.image_id(descriptor).partition(":")[2].startswith(wanted)
+        except StoreError:
+            return False  # a damaged image must not hide the others
 
     def image_id(self, descriptor: Descriptor) -> str:
         """Docker's image ID: the digest of the configuration; an index stands for itself."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
 
 from builder.errors import StoreError
 from builder.filesystem.compression import Compression, kind_of
@@ -45,8 +47,11 @@ class Layers:
 
     def add(self, blob: LayerBlob) -> None:
         """Keep a finished layer: its temporary file becomes a blob of the store."""
+        self._layout.pin(blob.diff_id)
         self._layout.adopt(blob.path, blob.digest)
-        self._database.add_layer(LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size))
+        self._database.add_layer(
+            LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size, uncompressed=blob.uncompressed_size)
+        )
 
     def know(self, diff_id: str, descriptor: Descriptor, origin: str = "") -> None:
         """Remember that `descriptor` holds the layer, and the reference that it can be fetched from."""
@@ -81,6 +86,7 @@ class Layers:
 
     def record(self, diff_id: str) -> LayerRecord | None:
         """The best stored form of a layer: one that is here before one that must be fetched. None without either."""
+        self._layout.pin(diff_id)
         records = self._database.layers(diff_id)
         for record in records:
             if self._layout.has(record.digest):
@@ -123,23 +129,39 @@ class Layers:
         return decompressor(self._layout.open(record.digest))
 
     def directories(self, diff_ids: Sequence[str]) -> list[str]:
-        """The unpacked layers of a stack, given lowest first; the directories come top first, as overlays want them.
+        """The unpacked layers of a stack, given lowest first; the directories come top first, as overlays want them."""
+        return top_first(self.paths(diff_ids))
+
+    def paths(self, diff_ids: Sequence[str]) -> list[str]:
+        """The directory of each layer of a stack, lowest first.
 
         Those that are not there are unpacked now, from the lowest up: a layer may leave out directories that those
         below it have, and takes over their owners and modes.
         """
-        below: list[str] = []
+        paths: list[str] = []
         for diff_id in diff_ids:
+            self._layout.pin(diff_id)
+            below = top_first(paths)
             path = self._snapshots.path(diff_id, below)
             if path is None:
-                path = self._snapshots.unpack(diff_id, partial(self.open_tar, diff_id), below)
-            if path in below:
-                below.remove(path)  # overlayfs takes a directory once; the upper of two equal layers hides the lower
-            below.insert(0, path)
-        return below
+                path = self._unpack(diff_id, below)
+            paths.append(path)
+        return paths
+
+    def _unpack(self, diff_id: str, below: Sequence[str]) -> str:
+        """Unpack a layer; of one that is read to its end for the first time the size is noted."""
+        record = self.ensure_blob(diff_id)
+        from builder.filesystem.decompress import decompressor
+
+        reader = decompressor(self._layout.open(record.digest))
+        path = self._snapshots.unpack(diff_id, lambda: reader, below)
+        if not record.uncompressed and reader.total:
+            self._database.add_layer(msgspec.structs.replace(record, uncompressed=reader.total))
+        return path
 
     def adopt(self, diff_id: str, upper: str) -> None:
         """Make a step's upper directory the layer's snapshot."""
+        self._layout.pin(diff_id)
         self._snapshots.adopt(diff_id, upper)
 
     def tree(self, diff_ids: Sequence[str]) -> LayeredTree:
@@ -161,6 +183,11 @@ class Layers:
         path = os.path.join(self._layout.temporary, f"fetch-{digest.partition(':')[2]}.lock")
         with exclusive(path):
             yield
+
+
+def top_first(paths: Sequence[str]) -> list[str]:
+    """Directories of layers as an overlay takes them: each once, since the upper of two equal ones hides the lower."""
+    return list(dict.fromkeys(reversed(paths)))
 
 
 def _nowhere(origin: str, descriptor: Descriptor, file: BinaryIO) -> None:

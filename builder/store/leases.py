@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from builder.errors import StoreError
 
-_LOCK = "lock"
+_GATE = "gate"
 
 
 class Lease:
@@ -59,18 +59,9 @@ class Lease:
             fcntl.flock(self._gate, fcntl.LOCK_UN)
 
 
-class Leases:
-    """What the leases that live hold, read in a moment in which none can change (see `frozen`). `oldest` is when the
-    oldest of them began, in seconds since the epoch, None without any."""
-
-    def __init__(self, pins: frozenset[str], oldest: float | None) -> None:
-        self.pins = pins
-        self.oldest = oldest
-
-
 @contextmanager
-def frozen(directory: str) -> Iterator[Leases]:
-    """The leases, while no process can pin anything: keep it short. Removes those of dead processes."""
+def frozen(directory: str) -> Iterator[frozenset[str]]:
+    """What living leases hold, while no process can pin anything: keep it short. Removes those of dead processes."""
     os.makedirs(directory, mode=0o700, exist_ok=True)
     gate = _open_gate(directory)
     try:
@@ -80,34 +71,30 @@ def frozen(directory: str) -> Iterator[Leases]:
         os.close(gate)
 
 
-def current(directory: str) -> Leases:
-    """The leases at this moment, to tell people why something is kept."""
-    return _read(directory, clean=False) if os.path.isdir(directory) else Leases(frozenset(), None)
+def held(directory: str) -> frozenset[str]:
+    """What living leases hold at this moment, to tell people why something is kept."""
+    return _read(directory, clean=False) if os.path.isdir(directory) else frozenset()
 
 
 def _open_gate(directory: str) -> int:
-    return os.open(os.path.join(directory, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.open(os.path.join(directory, _GATE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _read(directory: str, *, clean: bool) -> Leases:
+def _read(directory: str, *, clean: bool) -> frozenset[str]:
     pins: set[str] = set()
-    oldest: float | None = None
     for name in os.listdir(directory):
-        if name == _LOCK:
-            continue
         path = os.path.join(directory, name)
+        if name == _GATE:
+            continue
         try:
             with open(path, encoding="ascii") as file:
-                if _is_free(file.fileno()):
-                    if clean:
-                        os.unlink(path)
-                    continue
-                began = _began(path)
-                oldest = began if oldest is None else min(oldest, began)
-                pins.update(line for line in file.read().split("\n") if line)
+                if not _is_free(file.fileno()):
+                    pins.update(line for line in file.read().split("\n") if line)
+                elif clean:
+                    os.unlink(path)
         except FileNotFoundError:
             continue  # it ended meanwhile
-    return Leases(frozenset(pins), oldest)
+    return frozenset(pins)
 
 
 def _is_free(descriptor: int) -> bool:
@@ -117,12 +104,3 @@ def _is_free(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _began(path: str) -> float:
-    """When a lease began: its lock file's name is new for each, and its first time of change is lost, so the age of
-    the process is the best that is known; where that cannot be read, long ago."""
-    try:
-        return os.stat(f"/proc/{os.path.basename(path).partition('.')[0]}").st_ctime
-    except OSError:
-        return 0.0

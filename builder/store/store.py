@@ -4,6 +4,7 @@ ROOT/oci-layout, index.json, blobs/    the images, readable for every OCI tool
 ROOT/snapshots/                        unpacked layers, a cache
 ROOT/cache.db                          step cache, fingerprints, parsed Dockerfiles
 ROOT/mounts/                           cache mounts
+ROOT/leases/                           what running builds use
 ROOT/tmp/                              unfinished files, locks
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ class Store:
         self.root = os.path.abspath(root)
         self.temporary = os.path.join(self.root, "tmp")
         self.mounts = os.path.join(self.root, "mounts")
+        self.leases = os.path.join(self.root, "leases")
+        self._leave: Callable[[], object] | None = None
         self._enter()
         self.layout = Layout(self.root, self.temporary)
         self.layout.create()
@@ -47,13 +50,20 @@ class Store:
             share, leftovers = take_share(self.temporary)
         except OSError:
             return  # a store that may only be read, or a file system without locks: there is nothing to be removed
-        weakref.finalize(self, os.close, share)
+        self._leave = weakref.finalize(self, os.close, share)
         for path in leftovers:
             with contextlib.suppress(OSError):  # a dying step may still write there; the next one comes for the rest
                 remove_tree(path)
         if leftovers:
             with contextlib.suppress(OSError):
                 self.snapshots.sweep()
+
+    def close(self) -> None:
+        """Let go of the store, which can then no longer be used."""
+        if "database" in self.__dict__:
+            self.database.close()
+        if self._leave is not None:
+            self._leave()
 
     @cached_property
     def database(self) -> Database:
@@ -71,6 +81,20 @@ class Store:
     @cached_property
     def layers(self) -> Layers:
         return Layers(self.layout, self.database, lambda: self.snapshots)
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Keep from collections whatever is used through this store within the block, also what is written and has no
+        name yet. Every command that writes, or that reads blobs after finding them, works under a lease."""
+        from builder.store.leases import Lease
+
+        lease = Lease(self.leases)
+        before, self.layout.pin = self.layout.pin, lease.pin
+        try:
+            yield
+        finally:
+            self.layout.pin = before
+            lease.release()
 
     @contextmanager
     def scratch(self) -> Iterator[str]:

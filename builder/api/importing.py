@@ -1,0 +1,137 @@
+"""An image made of a file system's archive, as `docker import` does: one layer, and a configuration from changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from builder.dockerfile import instructions as df
+from builder.errors import BuilderError, LayerError, PlanError
+from builder.filesystem.archive import Readable, TarReader
+from builder.oci.platform import host_platform
+from builder.oci.reference import Reference
+from builder.oci.spec import OCI_CONFIG, OCI_MANIFEST, Descriptor, History, ImageConfig, Manifest, Platform, RootFS
+from builder.oci.spec import encode as encode_json
+from builder.store.store import Store
+
+_ALLOWED = (
+    df.Cmd, df.Entrypoint, df.Env, df.Expose, df.HealthCheck, df.Label, df.OnBuild, df.Shell, df.StopSignal, df.User,
+    df.Volume, df.Workdir,
+)  # fmt: skip
+
+
+def import_image(
+    store: Store,
+    source: str,
+    stream: Readable | None,
+    *,
+    name: Reference | None = None,
+    changes: Sequence[str] = (),
+    message: str = "",
+    platform: Platform | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> str:
+    """Make an image of a tar archive, compressed or not, and return its ID.
+
+    `source` is what the archive is called; without a `stream` it is a URL that is fetched. SOURCE_DATE_EPOCH in
+    `environ` sets the image's time. Raises LayerError, ContextError, DockerfileError, PlanError, StoreError.
+    """
+    config = _configuration(changes, platform or host_platform())
+    created = _now(environ or {})
+    with store.lease(), store.scratch() as scratch:
+        if stream is None:
+            layer, diff_id = _from_url(store, source, scratch)
+        else:
+            layer, diff_id = _add_layer(store, stream, scratch, source)
+        config = msgspec.structs.replace(
+            config,
+            created=created,
+            history=[History(created=created, comment=message or f"Imported from {source}")],
+            rootfs=RootFS(diff_ids=[diff_id]),
+        )
+        data = encode_json(config)
+        image_id = store.layout.put(data)
+        manifest = encode_json(
+            Manifest(
+                schema_version=2,
+                media_type=OCI_MANIFEST,
+                config=Descriptor(OCI_CONFIG, image_id, len(data)),
+                layers=[layer],
+            )
+        )
+        descriptor = Descriptor(OCI_MANIFEST, store.layout.put(manifest), len(manifest))
+        store.images.tag(descriptor, [name] if name else [])
+    return image_id
+
+
+def _configuration(changes: Sequence[str], platform: Platform) -> ImageConfig:
+    config = ImageConfig(architecture=platform.architecture, os=platform.os, variant=platform.variant)
+    if not changes:
+        return config
+    from builder.dockerfile.parser import parse_trigger
+    from builder.plan.dispatch import StageState, dispatch
+    from builder.plan.image import ImageState
+    from builder.plan.options import PlanOptions
+    from builder.plan.scope import Scope
+    from builder.plan.stages import StageEntry
+
+    entry = StageEntry(None, "import", "", platform, 0)
+    state = StageState(entry, ImageState(config), Scope(), 0, platform, PlanOptions(host=host_platform()))
+    state.add_node = lambda node: 0  # WORKDIR's directory is not made: there is no build
+    for change in changes:
+        try:
+            instruction = parse_trigger(change)
+            if not isinstance(instruction, _ALLOWED):
+                raise PlanError(
+                    f"{instruction.keyword.upper()} cannot be a change",
+                    remedy="allowed are CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, SHELL, STOPSIGNAL,"
+                    " USER, VOLUME and WORKDIR",
+                )
+            dispatch(state, instruction)
+        except BuilderError as error:
+            error.place = f"--change {change!r}"
+            raise
+    return state.image.image
+
+
+def _from_url(store: Store, url: str, scratch: str) -> tuple[Descriptor, str]:
+    from builder.context.http import fetch
+
+    with open(os.path.join(scratch, "download"), "w+b") as file:
+        fetch(url, file)
+        file.seek(0)
+        return _add_layer(store, file, scratch, url)
+
+
+def _add_layer(store: Store, stream: Readable, scratch: str, place: str) -> tuple[Descriptor, str]:
+    """Compress the archive as a layer, once it is known to be a good one; its bytes stay as they are."""
+    from builder.filesystem.compress import LayerSink, decompressor
+
+    reader = decompressor(stream, place=place)
+    with LayerSink(scratch) as sink:
+
+        def copied() -> Iterator[bytes]:
+            while piece := reader.read(1 << 20):
+                sink.write(piece)
+                yield piece
+
+        try:
+            archive = TarReader(copied())
+            for _ in archive:
+                pass
+            archive.drain()
+        except LayerError as error:
+            error.cause, error.place = f"{error.place}: {error.cause}" if error.place else error.cause, place
+            raise
+        blob = sink.finish()
+    store.layers.add(blob)
+    return Descriptor(blob.media_type, blob.digest, blob.size), blob.diff_id
+
+
+def _now(environ: Mapping[str, str]) -> str:
+    epoch = environ.get("SOURCE_DATE_EPOCH", "")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,31 @@
+"""`builder export`: the files of an image as one tar."""
+
+from __future__ import annotations
+
+import click
+
+from builder.cli.flags import Command
+from builder.cli.main import Settings
+from builder.cli.stores import archive_output, open_store, platform_of
+
+
+@click.command("export", cls=Command, epilog="Example: builder export app:1 | tar -t")
+@click.argument("name", metavar="IMAGE")
+@click.option("-o", "--output", default="", metavar="FILE", help="Where to write (default: standard output).")
+@click.option("--platform", default="", metavar="OS/ARCH", help="The variant for this platform.")
+@click.pass_obj
+def command(settings: Settings, name: str, output: str, platform: str) -> None:
+    """Write the flattened file system of an image as a tar archive, without its configuration."""
+    from builder.export.files import write_tar
+    from builder.store.describe import Describer
+
+    store = open_store(settings, as_root=True)
+    with store.lease():
+        image = Describer(store).choose(store.images.find(name), platform_of(platform))
+        assert image.config is not None
+        assert image.manifest is not None
+        diff_ids = list(image.config.rootfs.diff_ids or ())
+        for diff_id, layer in zip(diff_ids, image.manifest.layers, strict=False):
+            store.layers.know(diff_id, layer)
+        with archive_output(output) as file:
+            write_tar(store, diff_ids, file.write)

@@ -1,0 +1,43 @@
+"""`builder load`: images from an archive."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from builder.cli.flags import Command
+from builder.cli.main import Settings
+from builder.cli.stores import archive_input, open_store, platform_of
+
+
+@click.command("load", cls=Command, epilog="Example: builder load -i app.tar.gz")
+@click.option("-i", "--input", "path", default="", metavar="FILE", help="The archive (default: standard input).")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@click.option("--platform", default="", metavar="OS/ARCH", help="Only the variant for this platform.")
+@click.pass_obj
+def command(settings: Settings, path: str, quiet: bool, platform: str) -> None:
+    """Read images from an archive: Docker's or OCI's, compressed or not.
+
+    Every digest is verified; if anything is wrong, nothing is loaded.
+    """
+    from builder.cli.progress import open_view
+    from builder.progress import Transfer
+    from builder.store.load import load
+
+    store = open_store(settings)
+    wanted = platform_of(platform)
+    name = path if path not in ("", "-") else "standard input"
+    with archive_input(path) as stream:
+        view = open_view("tty" if sys.stderr.isatty() and not quiet else "none")
+        try:
+            images = load(
+                store, stream, platform=wanted, place=name, progress=lambda done: view(Transfer(name, done, -1))
+            )
+        finally:
+            view.close()
+    for image in images:
+        for reference in image.names:
+            print(f"Loaded image: {reference.familiar}")
+        if not image.names:
+            print(f"Loaded image ID: {store.images.image_id(image.descriptor)}")

@@ -1,0 +1,28 @@
+"""`builder prune`: free space."""
+
+from __future__ import annotations
+
+import click
+
+from builder.cli.flags import Command
+from builder.cli.main import Settings
+from builder.cli.stores import open_store
+
+
+@click.command("prune", cls=Command, epilog="Example: builder prune -f --filter until=24h")
+@click.option("-a", "--all", "everything", is_flag=True, help="Remove all images and all build cache.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE", help="until=TIME, label=KEY[=VALUE], label!=…")
+@click.pass_obj
+def command(settings: Settings, everything: bool, force: bool, filters: tuple[str, ...]) -> None:
+    """Remove images without a name, and build cache that no image uses.
+
+    With -a all images and all build cache go. What running builds use stays, and so do cache mounts. The filter label
+    is about images alone. 'builder image prune' leaves the build cache as it is.
+    """
+    from builder.cli import pruning
+
+    if not force:
+        what = ("all images", "all build cache") if everything else ("all dangling images", "unused build cache")
+        pruning.ask("This will remove:\n" + "".join(f"  - {item}\n" for item in what))
+    pruning.run(open_store(settings, as_root=True), everything=everything, filters=filters, cache=True)

@@ -1,0 +1,103 @@
+"""What the image commands share: the store, platforms, and output that may be an archive."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
+
+from builder.cli.main import Settings
+from builder.errors import BuilderError, StoreError, Unsupported, UsageError
+from builder.oci.platform import parse_platform
+from builder.oci.spec import Platform
+from builder.store.store import Store
+
+
+def open_store(settings: Settings, *, as_root: bool = False) -> Store:
+    """The store that the global options name. `as_root` is for commands that make or remove unpacked layers: the files
+    in them have owners of their own, so that without root a user namespace is entered, if the system allows it."""
+    if as_root and os.geteuid() != 0:
+        from builder.cli.rootless import become_root
+
+        with suppress(Unsupported):
+            become_root()
+    return Store(settings.root)
+
+
+def platform_of(text: str) -> Platform | None:
+    return parse_platform(text) if text else None
+
+
+@contextmanager
+def archive_input(path: str) -> Iterator[BinaryIO]:
+    """Where an archive is read from: a file, or standard input for '' and `-`, unless that is a terminal."""
+    if path in ("", "-"):
+        if sys.stdin.isatty():
+            raise UsageError("there is no archive on standard input", remedy="name a file, or redirect the input")
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(path, "rb")  # noqa: SIM115  # errors of the block are none of this file's
+    except OSError as error:
+        raise StoreError(f"cannot be read: {error.strerror}", place=path) from error
+    with file:
+        yield file
+
+
+@contextmanager
+def archive_output(path: str) -> Iterator[BinaryIO]:
+    """Where an archive is written to: a file that appears when it is complete, or standard output without a path,
+    unless that is a terminal."""
+    if path and path != "-":
+        with _new_file(path) as file:
+            yield file
+        return
+    if sys.stdout.isatty():
+        raise UsageError(
+            "an archive is not written to a terminal", remedy="give a file with -o, or redirect the output"
+        )
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _new_file(path: str) -> Iterator[BinaryIO]:
+    if os.path.exists(path) and not os.path.isfile(path):
+        try:  # a pipe or device is written to as it is
+            with open(path, "wb") as file:
+                yield file
+        except OSError as error:
+            raise StoreError(f"cannot write: {error.strerror}", place=path) from error
+        return
+    temporary = f"{path}.{os.getpid()}.part"
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(f"cannot write: {error.strerror}", place=path) from error
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+class Failures:
+    """Errors of a command that goes on with the next argument. `end` raises them as one."""
+
+    def __init__(self) -> None:
+        self._errors: list[BuilderError] = []
+
+    def add(self, error: BuilderError) -> None:
+        self._errors.append(error)
+
+    def end(self) -> None:
+        if not self._errors:
+            return
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        first, *others = self._errors
+        raise StoreError(
+            first.cause, place=first.place, remedy=first.remedy, details=tuple(f"error: {error}" for error in others)
+        )

@@ -1,0 +1,184 @@
+"""Removes what nothing needs any more: blobs, unpacked layers, and the records that describe them.
+
+Needed is what can be reached from `index.json`, from the step cache and its memos (base images that were fetched,
+downloads), and what running builds hold by their leases. A collection may run at any time beside builds. It first
+sets aside, by renaming, everything that nobody needs, in a moment in which no build can begin to use it; the removing
+itself, which may take long, follows after.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import msgspec
+
+from builder.errors import StoreError
+from builder.oci.layout import Layout
+from builder.oci.spec import Descriptor
+from builder.store.database import Holding, LayerRecord
+from builder.store.leases import frozen
+from builder.store.store import Store, remove_tree
+
+_LARGEST_DOCUMENT = 8 << 20  # bytes
+_GONE = "gone."
+
+
+class _Document(msgspec.Struct, rename="camel"):
+    """What manifests, indexes and configurations point at. Only a manifest's `config` is a descriptor."""
+
+    config: msgspec.Raw = msgspec.Raw()
+    layers: list[Descriptor] | None = None
+    manifests: list[Descriptor] | None = None
+    blobs: list[Descriptor] | None = None
+    subject: Descriptor | None = None
+    rootfs: _RootFS | None = None
+
+
+class _RootFS(msgspec.Struct):
+    diff_ids: list[str] | None = None
+
+
+class Needed(msgspec.Struct):
+    """The blobs (by digest) and layers (by diff ID) that something needs."""
+
+    blobs: set[str] = msgspec.field(default_factory=set)
+    diff_ids: set[str] = msgspec.field(default_factory=set)
+
+
+class Collected(msgspec.Struct, frozen=True):
+    """What a collection removed: bytes on the disk, how many blobs and how many unpacked layers."""
+
+    size: int = 0
+    blobs: int = 0
+    snapshots: int = 0
+
+
+class Walker:
+    """Follows descriptors through a layout. Blobs that are not there end the walk; documents are read once."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._read: dict[str, tuple[list[str], list[str]]] = {}
+
+    def reach(self, roots: Iterable[str], needed: Needed) -> None:
+        """Add what the digests `roots` need; a diff ID among them counts as a layer."""
+        waiting = list(roots)
+        while waiting:
+            digest = waiting.pop()
+            if digest in needed.blobs:
+                continue
+            needed.blobs.add(digest)
+            blobs, diff_ids = self._children(digest)
+            needed.diff_ids.update(diff_ids)
+            waiting.extend(blobs)
+
+    def layers(self, digest: str) -> list[str]:
+        """The layers' digests of a manifest; [] for anything else."""
+        document = self._document(digest)
+        return [layer.digest for layer in document.layers or ()] if document else []
+
+    def _children(self, digest: str) -> tuple[list[str], list[str]]:
+        known = self._read.get(digest)
+        if known is None:
+            known = self._read[digest] = self._parse(digest)
+        return known
+
+    def _parse(self, digest: str) -> tuple[list[str], list[str]]:
+        document = self._document(digest)
+        if document is None:
+            return [], []
+        pointed = [*(document.layers or ()), *(document.manifests or ()), *(document.blobs or ())]
+        pointed += [one for one in (document.subject, _descriptor(document.config)) if one is not None]
+        diff_ids = (document.rootfs.diff_ids if document.rootfs else None) or []
+        return [one.digest for one in pointed], diff_ids
+
+    def _document(self, digest: str) -> _Document | None:
+        try:
+            with open(self._layout.blob_path(digest), "rb") as file:
+                if os.fstat(file.fileno()).st_size > _LARGEST_DOCUMENT or file.read(1) != b"{":
+                    return None
+                return _decode(b"{" + file.read())
+        except (OSError, StoreError):
+            return None
+
+
+def needed(store: Store, holdings: Iterable[Holding], pins: frozenset[str]) -> Needed:
+    """What the images, these steps and memos, and the leases need."""
+    layout = Layout(store.root, store.temporary)  # one that pins nothing
+    held = {*pins, *(holding.holds for holding in holdings)}
+    found = Needed(diff_ids=set(held))
+    forms = [record.digest for record in store.database.all_layers() if record.diff_id in held]
+    Walker(layout).reach([*(entry.digest for entry in layout.index().manifests), *held, *forms], found)
+    return found
+
+
+def collect(store: Store) -> Collected:
+    """Remove what nothing needs. Must not be called under a lease of the same process's own. Raises StoreError."""
+    try:
+        with frozen(store.leases) as pins:
+            kept = needed(store, store.database.holdings(), pins)
+            blobs = _set_blobs_aside(store, kept)
+            snapshots = store.snapshots.set_aside(kept.diff_ids)
+            gone = [record for record in store.database.all_layers() if _is_gone(record, kept)]
+            if gone:
+                store.database.forget_blobs(gone)
+        size = sum(os.lstat(path).st_size for path in blobs) + sum(tree_size(path) for path in snapshots)
+        for path in (*blobs, *snapshots):
+            remove_tree(path) if os.path.isdir(path) else os.unlink(path)
+    except OSError as error:
+        raise StoreError(f"cannot remove: {error.strerror}", place=error.filename or store.root) from error
+    return Collected(size, len(blobs), len(snapshots))
+
+
+def tree_size(path: str) -> int:
+    """The bytes of all files below a directory; hard links count once."""
+    total = 0
+    seen: set[int] = set()
+    waiting = [path]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    info = entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif info.st_nlink == 1 or info.st_ino not in seen:
+                        seen.add(info.st_ino)
+                        total += info.st_size
+        except OSError:
+            continue  # it went away meanwhile, or is nobody's business
+    return total
+
+
+def _set_blobs_aside(store: Store, kept: Needed) -> list[str]:
+    aside = []
+    layout = Layout(store.root, store.temporary)
+    for digest in layout.digests():
+        if digest not in kept.blobs:
+            path = os.path.join(store.temporary, f"{_GONE}{os.urandom(8).hex()}")
+            os.rename(layout.blob_path(digest), path)
+            aside.append(path)
+    return aside
+
+
+def _is_gone(record: LayerRecord, kept: Needed) -> bool:
+    """Whether a record is worth nothing: its blob is not here, and it cannot be fetched or nobody asks for it."""
+    return record.digest not in kept.blobs and (not record.origin or record.diff_id not in kept.diff_ids)
+
+
+def _descriptor(data: msgspec.Raw) -> Descriptor | None:
+    try:
+        return msgspec.json.decode(data, type=Descriptor) if bytes(data) else None
+    except msgspec.MsgspecError:
+        return None
+
+
+def _decode(data: bytes) -> _Document | None:
+    try:
+        return _DECODER.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+_DECODER = msgspec.json.Decoder(_Document)

@@ -1,0 +1,62 @@
+"""Removing what is not used: images, and the records of the step cache with the layers that they keep."""
+
+from __future__ import annotations
+
+import msgspec
+
+from builder.store.collect import Collected, Walker, collect, needed
+from builder.store.database import Holding
+from builder.store.describe import Summary
+from builder.store.images import StoredImage
+from builder.store.leases import held
+from builder.store.remove import Removal, in_use, remove_entirely
+from builder.store.store import Store
+
+
+class Pruned(msgspec.Struct, frozen=True):
+    """What was pruned. `steps` counts the records of the build cache."""
+
+    images: tuple[Removal, ...]
+    steps: int
+    collected: Collected
+
+
+def prune(store: Store, images: list[Summary], *, cache: str = "", before: float | None = None) -> Pruned:
+    """Remove these images with all of their names, and build cache: '' none, `unused` what no image that remains has,
+    `all`. Of the cache only what was last used `before` (seconds since the epoch) goes. What running builds use stays.
+
+    Raises StoreError.
+    """
+    removals = []
+    for digest in dict.fromkeys(row.descriptor.digest for row in images):
+        descriptor = next(row.descriptor for row in images if row.descriptor.digest == digest)
+        if not in_use(store, descriptor):
+            removals.append(remove_entirely(store, StoredImage(None, descriptor)))
+    doomed: list[Holding] = []
+    if cache:
+        doomed = prunable(store, everything=cache == "all", before=before)
+        store.database.forget(doomed)
+        if cache == "all" and before is None and not held(store.leases):
+            store.database.clear()
+    return Pruned(tuple(removals), len(doomed), collect(store))
+
+
+def prunable(store: Store, *, everything: bool, before: float | None = None) -> list[Holding]:
+    """The records of the build cache that may go: those whose layer or blob no image has, or all."""
+    pins = held(store.leases)
+    kept = needed(store, (), pins)
+    return [
+        holding
+        for holding in store.database.holdings()
+        if holding.holds not in pins
+        and (before is None or holding.used < before)
+        and (everything or not is_kept(store, holding, kept.blobs | kept.diff_ids))
+    ]
+
+
+def is_kept(store: Store, holding: Holding, kept: set[str]) -> bool:
+    """Whether what a record keeps is kept by others too. A manifest (of a base image) is if all of its layers are."""
+    if holding.holds in kept:
+        return True
+    layers = Walker(store.layout).layers(holding.holds)
+    return bool(layers) and all(digest in kept for digest in layers)

@@ -1,0 +1,73 @@
+"""Removing images: a name at a time, and the image with its last name."""
+
+from __future__ import annotations
+
+import msgspec
+
+from builder.errors import StoreError
+from builder.oci.reference import Reference
+from builder.oci.spec import Descriptor
+from builder.store.images import StoredImage
+from builder.store.leases import held
+from builder.store.store import Store
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """What `remove` did: the names it took away, and the ID of the image that is gone ('' if it has other names)."""
+
+    untagged: tuple[Reference, ...] = ()
+    deleted: str = ""
+
+
+def remove(store: Store, text: str, *, force: bool = False) -> Removal:
+    """Take away the name `text`, and the image with its last name. Named by its ID or digest an image goes with all of
+    its names; it must be forced if they are in several repositories. The data stays until the next collection.
+
+    Raises StoreError: there is no such image, it must be forced, or a running build uses it.
+    """
+    named = store.images.named(text)
+    entry = named if named is not None and "@" not in text else store.images.find(text)
+    names = _names(store, entry.descriptor)
+    if entry is named and entry.reference is not None and len(names) > 1:
+        store.images.untag(entry.reference)
+        return Removal((entry.reference,))
+    if len({name.name for name in names}) > 1 and not force:
+        raise StoreError(
+            f"the image has names in several repositories: {', '.join(name.familiar for name in names)}",
+            place=text,
+            remedy="remove it by its names, or use -f",
+        )
+    return _remove(store, entry, names)
+
+
+def remove_entirely(store: Store, entry: StoredImage) -> Removal:
+    """Remove an image with all its names. Raises StoreError when a running build uses it."""
+    return _remove(store, entry, _names(store, entry.descriptor))
+
+
+def in_use(store: Store, descriptor: Descriptor, pins: frozenset[str] | None = None) -> bool:
+    """Whether a running build (or another command at work) holds an image."""
+    pins = held(store.leases) if pins is None else pins
+    if descriptor.digest in pins:
+        return True
+    try:
+        return any(manifest.digest in pins for manifest in store.images.manifests(descriptor))
+    except StoreError:
+        return False
+
+
+def _names(store: Store, descriptor: Descriptor) -> list[Reference]:
+    entries = store.images.all()
+    return [one.reference for one in entries if one.descriptor.digest == descriptor.digest and one.reference]
+
+
+def _remove(store: Store, entry: StoredImage, names: list[Reference]) -> Removal:
+    if in_use(store, entry.descriptor):
+        name = entry.reference.familiar if entry.reference else entry.descriptor.digest
+        raise StoreError("a running build uses the image", place=name, remedy="try again when it has ended")
+    try:
+        image_id = store.images.image_id(entry.descriptor)
+    except StoreError:
+        image_id = entry.descriptor.digest  # a damaged image can be removed too
+    store.images.remove(entry.descriptor.digest)
+    return Removal(tuple(names), image_id)

@@ -1,0 +1,144 @@
+"""What takes space in a store."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from builder.oci.layout import Layout
+from builder.store.collect import Needed, Walker, needed, tree_size
+from builder.store.database import Holding
+from builder.store.describe import Summary
+from builder.store.leases import held
+from builder.store.store import Store
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """One kind of things: how many, how many of them are in use, their bytes, and how many bytes `prune` would free."""
+
+    kind: str
+    total: int
+    active: int
+    size: int
+    reclaimable: int
+
+
+class Share(msgspec.Struct, frozen=True):
+    """An image's stored bytes: those that other images have too, and its own."""
+
+    image: Summary
+    shared: int
+    unique: int
+
+
+def usage(store: Store) -> list[Usage]:
+    """Images, build cache, unpacked layers, cache mounts and unfinished or unneeded data. Each blob counts once."""
+    layout = Layout(store.root, store.temporary)
+    sizes = {digest: _size(layout.blob_path(digest)) for digest in layout.digests()}
+    entries = store.images.all()
+    holdings = store.database.holdings()
+    pins = held(store.leases)
+    named = _reached(layout, [entry.descriptor.digest for entry in entries if entry.reference is not None])
+    of_images = _reached(layout, [entry.descriptor.digest for entry in entries])
+    everything = needed(store, holdings, pins)
+    cached = everything.blobs - of_images.blobs
+    in_use = [holding for holding in holdings if holding.holds in of_images.diff_ids | of_images.blobs]
+    names = {entry.descriptor.digest for entry in entries if entry.reference is not None}
+
+    def total(digests: set[str]) -> int:
+        return sum(sizes.get(digest, 0) for digest in digests)
+
+    return [
+        Usage(
+            "Images",
+            len({entry.descriptor.digest for entry in entries}),
+            len(names),
+            total(of_images.blobs),
+            total(of_images.blobs - named.blobs),
+        ),
+        Usage("Build Cache", len(holdings), len(in_use), total(cached), total(cached - pins)),
+        _snapshots(store, of_images),
+        _mounts(store),
+        _rest(store, total(sizes.keys() - everything.blobs), len(sizes.keys() - everything.blobs)),
+    ]
+
+
+def shares(store: Store, images: list[Summary]) -> list[Share]:
+    """How much of each image others have as well."""
+    layout = Layout(store.root, store.temporary)
+    reached = {image.descriptor.digest: _reached(layout, [image.descriptor.digest]).blobs for image in images}
+    found = []
+    for image in images:
+        own = reached[image.descriptor.digest]
+        others: set[str] = set()
+        for digest, blobs in reached.items():
+            if digest != image.descriptor.digest:
+                others |= blobs
+        shared = sum(_size(layout.blob_path(digest)) for digest in own & others)
+        found.append(Share(image, shared, sum(_size(layout.blob_path(digest)) for digest in own - others)))
+    return found
+
+
+def cache_records(store: Store) -> list[tuple[Holding, int, bool]]:
+    """The records of the build cache, least recently used first: each with the bytes it keeps and whether an image has
+    them too."""
+    layout = Layout(store.root, store.temporary)
+    of_images = _reached(layout, [entry.descriptor.digest for entry in store.images.all()])
+    kept = of_images.diff_ids | of_images.blobs
+    blobs: dict[str, int] = {}
+    for record in store.database.all_layers():
+        blobs[record.diff_id] = blobs.get(record.diff_id, 0) + _size(layout.blob_path(record.digest))
+    found = []
+    for holding in sorted(store.database.holdings(), key=lambda one: one.used):
+        size = blobs.get(holding.holds)
+        if size is None:
+            size = sum(_size(layout.blob_path(digest)) for digest in _reached(layout, [holding.holds]).blobs)
+        found.append((holding, size, holding.holds in kept))
+    return found
+
+
+def _reached(layout: Layout, roots: list[str]) -> Needed:
+    found = Needed()
+    Walker(layout).reach(roots, found)
+    return found
+
+
+def _snapshots(store: Store, of_images: Needed) -> Usage:
+    directory = os.path.join(store.root, "snapshots")
+    count = active = size = free = 0
+    for name in _names(directory):
+        if len(name) < 64 or name.startswith(("tmp-", "gone-")):
+            continue
+        taken = tree_size(os.path.join(directory, name))
+        count += 1
+        size += taken
+        if f"sha256:{name[:64]}" in of_images.diff_ids:
+            active += 1
+        else:
+            free += taken
+    return Usage("Unpacked Layers", count, active, size, free)
+
+
+def _mounts(store: Store) -> Usage:
+    names = _names(store.mounts)
+    return Usage("Cache Mounts", len(names), len(names), tree_size(store.mounts), 0)
+
+
+def _rest(store: Store, unneeded: int, count: int) -> Usage:
+    """What is unfinished, and what the next collection removes."""
+    return Usage("Other", count, 0, unneeded + tree_size(store.temporary), unneeded)
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

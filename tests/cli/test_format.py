@@ -1,0 +1,108 @@
+"""Tables, times and sizes as Docker prints them; filters."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from builder.cli.filters import LISTING, glob_pattern, moment_of, parse_filters
+from builder.cli.format import ago, human_duration, size, table
+from builder.errors import UsageError
+from builder.store.describe import parse_time
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.4, "Less than a second"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "About a minute"),
+        (119, "About a minute"),
+        (120, "2 minutes"),
+        (59 * 60 + 59, "59 minutes"),
+        (3600, "About an hour"),
+        (5399, "About an hour"),
+        (5400, "2 hours"),
+        (47 * 3600, "47 hours"),
+        (48 * 3600, "2 days"),
+        (13 * 86400, "13 days"),
+        (14 * 86400, "2 weeks"),
+        (59 * 86400, "8 weeks"),
+        (60 * 86400, "2 months"),
+        (729 * 86400, "24 months"),
+        (731 * 86400, "2 years"),
+    ],
+)
+def test_durations_are_dockers(seconds: float, words: str) -> None:
+    assert human_duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0B"), (999, "999B"), (1000, "1kB"), (1234567, "1.23MB"), (12_300_000, "12.3MB"), (7_050_000_000, "7.05GB")],
+)
+def test_sizes_are_dockers(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+def test_an_image_without_a_time_has_no_age() -> None:
+    assert ago(None) == "N/A"
+    assert ago(parse_time("0001-01-01T00:00:00Z")) == "N/A"
+    assert ago(datetime.now(UTC) - timedelta(hours=3)) == "3 hours ago"
+
+
+@pytest.mark.parametrize("text", ["2024-02-30T00:00:00Z", "yesterday", "", None, "2024-01-01"])
+def test_what_is_no_time_is_none(text: str | None) -> None:
+    assert parse_time(text) is None
+
+
+def test_times_have_zones_and_nanoseconds() -> None:
+    assert parse_time("2024-05-06T07:08:09.123456789+02:00") == datetime(2024, 5, 6, 5, 8, 9, 123456, UTC)
+
+
+def test_columns_are_as_wide_as_the_widest_cell_and_at_least_ten() -> None:
+    assert (
+        table(["A\tB\tC", "long value here\tx\ty"]) == "A                 B         C\nlong value here   x         y\n"
+    )
+
+
+def test_times_of_filters() -> None:
+    now = datetime.now(UTC)
+    assert abs(moment_of("1h30m") - (now - timedelta(minutes=90))) < timedelta(seconds=5)
+    assert moment_of("2024-05-01T12:00:00Z") == datetime(2024, 5, 1, 12, tzinfo=UTC)
+    assert moment_of("1700000000") == datetime.fromtimestamp(1700000000, UTC)
+    assert moment_of("2024-05-01").tzinfo is not None
+    assert moment_of("999999999999h").year == 1
+    for wrong in ("soon", "2024-13-01", "9" * 40):
+        with pytest.raises(UsageError):
+            moment_of(wrong)
+
+
+@pytest.mark.parametrize("text", ["x", "=y", "dangling=", "nope=1"])
+def test_wrong_filters_are_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_filters([text], LISTING)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("alpine*", "alpine:3", True),
+        ("al?ine", "alpine", True),
+        ("*", "user/app", False),
+        ("*/*", "user/app", True),
+        ("[a-c]x", "bx", True),
+        ("[^a-c]x", "bx", False),
+        ("a.c", "abc", False),
+    ],
+)
+def test_patterns_stop_at_slashes(pattern: str, name: str, matches: bool) -> None:
+    assert bool(glob_pattern(pattern).fullmatch(name)) == matches
+
+
+@pytest.mark.parametrize("pattern", ["[", "[a", "[z-a]"])
+def test_wrong_patterns_are_refused(pattern: str) -> None:
+    with pytest.raises(UsageError):
+        glob_pattern(pattern)

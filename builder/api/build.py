@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, BinaryIO
+from contextlib import closing
+from typing import BinaryIO
 
 from builder import config as configuration
 from builder.api.inputs import Inputs, load_inputs
 from builder.api.options import BuildOptions, BuildResult, SecretSource
-from builder.dockerfile import codec
-from builder.dockerfile.instructions import Dockerfile
+from builder.api.planning import connector, locator, parse_dockerfile, plan_build
 from builder.errors import StepFailed, UsageError
 from builder.export.deliver import Delivery, deliver
 from builder.filesystem.compression import Compression
 from builder.oci import reference
-from builder.oci.platform import host_platform
-from builder.plan.locate import Locator
-from builder.plan.options import PlanOptions
-from builder.plan.planner import plan
-from builder.plan.steps import ImageKey, Plan, ResolvedImage
-from builder.progress import Reporter, Warned, ignore
+from builder.plan.steps import Plan
+from builder.progress import Reporter, ignore
 from builder.solver.bases import Bases
 from builder.solver.contexts import Contexts
 from builder.solver.environment import Environment
 from builder.solver.solve import Root, Solver
 from builder.store.store import Store
 
-if TYPE_CHECKING:
-    from builder.registry.transport import Session
-
-_PARSED = "dockerfile"
+_LATEST = 253_402_300_799  # the last second that a timestamp of RFC 3339 can name
 
 
 def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | None = None) -> BuildResult:
@@ -43,10 +35,10 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
     started = time.monotonic()
     names = tuple(reference.parse(tag) for tag in options.tags)
     epoch = _epoch(options)
-    store = Store(options.root or configuration.default_root(options.environ))
-    with store.scratch() as scratch:
+    root = options.root or configuration.default_root(options.environ)
+    with closing(Store(root)) as store, store.lease(), store.scratch() as scratch:
         inputs = load_inputs(store, options.context, options.dockerfile, options.contexts, scratch, stdin)
-        bases = Bases(store, _connector(options.environ, report), report, pull=options.pull)
+        bases = Bases(store, connector(options.environ, report), report, pull=options.pull)
         environment = Environment(
             store,
             Contexts(inputs.openers),
@@ -58,7 +50,7 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
             agents=options.agents,
         )
         try:
-            planned, roots = _solve(store, inputs, options, epoch, bases, environment)
+            planned, roots = _solve(store, inputs, options, bases, environment)
             delivery = Delivery(
                 store=store,
                 images=planned.images,
@@ -70,7 +62,7 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
                 epoch=epoch,
                 compression=environment.compression,
                 report=report,
-                connect=_connector(options.environ, report),
+                connect=connector(options.environ, report),
             )
             committed = deliver(delivery)
         finally:
@@ -96,57 +88,13 @@ def _compression(options: BuildOptions) -> Compression:
 
 
 def _solve(
-    store: Store, inputs: Inputs, options: BuildOptions, epoch: int | None, bases: Bases, environment: Environment
+    store: Store, inputs: Inputs, options: BuildOptions, bases: Bases, environment: Environment
 ) -> tuple[Plan, Mapping[int, Root]]:
-    locate = Locator(inputs.name, inputs.text.decode("utf-8", "replace"))
-    dockerfile = _parse(store, inputs)
-    plan_options = PlanOptions(
-        host=host_platform(),
-        build_args=options.build_args,
-        platforms=options.platforms,
-        target=options.target,
-        labels=options.labels,
-        contexts=inputs.kinds,
-        no_cache=options.no_cache,
-        network=options.network,
-        epoch=epoch,
-        allow=options.allow,
-    )
-    images: dict[ImageKey, ResolvedImage] = {}
-    while True:
-        planned = plan(dockerfile, plan_options, images, locate)
-        if isinstance(planned, Plan):
-            break
-        images.update(bases.resolve_all(planned.images))
-    for name in sorted(options.build_args.keys() - planned.used_args - {"SOURCE_DATE_EPOCH"}):
-        environment.report(Warned(f"build argument {name!r} was given, but nothing uses it"))
+    planned = plan_build(inputs, options, parse_dockerfile(store, inputs), bases, environment.report)
     lineage = os.path.abspath(inputs.name) + "|" + os.path.abspath(options.context)
-    solver = Solver(planned, environment, bases.layers, locate, lineage)
+    solver = Solver(planned, environment, bases.layers, locator(inputs), lineage)
     jobs = options.jobs or len(os.sched_getaffinity(0))
     return planned, solver.solve([image.node for image in planned.images], jobs)
-
-
-def _parse(store: Store, inputs: Inputs) -> Dockerfile:
-    """The parsed Dockerfile, from the store if this text was parsed before: that spares loading the grammar."""
-    key = hashlib.sha256(f"{inputs.name}\0".encode() + inputs.text).hexdigest()
-    kind = f"{_PARSED}-{codec.FORMAT}"
-    data = store.database.memo(kind, key)
-    if data is not None:
-        return codec.decode(data)
-    from builder.dockerfile.parser import parse
-
-    parsed = parse(inputs.text, inputs.name)
-    store.database.add_memo(kind, key, codec.encode(parsed))
-    return parsed
-
-
-def _connector(environ: Mapping[str, str], report: Reporter) -> Callable[[], Session]:
-    def connect() -> Session:
-        from builder.registry.transport import Session
-
-        return Session(configuration.load(environ), environ, reporter=report)
-
-    return connect
 
 
 def _epoch(options: BuildOptions) -> int | None:
@@ -158,6 +106,8 @@ def _epoch(options: BuildOptions) -> int | None:
         raise UsageError(
             f"SOURCE_DATE_EPOCH={text!r} is not a number of seconds", remedy="set it to seconds since 1970, or unset it"
         )
+    if int(text) > _LATEST:
+        raise UsageError(f"SOURCE_DATE_EPOCH={text} is after the year 9999", remedy="set it to seconds since 1970")
     return int(text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import BinaryIO
 
 import msgspec
@@ -36,13 +37,14 @@ _RULES = "ignore-1"
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    """The Dockerfile (`name` as people know it, and its text), how to open each context as files, and what the named
-    contexts are for the plan."""
+    """The Dockerfile (`name` as people know it, and its text), how to open each context as files, what the named
+    contexts are for the plan, and the ignore rules of the main context (None without an ignore file)."""
 
     name: str
     text: bytes
     openers: dict[str, Callable[[], FileTree]]
     kinds: dict[str, ContextKind]
+    rules: Callable[[], Rules | None] = lambda: None
 
 
 def load_inputs(
@@ -67,11 +69,12 @@ def load_inputs(
         name, text = os.path.basename(path), _read(path)
     if len(text) > _MAX_DOCKERFILE:
         raise DockerfileError("the Dockerfile is larger than 16 MiB", place=name)
-    openers[MAIN_CONTEXT] = lambda: _open_main(store, directory, path)
+    rules = cache(lambda: _ignore_rules(store, directory, path))
+    openers[MAIN_CONTEXT] = lambda: _tree(directory, rules())
     kinds: dict[str, ContextKind] = {}
     for key, value in named.items():
         kinds[_context_key(key)] = _named(store, key, value, scratch, openers)
-    return Inputs(name, text, openers, kinds)
+    return Inputs(name, text, openers, kinds, rules)
 
 
 def _context_key(name: str) -> str:
@@ -122,12 +125,11 @@ def _from_stream(stream: BinaryIO, name: str, scratch: str) -> tuple[str, bytes 
 
 def _dockerfile_path(directory: str, given: str, *, local: bool) -> str:
     """Where the Dockerfile is. For a local context `given` is relative to the working directory, as with Docker (and if
-    there is nothing there, to the context)."""
+    there is nothing there, to the context). In any other context no link and no `..` leads out of it."""
     if given:
-        inside = os.path.join(directory, given)
-        candidates = [given, inside] if local else [inside]
+        candidates = [given, os.path.join(directory, given)] if local else [os.path.join(directory, given.lstrip("/"))]
         for path in candidates:
-            if os.path.isfile(path):
+            if os.path.isfile(path) and (local or _is_within(directory, path)):
                 return path
         raise DockerfileError(
             "there is no such Dockerfile" if not os.path.isdir(given) else "is a directory, not a Dockerfile",
@@ -142,11 +144,16 @@ def _dockerfile_path(directory: str, given: str, *, local: bool) -> str:
         )
     for name in _DEFAULTS:
         path = os.path.join(directory, name)
-        if os.path.isfile(path):
+        if os.path.isfile(path) and (local or _is_within(directory, path)):
             return path
     raise DockerfileError(
         "there is no Dockerfile in the build context", place=directory, remedy="add one, or name another with -f"
     )
+
+
+def _is_within(directory: str, path: str) -> bool:
+    root = os.path.realpath(directory)
+    return os.path.commonpath((root, os.path.realpath(path))) == root
 
 
 def _read(path: str) -> bytes:
@@ -157,9 +164,13 @@ def _read(path: str) -> bytes:
         raise DockerfileError(f"cannot be read: {error.strerror}", place=path) from error
 
 
-def _open_main(store: Store, directory: str, dockerfile: str | None) -> FileTree:
+def _tree(directory: str, rules: Rules | None) -> FileTree:
+    return LocalTree(directory, Matcher(rules) if rules is not None else None)
+
+
+def _ignore_rules(store: Store, directory: str, dockerfile: str | None) -> Rules | None:
     found = find_ignore_file(directory, dockerfile)
-    return LocalTree(directory, Matcher(_rules(store, found)) if found is not None else None)
+    return None if found is None else _rules(store, found)
 
 
 def _rules(store: Store, file: IgnoreFile) -> Rules:
@@ -188,7 +199,7 @@ def _named(
     key = _context_key(name)
     if isinstance(source, LocalContext):
         path = source.path
-        openers[key] = lambda: _open_main(store, path, None)
+        openers[key] = lambda: _tree(path, _ignore_rules(store, path, None))
         return ContextKind()
     if isinstance(source, StdinContext):
         raise UsageError(f"context {name!r} cannot be standard input", remedy="give a directory, a URL or an image")

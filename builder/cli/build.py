@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,21 @@ from builder.cli.main import Settings
 from builder.cli.progress import MODES, open_view
 from builder.errors import BuilderError
 
+if TYPE_CHECKING:
+    from builder.cli.call import Call
 
-@click.command("build", epilog="Example: builder build -t app:1 --build-arg VERSION=2 .")
+
+class _BuildCommand(click.Command):
+    """`--squash` takes a value only after `=`: what follows a bare one is the context, as in Docker."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(
+            ctx, ["--squash=all" if word == "--squash" else word for word in args[:end]] + args[end:]
+        )
+
+
+@click.command("build", cls=_BuildCommand, epilog="Example: builder build -t app:1 --build-arg VERSION=2 .")
 @click.argument("context", metavar="PATH|URL|-")
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Name of the image (repeatable).")
 @click.option("-f", "--file", "dockerfile", default="", metavar="PATH", help="The Dockerfile; - reads standard input.")
@@ -82,16 +95,29 @@ from builder.errors import BuilderError
 @click.option("--iidfile", default="", metavar="FILE", help="Write the image ID to a file.")
 @click.option("--metadata-file", default="", metavar="FILE", help="Write the result's metadata to a file, as JSON.")
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How the build is shown.")
+@click.option(
+    "--call", default="build", metavar="METHOD", help="Ask instead of build: check, outline, targets[,format=json]."
+)
+@click.option("--check", is_flag=True, help="Shorthand for --call=check.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image ID only.")
 @click.pass_obj
-def command(settings: Settings, /, **given: Any) -> None:
+def command(settings: Settings, /, **given: Any) -> int:
     """Build an image from a Dockerfile.
 
     PATH is the build context: a directory, a git or HTTP URL, or - for a Dockerfile or an archive on standard
     input. Without --output the image goes to the local store under its tags.
     """
+    if given["check"] or given["call"] != "build":
+        from builder.cli.call import parse_call
+
+        call = parse_call(given["call"], given["check"])
+        if call is not None:
+            return _answer(settings, call, given)
     from builder.api.build import build
 
+    for path in (given["iidfile"], given["metadata_file"]):
+        if path:
+            _prepare(path)
     options = values.build_options(settings.root, given, dict(os.environ))
     if os.geteuid() != 0:
         from builder.cli.rootless import become_root
@@ -102,21 +128,45 @@ def command(settings: Settings, /, **given: Any) -> None:
         result = build(options, view)
     finally:
         view.close()
-    try:
-        if given["iidfile"]:
-            _write(given["iidfile"], result.image_id)
-        if given["metadata_file"]:
-            _write(given["metadata_file"], values.metadata(result))
-    except OSError as error:
-        raise BuilderError(f"cannot write: {error.strerror}", place=error.filename) from error
+    if given["iidfile"]:
+        _write(given["iidfile"], result.image_id)
+    if given["metadata_file"]:
+        _write(given["metadata_file"], values.metadata(result))
     writes_to_stdout = any(output.dest == "-" for output in options.outputs)
     if given["quiet"] and result.image_id and not writes_to_stdout:
         print(result.image_id)
     elif not given["quiet"] and given["progress"] != "rawjson" and result.image_id:
         names = ", ".join(result.names) or "(no name; give one with -t)"
         print(f"image {result.image_id[:19]} {names}", file=sys.stderr)
+    return 0
+
+
+def _answer(settings: Settings, call: Call, given: dict[str, Any]) -> int:
+    """Answer a `--call`; nothing is built, so what only concerns the image has no effect, as with Docker."""
+    from builder.cli.call import metadata, print_answer, run_call
+
+    if given["metadata_file"]:
+        _prepare(given["metadata_file"])
+    view = open_view("quiet" if given["quiet"] else given["progress"])
+    try:
+        answer, shown = run_call(call, values.build_options(settings.root, given, dict(os.environ)), view)
+    finally:
+        view.close()
+    if given["metadata_file"]:
+        _write(given["metadata_file"], metadata(shown))
+    return print_answer(call, answer, shown)
+
+
+def _prepare(path: str) -> None:
+    """Find out now whether a file can be written when all is done; what an earlier build wrote goes, as with Docker."""
+    _write(path, "")
+    if os.path.isfile(path):
+        os.unlink(path)
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise BuilderError(f"cannot write: {error.strerror}", place=path) from error

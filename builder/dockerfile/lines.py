@@ -115,7 +115,7 @@ class Reader:
                     comment = _SURROGATE.sub("\ufffd", raw[1:].strip(SPACE))
                     comments = [*comments, comment] if comment else []
                 continue
-            line, continued = self._continuation(line)
+            line, continued = continuation(line, self.escape)
             if not line and not continued:
                 continue
             pieces, empty = [line], False
@@ -128,7 +128,7 @@ class Reader:
                 if not stripped:
                     empty = True
                     continue
-                line, continued = self._continuation(line)
+                line, continued = continuation(line, self.escape)
                 pieces.append(line)
             text = "".join(pieces)
             self._check(text, start)
@@ -172,11 +172,6 @@ class Reader:
             )
         return line
 
-    def _continuation(self, line: str) -> tuple[str, bool]:
-        """The line without the escape character at its end, and whether it had one."""
-        match = _CONTINUED[self.escape].search(line)
-        return (line[: match.start()], True) if match else (line, False)
-
     def _is_directive(self, number: int) -> bool:
         return any(directive.range.start == number for directive in self._directives)
 
@@ -186,6 +181,12 @@ class Reader:
                 DockerfileError("the text is not valid UTF-8", remedy="save the Dockerfile as UTF-8"),
                 Range(start, self._next),
             )
+
+
+def continuation(line: str, escape: str) -> tuple[str, bool]:
+    """The line without the escape character at its end, and whether it had one."""
+    match = _CONTINUED[escape].search(line)
+    return (line[: match.start()], True) if match else (line, False)
 
 
 def decode(data: str | bytes) -> str:

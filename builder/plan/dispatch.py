@@ -10,9 +10,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from builder.dockerfile import instructions as df
 from builder.errors import PlanError
 from builder.oci.spec import Healthcheck, Platform
+from builder.plan import checks
+from builder.plan.findings import Checks
 from builder.plan.image import ImageState
 from builder.plan.mounts import plan_mounts
 from builder.plan.options import PlanOptions
@@ -21,9 +25,17 @@ from builder.plan.scope import Scope
 from builder.plan.signals import check_signal
 from builder.plan.sources import plan_copy
 from builder.plan.stages import StageEntry
-from builder.plan.steps import AnyNode, ImageKey, RunNode, Tree, WorkdirNode
+from builder.plan.steps import AnyNode, Mount, RunNode, SecretMount, Tree, WorkdirNode
 
 _HEREDOC = re.compile(r"\s*\d*<<-?\s*(['\"]?)[^<'\"]+\1\s*")
+
+
+class DeclaredArgument(msgspec.Struct, frozen=True):
+    """A build argument: its value ('' where it has none) and the ARG that declares it."""
+
+    name: str
+    value: str
+    instruction: df.Arg
 
 
 class StageState:
@@ -44,7 +56,10 @@ class StageState:
         self.add_node: Callable[[AnyNode], int] = _no_nodes
         self.tree_of: Callable[[str, bool], Tree] = _no_trees
         self.has_stage: Callable[[str], bool] = _no_stages
-        self.base: ImageKey | None = None
+        self.checks = Checks()
+        self.workdir_set = False
+        self.last: dict[type[df.Instruction], df.Range] = {}
+        self.arguments: dict[str, DeclaredArgument | None] = {}
 
     @property
     def ignore_cache(self) -> bool:
@@ -81,12 +96,15 @@ def _no_stages(name: str) -> bool:
 
 def dispatch(state: StageState, instruction: df.StageInstruction) -> None:
     """Apply one instruction. Raises PlanError (without a place; the caller adds it)."""
+    state.scope.watch = lambda names: checks.check_undefined(state, instruction, names)
     _DISPATCH[type(instruction)](state, instruction)
 
 
 def _env(state: StageState, instruction: df.Env) -> None:
     pairs = [(state.scope.expand(pair.key), state.scope.expand(pair.value)) for pair in instruction.pairs]
-    for key, value in pairs:
+    for written, (key, value) in zip(instruction.pairs, pairs, strict=True):
+        checks.check_legacy(state, instruction, written)
+        checks.check_secret(state, instruction, "ENV", key)
         state.scope.env[key] = value
         state.image.set_environment(key, value)
     state.image.record("ENV " + " ".join(f"{key}={value}" for key, value in pairs))
@@ -94,6 +112,8 @@ def _env(state: StageState, instruction: df.Env) -> None:
 
 def _label(state: StageState, instruction: df.Label) -> None:
     pairs = [(state.scope.expand(pair.key), state.scope.expand(pair.value)) for pair in instruction.pairs]
+    for written in instruction.pairs:
+        checks.check_legacy(state, instruction, written)
     state.image.add_labels(dict(pairs))
     state.image.record("LABEL " + " ".join(f"{key}={value}" for key, value in pairs))
 
@@ -102,7 +122,9 @@ def _arg(state: StageState, instruction: df.Arg) -> None:
     shown = []
     for pair in instruction.pairs:
         name = state.scope.expand(pair.key)
+        checks.check_secret(state, instruction, "ARG", name)
         value: str | None = None
+        inherited = False
         if name in state.options.build_args:
             value = state.options.build_args[name]
             state.used_args.add(name)
@@ -110,6 +132,8 @@ def _arg(state: StageState, instruction: df.Arg) -> None:
             value = state.scope.expand(pair.value)
         elif name in state.global_args:
             value = state.global_args[name]
+            inherited = True
+        state.arguments[name] = None if inherited else DeclaredArgument(name, value or "", instruction)
         if value is not None:
             state.scope.env[name] = value
         state.scope.declared[name] = value
@@ -128,7 +152,7 @@ def _run(state: StageState, instruction: df.Run) -> None:
     arguments = list(command.arguments)
     if command.heredocs and command.shell:
         first = command.heredocs[0]
-        if len(command.heredocs) == 1 and _HEREDOC.fullmatch(arguments[0]):
+        if is_lone_heredoc(command):
             if first.content.startswith("#!"):
                 script = (first.name, first.content)
                 arguments = [f"/dev/pipes/{first.name}"]
@@ -154,7 +178,23 @@ def _run(state: StageState, instruction: df.Run) -> None:
         mounts=mounts,
         script=script,
     )
+    _note_script(state, instruction, mounts)
     state.step(node, " ".join(["RUN", *state.scope.history_prefix(), *arguments, "# buildkit"]))
+
+
+def is_lone_heredoc(command: df.CommandLine) -> bool:
+    """Whether nothing but one here-document stands behind RUN: it is the script."""
+    return len(command.heredocs) == 1 and _HEREDOC.fullmatch(command.arguments[0]) is not None
+
+
+def _note_script(state: StageState, instruction: df.Run, mounts: tuple[Mount, ...]) -> None:
+    """Leave a script of this Dockerfile to ShellCheck; a trigger of the base image has its FROM's lines instead."""
+    if state.entry.stage is not None and instruction.range == state.entry.stage.from_.range:
+        return
+    secrets = [mount.variable for mount in mounts if isinstance(mount, SecretMount) and mount.variable]
+    proxies = [name for name, _ in state.proxies]
+    names = [*state.scope.env, *state.scope.declared, *secrets, *proxies]
+    state.checks.note_run(instruction, state.image.config.shell or (), names)
 
 
 def _copy(state: StageState, instruction: df.Copy | df.Add) -> None:
@@ -163,7 +203,9 @@ def _copy(state: StageState, instruction: df.Copy | df.Add) -> None:
 
 
 def _workdir(state: StageState, instruction: df.Workdir) -> None:
-    workdir = state.image.set_workdir(state.scope.expand(instruction.path))
+    path = state.scope.expand(instruction.path)
+    checks.check_workdir(state, instruction, path)
+    workdir = state.image.set_workdir(path)
     if workdir == "/":
         state.image.record("WORKDIR /")
         return
@@ -178,12 +220,16 @@ def _user(state: StageState, instruction: df.User) -> None:
 
 
 def _cmd(state: StageState, instruction: df.Cmd) -> None:
+    checks.check_used_once(state, instruction)
+    checks.check_json_form(state, instruction)
     command = _command(state, instruction.command)
     state.image.set_cmd(command)
     state.image.record(f"CMD {_quoted(command)}")
 
 
 def _entrypoint(state: StageState, instruction: df.Entrypoint) -> None:
+    checks.check_used_once(state, instruction)
+    checks.check_json_form(state, instruction)
     command = _command(state, instruction.command)
     state.image.set_entrypoint(command)
     state.image.record(f"ENTRYPOINT {_quoted(command)}")
@@ -200,6 +246,7 @@ def _quoted(words: list[str]) -> str:
 
 
 def _healthcheck(state: StageState, instruction: df.HealthCheck) -> None:
+    checks.check_used_once(state, instruction)
     test = ["NONE"]
     if instruction.test is not None:
         kind = "CMD-SHELL" if instruction.test.shell else "CMD"
@@ -218,9 +265,15 @@ def _healthcheck(state: StageState, instruction: df.HealthCheck) -> None:
 
 def _expose(state: StageState, instruction: df.Expose) -> None:
     words = [text for word in instruction.ports for text in state.scope.expand_words(word)]
-    ports = [port for word in words for port in parse_port(word)]
+    ports = [port for word in words for port in _port(state, instruction, word)]
     state.image.add_ports(ports)
     state.image.record(f"EXPOSE [{' '.join(ports)}]")
+
+
+def _port(state: StageState, instruction: df.Expose, text: str) -> list[str]:
+    ports = parse_port(text)
+    checks.check_port(state, instruction, text)
+    return ports
 
 
 def _volume(state: StageState, instruction: df.Volume) -> None:

@@ -7,7 +7,6 @@ one instruction, from a comment of the same form above it. The rules of preceden
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,8 @@ EXPERIMENTAL = frozenset(("InvalidDefinitionDescription",))
 SHELLCHECK = "ShellCheck"
 """The rules that ShellCheck's findings come under are `ShellCheck/SC2086` and so on; this name skips them all."""
 
-_COMMENT = re.compile(r"\s*check\s*=\s*(.+?)\s*\Z", re.IGNORECASE | re.DOTALL)
+
+HiddenSource = Callable[[], Callable[[str], bool] | None]
 
 
 class RunSite:
@@ -41,14 +41,14 @@ class RunSite:
 
 
 class Checks:
-    """Gathers findings. `ignored` tells whether the ignore file hides a source of COPY or ADD (None: nothing is
-    hidden for certain); with `scripts` the RUN instructions are noted for ShellCheck."""
+    """Gathers findings. `hidden` gives, when first needed, what tells whether the ignore file hides a source of COPY or
+    ADD (None: nothing is hidden for certain); with `scripts` the RUN instructions are noted for ShellCheck."""
 
     def __init__(
         self,
         options: CheckOptions | None = None,
         *,
-        ignored: Callable[[str], bool] | None = None,
+        hidden: HiddenSource | None = None,
         scripts: bool = False,
     ) -> None:
         self._filter = _Filter()
@@ -57,7 +57,8 @@ class Checks:
             self._filter = self._filter.merged(options)
             self._ends_build = options.error
         self._scripts = scripts
-        self.ignored = ignored
+        self._hidden = hidden
+        self._hides: Callable[[str], bool] | None = None
         self.findings: list[Finding] = []
         self.runs: list[RunSite] = []
 
@@ -77,6 +78,12 @@ class Checks:
         if self.wants(rule, comments):
             self.findings.append(Finding(rule, message, where, column))
 
+    def hides(self, path: str) -> bool:
+        """Whether the ignore file certainly hides a source."""
+        if self._hidden is not None:
+            self._hides, self._hidden = self._hidden(), None
+        return self._hides is not None and self._hides(path)
+
     def note_run(self, run: Run, shell: Iterable[str], names: Iterable[str]) -> None:
         """Keep a RUN for ShellCheck, if that is wanted."""
         if self._scripts:
@@ -89,7 +96,9 @@ class Checks:
         rules = ", ".join(dict.fromkeys(finding.rule for finding in self.findings))
         return DockerfileError(
             f"lint violation found for rules: {rules}",
-            details=tuple(f"    {place(finding, locate)}: {finding.rule}: {finding.message}" for finding in ordered(self.findings)),
+            details=tuple(
+                f"    {place(finding, locate)}: {finding.rule}: {finding.message}" for finding in ordered(self.findings)
+            ),
             remedy="mend these, or name the rule in a `# check=skip=RULE` comment above the instruction",
         )
 
@@ -98,7 +107,7 @@ def checks_for(
     dockerfile: Dockerfile,
     build_args: Mapping[str, str],
     *,
-    ignored: Callable[[str], bool] | None = None,
+    hidden: HiddenSource | None = None,
     scripts: bool = False,
 ) -> Checks:
     """The checks that a Dockerfile, or the build argument BUILDKIT_DOCKERFILE_CHECK, asks for.
@@ -108,7 +117,7 @@ def checks_for(
     text = next((d.value for d in dockerfile.directives if d.name == "check"), "")
     given = build_args.get(ARGUMENT)
     if given is None and not text:
-        return Checks(ignored=ignored, scripts=scripts)
+        return Checks(hidden=hidden, scripts=scripts)
     from builder.dockerfile.lines import parse_check_options
 
     try:
@@ -116,7 +125,7 @@ def checks_for(
     except DockerfileError as error:
         error.place = error.place or (None if given is None else f"--build-arg {ARGUMENT}")
         raise
-    return Checks(options, ignored=ignored, scripts=scripts)
+    return Checks(options, hidden=hidden, scripts=scripts)
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
@@ -157,13 +166,13 @@ class _Filter:
     def with_comments(self, comments: Iterable[str]) -> _Filter:
         """Only the first comment that is a check directive counts, and one that cannot be read does not."""
         for comment in comments:
-            match = _COMMENT.match(comment)
-            if match is None:
+            name, equals, value = comment.partition("=")
+            if not equals or name.strip().lower() != "check" or not value.strip():
                 continue
             from builder.dockerfile.lines import parse_check_options
 
             try:
-                return self.merged(parse_check_options(match[1]))
+                return self.merged(parse_check_options(value.strip()))
             except DockerfileError:
                 return self
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from builder.dockerfile.excerpt import excerpt
@@ -25,15 +25,22 @@ class Locator:
         self._name = name
         self._text = text
 
+    def __call__(self, what: Located) -> AbstractContextManager[None]:
+        """`at` the lines of an instruction or node."""
+        return self.at(what.range)
+
     @contextmanager
-    def __call__(self, what: Located) -> Iterator[None]:
-        """Errors raised inside that have no place yet get that of `what`."""
+    def at(self, lines: Range | None) -> Iterator[None]:
+        """Errors raised inside get this place, unless they have one in this Dockerfile already; a place of another kind
+        (a path) then begins the cause."""
         try:
             yield
         except BuilderError as error:
-            if error.place is None and what.range is not None:
-                error.place = self.place(what.range)
-                error.details = (*excerpt(self._text, what.range), *error.details)
+            if lines is not None and not (error.place or "").startswith(f"{self._name}:"):
+                if error.place is not None:
+                    error.cause = f"{error.place}: {error.cause}"
+                error.place = self.place(lines)
+                error.details = (*excerpt(self._text, lines), *error.details)
             raise
 
     def place(self, lines: Range) -> str:

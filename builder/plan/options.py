@@ -22,7 +22,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     `contexts` are the named contexts under their normalised names (`stages.context_name`).
     `no_cache`: None for caching, else the stages to be run anew (empty: all of them).
     `allow`: the entitlements given with --allow.
-    `epoch`: seconds, from SOURCE_DATE_EPOCH.
+    `all_stages`: plan also the stages that the target does not need (for build checks).
     """
 
     host: Platform
@@ -33,6 +33,5 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     contexts: dict[str, ContextKind] = {}
     no_cache: frozenset[str] | None = None
     network: str = "default"
-    epoch: int | None = None
-    cache_namespace: str = ""
     allow: frozenset[str] = frozenset()
+    all_stages: bool = False

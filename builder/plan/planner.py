@@ -10,13 +10,22 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from builder.dockerfile.instructions import Dockerfile, OnBuild, StageInstruction
-from builder.dockerfile.words import expand
-from builder.errors import PlanError
+from builder.dockerfile.instructions import Dockerfile, From, OnBuild, Range, StageInstruction
+from builder.dockerfile.text import nearest
+from builder.dockerfile.words import Expansion, Word, expand
+from builder.errors import BuilderError, PlanError
 from builder.oci import reference
 from builder.oci.platform import parse_platform
 from builder.oci.spec import ImageConfig, Platform
+from builder.plan.checks import (
+    check_base_platform,
+    check_default_arguments,
+    check_from_arguments,
+    check_notices,
+    check_platform_flag,
+)
 from builder.plan.dispatch import StageState, dispatch
+from builder.plan.findings import Checks, ordered
 from builder.plan.image import ImageState, empty_image
 from builder.plan.locate import Locator
 from builder.plan.options import PlanOptions
@@ -48,26 +57,37 @@ from builder.plan.steps import (
 
 
 def plan(
-    dockerfile: Dockerfile, options: PlanOptions, images: Mapping[ImageKey, ResolvedImage], locate: Locator
+    dockerfile: Dockerfile,
+    options: PlanOptions,
+    images: Mapping[ImageKey, ResolvedImage],
+    locate: Locator,
+    checks: Checks | None = None,
 ) -> Plan | Missing:
-    """Plan the target for each platform. Raises PlanError or DockerfileError with the place."""
+    """Plan the target for each platform. Raises PlanError or DockerfileError with the place.
+
+    What build checks find is noted in `checks` (for the first platform), also when an error is raised.
+    """
+    first = checks = checks or Checks()
+    checks.clear()
     nodes: list[AnyNode] = []
     made: list[PlannedImage] = []
     used: set[str] = set()
-    missing: set[ImageKey] = set()
+    missing: dict[ImageKey, Range | None] = {}
     for platform in options.platforms or (None,):
-        attempt = _Planner(dockerfile, options, images, locate, platform, nodes, used)
+        attempt = Planner(dockerfile, options, images, locate, platform, nodes, used, checks)
+        checks = Checks()
         result = attempt.run()
         if isinstance(result, Missing):
-            missing |= result.images
+            missing |= result.places
         else:
             made.append(result)
     if missing:
-        return Missing(frozenset(missing))
-    return Plan(nodes=tuple(_labelled(nodes)), images=tuple(made), used_args=frozenset(used))
+        return Missing(frozenset(missing), missing)
+    findings = tuple(ordered(first.findings))
+    return Plan(nodes=tuple(_labelled(nodes)), images=tuple(made), findings=findings, used_args=frozenset(used))
 
 
-class _Planner:
+class Planner:
     """The work for one platform. `platform` is None when the user named none."""
 
     def __init__(
@@ -79,6 +99,7 @@ class _Planner:
         platform: Platform | None,
         nodes: list[AnyNode],
         used: set[str],
+        checks: Checks,
     ) -> None:
         self.dockerfile = dockerfile
         self.options = options
@@ -88,35 +109,41 @@ class _Planner:
         self.platform = platform or options.host
         self.nodes = nodes
         self.used = used
+        self.checks = checks
         self.table = StageTable()
         self.states: dict[StageEntry, StageState] = {}
         self.global_args: dict[str, str] = {}
 
     def run(self) -> PlannedImage | Missing:
+        check_notices(self.checks, self.dockerfile)
         self._read_globals()
         self._read_stages()
         target = self.table.target(self.options.target)
         for entry in list(self.table.entries):
             if entry.context is None:
                 link(entry, [instruction for instruction, _ in entry.instructions], self.table, self.locate)
-        check_cycles(self.table)
+        check_cycles(self.table, self.locate)
         needed = self._add_triggers(target)
         if isinstance(needed, Missing):
             return needed
+        wanted = self.table.entries if self.options.all_stages else needed
         for entry in self.table.entries:
-            if entry in needed:
+            if entry in wanted and not entry.implicit:  # those are begun when an instruction names them
                 self._dispatch(entry)
         return self._finish(self.states[target])
 
     def _read_globals(self) -> None:
         last = self.dockerfile.stages[-1].from_.name
         predefined = platform_arguments(self.options.host, self.platform, self.options.target or last)
+        overridden = {name: self.options.build_args.get(name, value) for name, value in predefined.items()}
+        check_default_arguments(self.checks, self.dockerfile, overridden)
         self.global_args = global_scope(self.dockerfile.global_args, predefined, self.options.build_args, self.used)
 
     def _read_stages(self) -> None:
         for index, stage in enumerate(self.dockerfile.stages):
             with self.locate(stage.from_):
-                base_name = expand(stage.from_.image, self.global_args).text
+                image = self._expand_from(stage.from_, stage.from_.image)
+                base_name = image.text
                 if not base_name:
                     raise PlanError(
                         f"the base name {stage.from_.image.source!r} is empty once it is expanded",
@@ -124,10 +151,7 @@ class _Planner:
                     )
                 platform = None
                 if stage.from_.platform is not None:
-                    text = expand(stage.from_.platform, self.global_args).text
-                    if not text:
-                        raise PlanError(f"the platform {stage.from_.platform.source!r} is empty once it is expanded")
-                    platform = parse_platform(text)
+                    platform = self._platform_flag(stage.from_, stage.from_.platform)
                 entry = StageEntry(stage, stage.from_.name, base_name, platform, index)
                 replacement = self._context_for(entry.name) if entry.name else None
                 entry.context = replacement
@@ -136,6 +160,25 @@ class _Planner:
                     reference.parse(base_name)
         for entry in self.table.entries:
             self._stand_on_context_stage(entry)
+
+    def _expand_from(self, from_: From, word: Word) -> Expansion:
+        expansion = expand(word, self.global_args)
+        declared = [pair.key.source for argument in self.dockerfile.global_args for pair in argument.pairs]
+        check_from_arguments(self.checks, from_, expansion.unmatched, self.global_args, declared)
+        return expansion
+
+    def _platform_flag(self, from_: From, word: Word) -> Platform:
+        platform = self._expand_from(from_, word)
+        check_platform_flag(self.checks, from_, platform, self.global_args["TARGETPLATFORM"])
+        hints = [nearest(name, self.global_args) for name in platform.unmatched]
+        remedy = f"did you mean {next(filter(None, hints))}?" if any(hints) else None
+        if not platform.text:
+            raise PlanError(f"the platform {word.source!r} is empty once it is expanded", remedy=remedy)
+        try:
+            return parse_platform(platform.text)
+        except BuilderError as error:
+            error.remedy = remedy or error.remedy
+            raise
 
     def _stand_on_context_stage(self, entry: StageEntry) -> None:
         """Where a named context means another stage of this Dockerfile, that stage becomes the base."""
@@ -164,14 +207,21 @@ class _Planner:
         """The stages that the target needs, once the triggers of all their bases were added."""
         while True:
             needed = reachable(target)
-            missing = {key for entry in needed for key in self._wanted(entry) if key not in self.images}
+            wanted = self.table.entries if self.options.all_stages else needed
+            missing = {key: entry for entry in wanted for key in self._wanted(entry) if key not in self.images}
             if missing:
-                return Missing(frozenset(missing))
+                return Missing(frozenset(missing), {key: self._place(entry) for key, entry in missing.items()})
             fresh = False
             for entry in [entry for entry in self.table.entries if entry in needed]:
                 fresh |= self._add_own_triggers(entry)
             if not fresh:
                 return needed
+
+    def _place(self, entry: StageEntry) -> Range | None:
+        """The lines that name what a stage starts from."""
+        if entry.stage is not None:
+            return entry.stage.from_.range
+        return next((other.named_by[entry].range for other in self.table.entries if entry in other.named_by), None)
 
     def _add_own_triggers(self, entry: StageEntry) -> bool:
         if entry.triggers_added:
@@ -209,18 +259,15 @@ class _Planner:
         """What a stage starts from: an image, another stage, a context's files, or nothing (None)."""
         if entry.base is not None:
             return entry.base
+        platform = entry.platform or self.platform
         name = entry.context
         if name is None:
             if entry.base_name == SCRATCH:
                 return None
-            place = entry.stage.from_ if entry.stage is not None else None
-            if place is not None:
-                with self.locate(place):
-                    reference.parse(entry.base_name)
-            name = self._context_for(entry.base_name)
-        platform = entry.platform or self.platform
-        if name is None:
-            return ImageKey(str(reference.parse(entry.base_name)), platform)
+            with self.locate.at(self._place(entry)):
+                name = self._context_for(entry.base_name)
+                if name is None:
+                    return ImageKey(str(reference.parse(entry.base_name)), platform)
         context = self.options.contexts[name]
         if context.reference or context.layout:
             return ImageKey(context.reference, platform, context.layout)
@@ -244,11 +291,13 @@ class _Planner:
             state = StageState(
                 entry, parent.image.child(), parent.scope.child(), parent.node, parent.platform, self.options
             )
+            state.workdir_set = parent.workdir_set
         else:
             state = self._begin_anew(entry, base)
         state.global_args = self.global_args
         state.proxies = proxies(self.options.build_args)
         state.used_args = self.used
+        state.checks = self.checks
         self.used.update(name for name, _ in state.proxies if name in self.options.build_args)
         state.add_node = self._add_node
         state.tree_of = self._tree_of
@@ -285,12 +334,17 @@ class _Planner:
                 )
             ):
                 platform = self.options.host
+            self._check_platform(entry, base, platform, found)
             node = ImageNode(label=f"FROM {label}", stage=entry.label, platform=platform, range=place, image=base)
         state = StageState(entry, ImageState(image), Scope(), self._add_node(node), platform, self.options)
         if isinstance(node, TreeNode):
             state.image.record(f"FROM {label}", state.node)
-        state.base = base if isinstance(base, ImageKey) else None
         return state
+
+    def _check_platform(self, entry: StageEntry, base: ImageKey, expected: Platform, found: Platform) -> None:
+        """Look at an image from a registry; one that a named context gives was chosen as it is."""
+        if entry.context is None and not base.layout and self._context_for(entry.base_name) is None:
+            check_base_platform(self.checks, entry.base_name, expected, found, self._place(entry))
 
     def _inherited(self, config: ImageConfig) -> ImageConfig:
         """A base's configuration without what is not handed down: its triggers and its time."""
@@ -306,6 +360,9 @@ class _Planner:
 
     def _tree_of(self, name: str, numbers: bool) -> Tree:
         entry = self.table.source(name, numbers=numbers)
+        base = self._base(entry)
+        if isinstance(base, FromContext):
+            return base
         if entry not in self.states and entry.implicit:
             self._dispatch(entry)
         if entry not in self.states:
@@ -313,9 +370,6 @@ class _Planner:
                 f"stage {name!r} is defined later in the Dockerfile",
                 remedy="move it above the instruction that copies from it",
             )
-        base = self._base(entry)
-        if isinstance(base, FromContext):
-            return base
         return FromNode(self.states[entry].node)
 
     def _finish(self, state: StageState) -> PlannedImage:

@@ -21,9 +21,7 @@ _DESCRIPTIONS = {
     "JSONArgsRecommended": (
         "JSON arguments recommended for ENTRYPOINT/CMD to prevent unintended behavior related to OS signals"
     ),
-    "MaintainerDeprecated": (
-        "The MAINTAINER instruction is deprecated, use a label instead to define an image author"
-    ),
+    "MaintainerDeprecated": ("The MAINTAINER instruction is deprecated, use a label instead to define an image author"),
     "UndefinedArgInFrom": "FROM command must use declared ARGs",
     "WorkdirRelativePath": (
         "Relative workdir without an absolute workdir declared within the build can have unexpected results"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from builder.dockerfile.instructions import Arg
 from builder.dockerfile.words import Word, expand, expand_words
@@ -68,7 +68,7 @@ class Scope:
     def __init__(self) -> None:
         self.env: dict[str, str] = {}
         self.declared: dict[str, str | None] = {}
-        self.unmatched: list[str] = []
+        self.watch: Callable[[tuple[str, ...]], None] | None = None
 
     def child(self) -> Scope:
         """The scope that a stage built on this one begins with."""
@@ -78,9 +78,10 @@ class Scope:
         return scope
 
     def expand(self, word: Word) -> str:
-        """The word's text; names that nothing defines are noted in `unmatched`."""
+        """The word's text; `watch` is told the names that nothing defines."""
         expansion = expand(word, self.env)
-        self.unmatched.extend(expansion.unmatched)
+        if expansion.unmatched and self.watch is not None:
+            self.watch(expansion.unmatched)
         return expansion.text
 
     def expand_optional(self, word: Word | None) -> str:

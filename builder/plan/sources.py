@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from builder.context.git_url import GitRef, parse_git_url
 from builder.dockerfile.instructions import Add, Copy
 from builder.errors import PlanError
+from builder.plan.checks import check_source
 from builder.plan.modes import parse_mode
 from builder.plan.paths import destination, has_wildcards, join, normalise
 from builder.plan.steps import (
@@ -38,9 +39,12 @@ def plan_copy(state: StageState, instruction: Copy | Add) -> tuple[CopyNode, str
         checksum = scope.expand_optional(instruction.checksum)
         _check_checksum(checksum, paths)
         sources += [_added(instruction, path, checksum) for path in paths]
+        _check_sources(state, instruction, paths, sources)
     else:
         tree: Tree = state.tree_of(instruction.from_, True) if instruction.from_ else FromContext(MAIN_CONTEXT)
         sources += [_copied(tree, path, parents) for path in paths]
+        if not instruction.from_:
+            _check_sources(state, instruction, paths, sources)
     inline = [CopyInline(name=source.path, data=scope.expand(source.content)) for source in instruction.inline]
     node = CopyNode(
         **state.common(instruction),
@@ -58,6 +62,12 @@ def plan_copy(state: StageState, instruction: Copy | Add) -> tuple[CopyNode, str
     words += [f"--chown={chown}"] if chown else []
     words += [f"--chmod={chmod}"] if chmod else []
     return node, " ".join([*words, *paths, *(f"<<{here.name}" for here in inline), target, "# buildkit"])
+
+
+def _check_sources(state: StageState, instruction: Copy | Add, paths: list[str], sources: list[CopySource]) -> None:
+    for path, source in zip(paths, sources, strict=True):
+        if isinstance(source, CopyFiles):
+            check_source(state, instruction, path)
 
 
 def _check_checksum(checksum: str, paths: list[str]) -> None:

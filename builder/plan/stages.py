@@ -7,6 +7,7 @@ with the lower-cased names of the stages before it; COPY --from ignores case and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from builder.dockerfile.instructions import Copy, Run, Stage, StageInstruction
@@ -16,12 +17,14 @@ from builder.oci.spec import Platform
 from builder.plan.locate import Locator
 
 SCRATCH = "scratch"
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 class StageEntry:
     """A stage while a plan is made: `base` is the stage it stands on, `context` the named context that replaces it.
 
-    `implicit` marks an image that only COPY --from or a mount names: a stage without instructions.
+    `implicit` marks an image that only COPY --from or a mount names: a stage without instructions. `needs` are the
+    stages that its instructions name, `named_by` the first such instruction for each.
     """
 
     def __init__(self, stage: Stage | None, name: str, base_name: str, platform: Platform | None, index: int) -> None:
@@ -37,6 +40,7 @@ class StageEntry:
             [(i, False) for i in stage.instructions] if stage else []
         )
         self.needs: list[StageEntry] = []
+        self.named_by: dict[StageEntry, StageInstruction] = {}
         self.triggers_added = False
 
     @property
@@ -66,7 +70,7 @@ class StageTable:
     def source(self, name: str, *, numbers: bool) -> StageEntry:
         """What COPY --from=NAME or a mount's from=NAME means: a stage, with `numbers` also by its index, else an
         image, which becomes an implicit stage. Raises PlanError for an index that no stage has."""
-        if numbers and name.lstrip("+-").isascii() and name.lstrip("+-").isdigit():
+        if numbers and _NUMBER.fullmatch(name):
             index = int(name)
             stages = [entry for entry in self.entries if not entry.implicit]
             if not 0 <= index < len(stages):
@@ -104,21 +108,21 @@ def link(entry: StageEntry, instructions: Iterable[StageInstruction], table: Sta
     for instruction in instructions:
         if isinstance(instruction, Copy) and instruction.from_:
             with locate(instruction):
-                if "$" in instruction.from_:
-                    raise PlanError(
-                        "variables are not expanded in --from",
-                        remedy="name a stage for it: FROM image:$TAG AS name, with a global ARG, and COPY --from=name",
-                    )
-                entry.needs.append(table.source(instruction.from_, numbers=True))
+                _need(entry, table.source(instruction.from_, numbers=True), instruction)
         elif isinstance(instruction, Run):
             for word in instruction.mounts:
                 with locate(instruction):
                     source = mount_source(word.source)
                     if source:
-                        entry.needs.append(table.source(source, numbers=False))
+                        _need(entry, table.source(source, numbers=False), instruction)
 
 
-def check_cycles(table: StageTable) -> None:
+def _need(entry: StageEntry, source: StageEntry, instruction: StageInstruction) -> None:
+    entry.needs.append(source)
+    entry.named_by.setdefault(source, instruction)
+
+
+def check_cycles(table: StageTable, locate: Locator) -> None:
     """Raises PlanError naming a stage that needs itself, directly or through others."""
     done: set[int] = set()
 
@@ -127,9 +131,15 @@ def check_cycles(table: StageTable) -> None:
             return
         if entry in path:
             names = " → ".join(step.label for step in (*path[path.index(entry) :], entry))
-            raise PlanError(
+            error = PlanError(
                 f"stage {entry.label!r} needs itself: {names}", remedy="copy from an earlier stage or another image"
             )
+            last = path[-1]
+            closing = last.named_by.get(entry) or (last.stage.from_ if last.stage else None)
+            if closing is None:
+                raise error
+            with locate(closing):
+                raise error
         for needed in [*([entry.base] if entry.base else []), *entry.needs]:
             visit(needed, (*path, entry))
         done.add(id(entry))

@@ -6,6 +6,8 @@ their position in `Plan.nodes`, where every node comes after those it needs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from builder.dockerfile.instructions import Range
@@ -210,6 +212,11 @@ class CopyNode(Node, frozen=True, tag=True, kw_only=True):
     parents: bool = False
     excludes: tuple[str, ...] = ()
 
+    @property
+    def owner_is_named(self) -> bool:
+        """Whether the owner holds a name, which only the parent's own files can tell."""
+        return any(part and not part.isdigit() and part != "root" for part in (self.chown or "").split(":"))
+
     def needs(self) -> tuple[int, ...]:
         trees = [source.tree for source in self.sources if isinstance(source, CopyFiles)]
         return (self.parent, *(tree.node for tree in trees if isinstance(tree, FromNode)))
@@ -248,11 +255,12 @@ class PlannedImage(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that a build check reports."""
+    """Something that a build check reports. `column` counts characters from 1, 0 where only the lines are known."""
 
     rule: str
     message: str
     range: Range | None = None
+    column: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -268,6 +276,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """What must be resolved before planning can go on."""
+    """What must be resolved before planning can go on, and the lines that name it."""
 
     images: frozenset[ImageKey]
+    places: Mapping[ImageKey, Range | None] = {}

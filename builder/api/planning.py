@@ -1,0 +1,165 @@
+"""From a build's inputs to its plan: parse the Dockerfile, resolve the images that it names, run the build checks.
+
+Shared by builds and by what `--call` asks for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from builder import config as configuration
+from builder.api.inputs import Inputs
+from builder.api.options import BuildOptions
+from builder.dockerfile import codec
+from builder.dockerfile.instructions import Arg, Dockerfile
+from builder.dockerfile.text import nearest
+from builder.errors import BuilderError
+from builder.oci import reference
+from builder.oci.platform import host_platform
+from builder.plan.checks import hides_source
+from builder.plan.findings import ARGUMENT, Checks, checks_for, place
+from builder.plan.locate import Locator
+from builder.plan.options import PlanOptions
+from builder.plan.planner import plan
+from builder.plan.steps import ImageKey, Missing, Plan, ResolvedImage
+from builder.progress import Reporter, Warned
+from builder.solver.bases import Bases
+from builder.store.store import Store
+
+if TYPE_CHECKING:
+    from builder.registry.transport import Session
+
+_PARSED = "dockerfile"
+_CONSUMED = frozenset(("SOURCE_DATE_EPOCH", ARGUMENT))
+"""Build arguments that mean something to the builder itself."""
+
+_COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu")
+
+
+def locator(inputs: Inputs) -> Locator:
+    return Locator(inputs.name, inputs.text.decode("utf-8", "replace"))
+
+
+def connector(environ: Mapping[str, str], report: Reporter) -> Callable[[], Session]:
+    """Opens a session with registries, when one is needed."""
+
+    def connect() -> Session:
+        from builder.registry.transport import Session
+
+        return Session(configuration.load(environ), environ, reporter=report)
+
+    return connect
+
+
+def parse_dockerfile(store: Store, inputs: Inputs) -> Dockerfile:
+    """The parsed Dockerfile, from the store if this text was parsed before: that spares loading the grammar."""
+    key = hashlib.sha256(f"{inputs.name}\0".encode() + inputs.text).hexdigest()
+    kind = f"{_PARSED}-{codec.FORMAT}"
+    data = store.database.memo(kind, key)
+    if data is not None:
+        return codec.decode(data)
+    from builder.dockerfile.parser import parse
+
+    parsed = parse(inputs.text, inputs.name)
+    store.database.add_memo(kind, key, codec.encode(parsed))
+    return parsed
+
+
+def plan_options(inputs: Inputs, options: BuildOptions, *, all_stages: bool = False) -> PlanOptions:
+    """What the options of a build mean for its plan."""
+    return PlanOptions(
+        host=host_platform(),
+        build_args=options.build_args,
+        platforms=options.platforms,
+        target=options.target,
+        labels=options.labels,
+        contexts=inputs.kinds,
+        no_cache=options.no_cache,
+        network=options.network,
+        allow=options.allow,
+        all_stages=all_stages,
+    )
+
+
+def make_checks(
+    inputs: Inputs, dockerfile: Dockerfile, build_args: Mapping[str, str], *, scripts: bool = False
+) -> Checks:
+    """The build checks of a Dockerfile, with its ignore rules. Raises DockerfileError for a bad build argument."""
+    return checks_for(dockerfile, build_args, hidden=lambda: hides_source(inputs.rules()), scripts=scripts)
+
+
+def plan_build(inputs: Inputs, options: BuildOptions, dockerfile: Dockerfile, bases: Bases, report: Reporter) -> Plan:
+    """The plan of a build. Findings are reported as warnings, before any error. Raises BuilderError."""
+    locate = locator(inputs)
+    checks = make_checks(inputs, dockerfile, options.build_args)
+    try:
+        planned = complete_plan(dockerfile, plan_options(inputs, options), bases, locate, checks)
+    finally:
+        for finding in checks.findings:
+            report(Warned(finding.message, place(finding, locate), finding.rule))
+    violation = checks.violation(locate)
+    if violation is not None:
+        raise violation
+    for warning in unused_arguments(dockerfile, options.build_args, planned.used_args):
+        report(warning)
+    return planned
+
+
+def complete_plan(dockerfile: Dockerfile, options: PlanOptions, bases: Bases, locate: Locator, checks: Checks) -> Plan:
+    """Plan, resolving images until none is missing. Raises BuilderError."""
+    images: dict[ImageKey, ResolvedImage] = {}
+    while True:
+        planned = plan(dockerfile, options, images, locate, checks)
+        if isinstance(planned, Plan):
+            return planned
+        images |= resolve(planned, dockerfile, bases, locate)
+
+
+def resolve(missing: Missing, dockerfile: Dockerfile, bases: Bases, locate: Locator) -> dict[ImageKey, ResolvedImage]:
+    """Resolve what a plan asks for. An image that is not found may be a misspelt stage: the error says so."""
+    found: dict[ImageKey, ResolvedImage] = {}
+    for key in sorted(missing.images):
+        with locate.at(missing.places.get(key)):
+            try:
+                found[key] = bases.resolve(key)
+            except BuilderError as error:
+                hint = _meant(key, dockerfile)
+                if hint:
+                    error.remedy = f"{hint}; otherwise: {error.remedy}" if error.remedy else hint
+                raise
+    return found
+
+
+def _meant(key: ImageKey, dockerfile: Dockerfile) -> str:
+    """What somebody who wrote the name of an unknown image may have meant."""
+    if key.layout:
+        return ""
+    name = reference.parse(key.reference).familiar.removesuffix(":latest")
+    stages = [stage.from_.name.lower() for stage in dockerfile.stages if stage.from_.name]
+    close = nearest(name, stages)
+    if close:
+        return f"did you mean the stage {close}?"
+    close = nearest(name.partition(":")[0], _COMMON_IMAGES)
+    return f"did you mean {close}?" if close else ""
+
+
+def unused_arguments(dockerfile: Dockerfile, given: Mapping[str, str], used: frozenset[str]) -> Iterator[Warned]:
+    """A warning for each build argument that nothing consumed, with the name that may have been meant."""
+    for name in sorted(given.keys() - used - _CONSUMED):
+        from difflib import get_close_matches
+
+        declared = _declared(dockerfile)
+        if name in declared:
+            yield Warned(f"build argument {name!r} was given, but no stage that is built uses it")
+            continue
+        folded = {other.casefold(): other for other in declared if other not in given}
+        close = get_close_matches(name.casefold(), folded, 1)
+        hint = f"; did you mean {folded[close[0]]}?" if close else ""
+        yield Warned(f"build argument {name!r} was given, but nothing uses it{hint}")
+
+
+def _declared(dockerfile: Dockerfile) -> set[str]:
+    instructions = [i for stage in dockerfile.stages for i in stage.instructions if isinstance(i, Arg)]
+    return {pair.key.source for argument in (*dockerfile.global_args, *instructions) for pair in argument.pairs}

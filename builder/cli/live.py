@@ -51,11 +51,15 @@ class LiveView:
         self._describe(event.step)
 
     def _describe(self, step: str) -> None:
-        elapsed = time.monotonic() - self._started[step]
+        bar = self._bars[step]
+        width = self._width(bar)
         tail = self._tails[step][-1] if self._tails[step] else ""
-        width = max(20, (self._bars[step].ncols or 80) - 1)
-        text = f" => {self._names[step]} {elapsed:.1f}s" + (f"  | {tail}" if tail else "")
-        self._bars[step].set_description_str(text[:width], refresh=True)
+        text = _row(time.monotonic() - self._started[step], self._names[step], width if not tail else width // 2)
+        bar.set_description_str((f"{text} | {tail}" if tail else text)[:width], refresh=True)
+
+    def _width(self, bar: tqdm[Any]) -> int:
+        """Columns of the terminal, less one: a full row would wrap on some."""
+        return max(20, (bar.ncols or 80) - 1)
 
     def _tail(self, event: StepOutput) -> None:
         tail = self._tails.setdefault(event.step, [])
@@ -65,10 +69,12 @@ class LiveView:
 
     def _end(self, event: StepDone) -> None:
         bar = self._bars.pop(event.step, None)
+        width = 79
         if bar is not None:
+            width = self._width(bar)
             bar.close()
-        state = "ERROR" if event.error else "CACHED" if event.cached else f"{event.seconds:.1f}s"
-        self._print(f" => {event.name}  {state}")
+        state = "ERROR" if event.error else "CACHED" if event.cached else None
+        self._print(_row(event.seconds, event.name, width, state))
 
     def _transfer(self, event: Transfer) -> None:
         bar = self._bars.get(f"transfer {event.name}")
@@ -107,3 +113,9 @@ class LiveView:
             for bar in self._bars.values():
                 bar.close()
             self._bars.clear()
+
+
+def _row(seconds: float, name: str, width: int, state: str | None = None) -> str:
+    """A line of at most `width` columns: the time or the state, then the step, cut where it does not fit."""
+    text = f"{state or f'{seconds:.1f}s':>8} {' '.join(name.split())}"
+    return text if len(text) <= width else text[: width - 1] + "…"

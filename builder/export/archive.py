@@ -64,12 +64,13 @@ def _manifests(store: Store, descriptor: Descriptor, blobs: dict[str, int]) -> I
 
 
 def _entries(image: ArchivedImage) -> Iterator[Descriptor]:
-    bare = msgspec.structs.replace(image.descriptor, annotations=None)
+    own = image.descriptor.annotations or {}
+    kept = {key: value for key, value in own.items() if key not in (IMAGE_NAME, REF_NAME)}
     if not image.names:
-        yield bare
+        yield msgspec.structs.replace(image.descriptor, annotations=kept or None)
     for name in image.names:
-        annotations = {IMAGE_NAME: str(name), REF_NAME: name.tag or ""}
-        yield msgspec.structs.replace(bare, annotations={key: value for key, value in annotations.items() if value})
+        tag = {REF_NAME: name.tag} if name.tag else {}
+        yield msgspec.structs.replace(image.descriptor, annotations={**kept, IMAGE_NAME: str(name), **tag})
 
 
 def _legacy(manifest: Manifest, names: tuple[Reference, ...]) -> dict[str, object]:

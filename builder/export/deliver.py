@@ -51,6 +51,7 @@ def deliver(delivery: Delivery) -> Committed | None:
         delivery = _squashed(delivery)
     first: Committed | None = None
     made: dict[Form, Committed] = {}
+    named: list[tuple[Committed, list[Reference], bool]] = []
     for output in delivery.outputs or (Output(type="image"),):
         if output.type in ("tar", "local"):
             _write_files(delivery, output)
@@ -66,11 +67,13 @@ def deliver(delivery: Delivery) -> Committed | None:
                 raise UsageError(
                     "an image without a name cannot be pushed", remedy="name it with -t, or with name= in --output"
                 )
-            delivery.store.images.tag(made[form].descriptor, names)
-            if output.push:
-                _push(delivery, made[form], names)
+            named.append((made[form], names, output.push))
         else:
             _write_archive(delivery, output, made[form])
+    for committed, names, push in named:  # names change last, when nothing else can fail but a push
+        delivery.store.images.tag(committed.descriptor, names)
+        if push:
+            _push(delivery, committed, names)
     return first
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import msgspec
 
@@ -30,7 +31,12 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_output(text: str) -> Output:
     """Read `type=oci,dest=x.tar`, or a bare path: a directory, and `-` a tar, as in buildx. Raises UsageError."""
-    fields = next(csv.reader([text]), [])
+    try:
+        fields = next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise UsageError(f"invalid --output {text!r}: {error}", remedy="write key=value pairs with commas") from error
+    if fields in ([], [""]):
+        raise UsageError("--output is empty", remedy="write for example --output type=oci,dest=image.tar")
     if len(fields) == 1 and "=" not in fields[0]:
         return Output(type="tar" if fields[0] == "-" else "local", dest=fields[0])
     values: dict[str, str] = {}
@@ -54,7 +60,7 @@ def _from_values(values: dict[str, str], text: str) -> Output:
     if compression and compression not in KINDS:
         raise UsageError(f"unsupported compression {compression!r}", remedy=f"supported: {', '.join(KINDS)}")
     level = values.pop("compression-level", "")
-    if level and not level.lstrip("-").isdigit():
+    if level and not re.fullmatch(r"-?[0-9]{1,4}", level):
         raise UsageError(f"compression-level={level!r} is not a number")
     annotations = []
     for key in [key for key in values if key.startswith("annotation")]:

@@ -12,6 +12,7 @@ from builder.filesystem.layered import LayeredTree
 from builder.filesystem.squash import squash
 from builder.filesystem.tar import TarWriter
 from builder.solver.keys import Recipe, key_of
+from builder.store.layers import top_first
 from builder.store.store import Store
 
 _KIND = "squash-1"
@@ -24,9 +25,9 @@ def squash_layers(store: Store, layers: Sequence[str], keep: int, compression: C
     known = store.database.memo(_KIND, key)
     if known is not None and store.layers.available(known.decode()):
         return known.decode()
-    directories = store.layers.directories(layers)
-    above = directories[: len(layers) - keep]
-    below = LayeredTree(directories[len(layers) - keep :]) if keep else None
+    paths = store.layers.paths(layers)
+    above = top_first(paths[keep:])
+    below = LayeredTree(top_first(paths[:keep])) if keep else None
     with store.scratch() as scratch:
         try:
             with LayerSink(scratch, compression=compression.kind, level=compression.level) as sink:
@@ -37,5 +38,5 @@ def squash_layers(store: Store, layers: Sequence[str], keep: int, compression: C
         except OSError as error:
             raise StoreError(f"cannot squash: {error.strerror}", place=scratch) from error
         store.layers.add(blob)
-    store.database.add_memo(_KIND, key, blob.diff_id.encode())
+    store.database.add_memo(_KIND, key, blob.diff_id.encode(), holds=blob.diff_id)
     return blob.diff_id

@@ -17,7 +17,7 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from builder.errors import LayerError, StoreError
@@ -27,6 +27,7 @@ from builder.filesystem.syscalls import remove_tree, syncfs
 from builder.filesystem.unpack import Unpacked, unpack
 
 _DIFF_ID = re.compile(r"sha256:([0-9a-f]{64})")
+_SNAPSHOT = re.compile(r"[0-9a-f]{64}(?:-[0-9a-f]{32})?")
 _TEMPORARY = "tmp-"
 _GONE = "gone-"
 _BOOT = "boot"
@@ -113,6 +114,17 @@ class Snapshots:
             for entry in self._names():
                 if entry == name or entry.startswith(f"{name}-"):
                     self._discard(entry)
+
+    def set_aside(self, keep: Collection[str]) -> list[str]:
+        """Take away all snapshots of layers that are not in `keep` (diff IDs). Returns the directories to be removed,
+        which have other names now. Nobody may be using them, or begin to."""
+        aside = []
+        for name in self._names():
+            if _SNAPSHOT.fullmatch(name) and f"sha256:{name[:64]}" not in keep:
+                gone = f"{self._base}/{_GONE}{os.urandom(8).hex()}"
+                os.rename(f"{self._base}/{name}", gone)
+                aside.append(gone)
+        return aside
 
     def diff_ids(self) -> list[str]:
         """The layers that have a complete snapshot, sorted."""

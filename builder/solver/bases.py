@@ -114,7 +114,9 @@ class Bases:
         layout.put(image.manifest_data)
         descriptor = image.manifest_descriptor
         remembered = _Remembered(descriptor.media_type, descriptor.digest, descriptor.size)
-        self._store.database.add_memo(_KIND, f"{key.reference} {key.platform}", msgspec.msgpack.encode(remembered))
+        self._store.database.add_memo(
+            _KIND, f"{key.reference} {key.platform}", msgspec.msgpack.encode(remembered), holds=descriptor.digest
+        )
         self._report(StepDone(step, label))
         return self._keep(key, descriptor.digest, image.manifest, image.config, key.reference)
 

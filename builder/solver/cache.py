@@ -31,10 +31,15 @@ class StepCache:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def look_up(self, recipe: Recipe) -> Made | None:
-        """The result of a step with this recipe, if its layer is still here or can be fetched."""
+    def look_up(self, recipe: Recipe, *, lineage: str | None = None) -> Made | None:
+        """The result of a step with this recipe, if its layer is still here or can be fetched.
+
+        With `lineage` only a result of that place in that Dockerfile counts.
+        """
         record = self._store.database.step(key_of(recipe))
         if record is None or not self._store.layers.available(record.diff_id):
+            return None
+        if lineage is not None and record.lineage != lineage:
             return None
         return Made(record.diff_id, record.created, cached=True)
 
@@ -43,10 +48,10 @@ class StepCache:
         self._store.database.add_step(StepRecord(key_of(recipe), made.diff_id, encode(recipe), lineage, made.created))
 
     @contextmanager
-    def alone(self, recipe: Recipe) -> Iterator[bool]:
-        """Hold the step's lock. Yields whether someone else held it meanwhile (then look again)."""
-        with self._store.lock(f"step-{key_of(recipe)}") as waited:
-            yield waited
+    def alone(self, recipe: Recipe) -> Iterator[None]:
+        """Hold the step's lock, among all builds. Look again inside: someone else may just have made it."""
+        with self._store.lock(f"step-{key_of(recipe)}"):
+            yield
 
 
 def now(epoch: int | None) -> float:

@@ -7,7 +7,10 @@ the same directories does not redo the copy.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from builder.oci.spec import Platform
 from builder.plan.steps import (
@@ -40,15 +43,20 @@ def copy(environment: Environment, node: CopyNode, parent: Layers, roots: dict[i
     with ExitStack() as held:
         sources = [_source(environment, node, source, roots, held) for source in node.sources]
         flags = _flags(environment, node)
-        identities = [source.identity() for source in sources]
-        seen = {"parent": [] if node.link else list(parent)}
-        quick = copy_recipe(identities, flags, seen) if None not in identities else None
+        seen = {"parent": [] if node.link and not node.owner_is_named else list(parent)}
+
+        def recognised() -> Recipe | None:
+            """The recipe by identities, once every source has one."""
+            identities = [source.identity() for source in sources]
+            return copy_recipe(identities, flags, seen) if None not in identities else None
+
+        quick = recognised()
         found = environment.cache.look_up(quick) if quick is not None and not node.ignore_cache else None
         if found is not None:
             return found
         from builder.solver.make import make_copy
 
-        return make_copy(environment, node, parent, sources, flags, quick, lineage)
+        return make_copy(environment, node, parent, sources, flags, recognised, lineage)
 
 
 def workdir(environment: Environment, node: WorkdirNode, parent: Layers, lineage: str) -> Made:
@@ -117,6 +125,15 @@ def _files(
         return FilesSource(source, lambda: root_tree(environment, layers), excludes, layers=layers)
     if isinstance(source.tree, FromContext):
         name = source.tree.name
-        prints = Fingerprints(environment.store.database)
-        return FilesSource(source, lambda: environment.contexts.tree(name), excludes, fingerprints=prints)
+        return FilesSource(
+            source, lambda: environment.contexts.tree(name), excludes, fingerprints=partial(_fingerprints, environment)
+        )
     return FilesSource(source, EmptyTree, excludes, layers=())
+
+
+def _fingerprints(environment: Environment, root: str, selection: Sequence[str]) -> Fingerprints | None:
+    """What is known of a context's files. One that was fetched lies in a new directory each time: nothing is known."""
+    store = environment.store
+    if os.path.commonpath((os.path.abspath(root), store.root)) == store.root:
+        return None
+    return Fingerprints(store.database, root, selection)

@@ -50,6 +50,7 @@ class Environment:
     def sandbox(self) -> Sandbox:
         """The sandbox, started when the first command runs."""
         with self._lock:
+            self.check_cancelled()
             if self._sandbox is None:
                 from builder.sandbox.client import Sandbox
 
@@ -64,8 +65,10 @@ class Environment:
     def cancel(self) -> None:
         """End the steps that run, and let no other begin."""
         self.cancelled.set()
-        if self._sandbox is not None:
-            self._sandbox.cancel()
+        with self._lock:  # a step that is about to start the sandbox sees the flag, or is seen here
+            sandbox = self._sandbox
+        if sandbox is not None:
+            sandbox.cancel()
 
     def close(self) -> None:
         """End what still runs."""

@@ -12,7 +12,7 @@ from builder.filesystem.diff import changes, write_changes
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.times import clamp_times
-from builder.filesystem.tree import Kind
+from builder.filesystem.tree import FileInfo, Kind
 from builder.oci.platform import host_platform
 from builder.plan.steps import RunNode
 from builder.progress import StepOutput
@@ -150,7 +150,7 @@ def _check(node: RunNode, result: Result, tail: list[str]) -> None:
     raise StepFailed(
         cause,
         details=(f"  command: {shown}", *log),
-        remedy=f"the command ran as {node.user or 'root'} in {node.workdir}; the whole log is above",
+        remedy=f"it ran as {node.user or 'root'} in {node.workdir}; --progress plain shows the whole log",
     )
 
 
@@ -174,9 +174,18 @@ def _layer(
     try:
         with LayeredTree(lowers) as below, LayerSink(scratch, compression=form.kind, level=form.level) as sink:
             writer = TarWriter(sink.write)
+            _write_root(writer, upper, lowers)
             found = changes(upper, below if lowers else None)
             write_changes((c for c in found if not (c.info.kind is Kind.WHITEOUT and c.path in passing)), writer)
             writer.close()
             return sink.finish()
     except OSError as error:
         raise StoreError(f"cannot write the step's layer: {error.strerror}", place=scratch) from error
+
+
+def _write_root(writer: TarWriter, upper: str, lowers: list[str]) -> None:
+    """State the owner and mode of `/` if the command changed them: layers that differ in that alone are not equal."""
+    root, before = os.stat(upper), os.stat(lowers[0]) if lowers else None
+    owner = (before.st_uid, before.st_gid) if before is not None else (0, 0)
+    if (root.st_uid, root.st_gid) != owner or root.st_mode & 0o7777 != 0o755:
+        writer.add(".", FileInfo(Kind.DIRECTORY, root.st_mode & 0o7777, root.st_uid, root.st_gid, 0, root.st_mtime_ns))

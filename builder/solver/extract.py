@@ -89,7 +89,6 @@ class _Extraction:
 
     def _put_at(self, path: str, entry: ArchiveEntry) -> None:
         staging, full = self._root.staging, self._root.full(path)
-        existing = staging.lstat(full)
         if entry.hardlink is not None:
             self._link(full, entry)
             return
@@ -97,8 +96,6 @@ class _Extraction:
         info = entry.info
         if owner is not None:
             info = FileInfo(info.kind, info.mode, owner[0], owner[1], info.size, info.mtime_ns, info.link, info.device)
-        if existing is not None and existing.kind is Kind.DIRECTORY and info.kind is not Kind.DIRECTORY:
-            staging.remove(full)
         content = None
         if info.kind is Kind.FILE:
             offset = self._spool.tell()
@@ -131,5 +128,6 @@ class _Extraction:
         uid, gid = self._ownership.owner or (entry.info.uid, entry.info.gid)
         info = first.info
         changed = FileInfo(info.kind, entry.info.mode, uid, gid, info.size, entry.info.mtime_ns, info.link, info.device)
-        self._root.staging.put(Staged(origin, changed, first.content, first.xattrs))
-        self._root.staging.put(Staged(full, changed, hardlink=origin))
+        self._root.staging.restate(origin, changed)
+        if full != origin:
+            self._root.staging.put(Staged(full, changed, hardlink=origin))

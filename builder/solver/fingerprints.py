@@ -1,27 +1,33 @@
 """Recognises files that were read before, so that an unchanged context is not read again.
 
-For each source of a COPY the store keeps, file by file, size, time of modification, inode and its change time, with the
-SHA-256 of the content that was read then. A file that changed less than two seconds before it was read is not
-trusted, because a later change could bear the same time.
+What a COPY takes is recognised in two steps. The first is one xxh3 over what the file system says of everything that
+is taken (names, kinds, modes, sizes, times, inodes): if that is as it was, so is the content, whose digest is kept with
+it. Else each file is compared: size, time of modification, inode and its change time, kept with the SHA-256 of the
+content that was read then. A file that changed less than two seconds before it was read is not trusted, because a
+later change could bear the same time.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
+import xxhash
 
 from builder.filesystem.tree import FileInfo, Kind
 from builder.solver.select import Match
 from builder.store.database import Database
 
-_KIND = "files-1"
+_FILES = "files-2"
+_SELECTION = "selection-1"
 _SETTLED_NS = 2_000_000_000
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
+    """What the file system said of a file, and the SHA-256 (hexadecimal) of its content then."""
+
     size: int
     mtime_ns: int
     inode: int
@@ -30,46 +36,79 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Fingerprints:
-    """What is known of the files below one host directory."""
+    """What is known of the files of one context. `root` is its directory, `selection` what tells a COPY of it from
+    others: its path and patterns."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, root: str, selection: Sequence[str]) -> None:
         self._database = database
-        self._decoder = msgspec.msgpack.Decoder(dict[str, Fingerprint])
-        self._encoder = msgspec.msgpack.Encoder()
+        self._key = "\0".join((os.path.abspath(root), *selection))
 
-    def known(self, root: str, match: Match) -> dict[str, str]:
-        """The digests of those files of a match that are as they were, by their paths in the tree."""
-        data = self._database.memo(_KIND, _key(root, match))
+    def unchanged(self, matches: Sequence[Match]) -> str | None:
+        """The digest that was given to `keep`, if the file system says that nothing has changed since."""
+        seen = self._database.memo(_SELECTION, self._key)
+        state = _state(matches) if seen is not None else None
+        if seen is None or state is None or not seen.startswith(state):
+            return None
+        return seen[len(state) :].decode("ascii")
+
+    def keep(self, matches: Sequence[Match], digest: str) -> None:
+        """Keep the digest of what the matches hold, unless some file is too young to be trusted."""
+        settled = time.time_ns() - _SETTLED_NS
+        state = _state(matches)
+        if state is not None and all(_is_settled(item.info, settled) for match in matches for item in match.items):
+            self._database.add_memo(_SELECTION, self._key, state + digest.encode("ascii"))
+
+    def known(self, matches: Sequence[Match]) -> dict[str, str]:
+        """The digests of those files that are as they were, by their paths in the tree."""
+        data = self._database.memo(_FILES, self._key)
         if data is None:
             return {}
         try:
-            prints = self._decoder.decode(data)
+            prints = msgspec.msgpack.decode(data, type=dict[str, Fingerprint])
         except msgspec.MsgspecError:
             return {}
         found = {}
-        for item in match.items:
-            info = item.info
-            if info.kind is Kind.FILE:
+        for match in matches:
+            for item in match.items:
                 seen = prints.get(item.path)
-                if seen is not None and info.version == (seen.inode, seen.ctime_ns) and _same(info, seen):
+                if seen is not None and _is_same(item.info, seen):
                     found[item.path] = seen.digest
         return found
 
-    def learn(self, root: str, match: Match, digests: Mapping[str, str]) -> None:
-        """Keep the digests of a match's files."""
+    def learn(self, matches: Sequence[Match], digests: Mapping[str, str]) -> None:
+        """Keep the digests of the matches' files."""
         settled = time.time_ns() - _SETTLED_NS
         prints = {}
-        for item in match.items:
-            info = item.info
-            digest = digests.get(item.path)
-            if digest is not None and info.version is not None and info.version[1] < settled:
-                prints[item.path] = Fingerprint(info.size, info.mtime_ns, *info.version, digest)
-        self._database.add_memo(_KIND, _key(root, match), self._encoder.encode(prints))
+        for match in matches:
+            for item in match.items:
+                info, digest = item.info, digests.get(item.path)
+                if digest is None or info.version is None or not _is_settled(info, settled):
+                    continue
+                if item.path.isascii() or _is_unicode(item.path):
+                    prints[item.path] = Fingerprint(info.size, info.mtime_ns, *info.version, digest)
+        self._database.add_memo(_FILES, self._key, msgspec.msgpack.encode(prints))
 
 
-def _key(root: str, match: Match) -> str:
-    return f"{os.path.abspath(root)}\0{match.path}"
+def _state(matches: Sequence[Match]) -> bytes | None:
+    """The xxh3 of all that the file system says of the matches; None for names that are not UTF-8."""
+    try:
+        return xxhash.xxh3_128_digest(msgspec.msgpack.encode(matches))
+    except UnicodeEncodeError:
+        return None
 
 
-def _same(info: FileInfo, seen: Fingerprint) -> bool:
-    return info.size == seen.size and info.mtime_ns == seen.mtime_ns
+def _is_unicode(path: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in path)
+
+
+def _is_settled(info: FileInfo, settled: int) -> bool:
+    return info.kind is not Kind.FILE or (info.version is not None and info.version[1] < settled)
+
+
+def _is_same(info: FileInfo, seen: Fingerprint) -> bool:
+    return (
+        info.kind is Kind.FILE
+        and info.version == (seen.inode, seen.ctime_ns)
+        and info.size == seen.size
+        and info.mtime_ns == seen.mtime_ns
+    )

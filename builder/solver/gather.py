@@ -7,6 +7,7 @@ placed and read; what was read then gives its `content`, which later steps with 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from builder.filesystem.tree import FileInfo, FileTree, Kind
 from builder.plan.steps import CopyFiles, CopyInline
 from builder.solver.fingerprints import Fingerprints
+from builder.solver.keys import encode
 from builder.solver.select import Item, Match, select
 
 if TYPE_CHECKING:
@@ -51,10 +53,11 @@ class InlineSource:
 
     def __init__(self, source: CopyInline) -> None:
         self._name = source.name
+        self._text = source.data
         self._data = source.data.encode("utf-8", "surrogateescape")
 
     def identity(self) -> Any:
-        return {"inline": self._name, "data": self._data.decode("utf-8", "backslashreplace")}
+        return {"inline": self._name, "data": self._text}
 
     content = identity
 
@@ -96,7 +99,8 @@ class MemoryTree:
 
 
 class FilesSource:
-    """Files of a tree: of a context (then `root` is its directory), of a stage, or of an image (`layers`)."""
+    """Files of a tree: of a stage or an image (`layers`), or of a context, whose `fingerprints` are opened if it is a
+    directory of the host that may come again."""
 
     def __init__(
         self,
@@ -105,33 +109,45 @@ class FilesSource:
         excludes: tuple[str, ...],
         *,
         layers: Sequence[str] | None = None,
-        fingerprints: Fingerprints | None = None,
+        fingerprints: Callable[[str, Sequence[str]], Fingerprints | None] | None = None,
     ) -> None:
         self._source = source
         self._open_tree = open_tree
         self._excludes = excludes
-        self._layers = layers
-        self._fingerprints = fingerprints
+        self.layers = layers
+        self._open_fingerprints = fingerprints
         self._digests: dict[str, str] = {}
+        self._known: str | None = None
 
     @cached_property
     def tree(self) -> FileTree:
         return self._open_tree()
 
     @cached_property
-    def _root(self) -> str | None:
-        """The host directory whose files can be recognised again."""
-        return getattr(self.tree, "root", None) if self._fingerprints is not None else None
+    def _fingerprints(self) -> Fingerprints | None:
+        root = getattr(self.tree, "root", None)
+        if self._open_fingerprints is None or root is None:
+            return None
+        source = self._source
+        return self._open_fingerprints(root, (source.path, repr(source.pattern), str(source.unpack), *self._excludes))
 
     def identity(self) -> Any | None:
-        if self._layers is not None:
-            return {"layers": list(self._layers), **self._selection()}
-        if self._fingerprints is not None and self._root is not None:
-            for match in self.matches:
-                self._digests.update(self._fingerprints.known(self._root, match))
-        if any(item.path not in self._digests for match in self.matches for item in match.items if _is_file(item)):
-            return None
-        return self._described()
+        if self.layers is not None:
+            return {"layers": list(self.layers), **self._selection()}
+        if self._known is None:
+            self._recognise()
+        return {"files": self._known} if self._known is not None else None
+
+    def _recognise(self) -> None:
+        """Find out what the files are without reading them, if that can be."""
+        prints = self._fingerprints
+        if prints is not None:
+            self._known = prints.unchanged(self.matches)
+            if self._known is not None:
+                return
+            self._digests.update(prints.known(self.matches))
+        if all(item.path in self._digests for match in self.matches for item in match.items if _is_file(item)):
+            self._describe_all()
 
     def _selection(self) -> dict[str, Any]:
         return {"path": self._source.path, "pattern": self._source.pattern, "unpack": self._source.unpack}
@@ -159,13 +175,27 @@ class FilesSource:
         from builder.solver.assemble import digest_file
         from builder.solver.staging import TreeContent
 
+        if self._fingerprints is not None:
+            self._digests = {**self._fingerprints.known(self.matches), **self._digests}
         for match in self.matches:
             for item in match.items:
                 if _is_file(item) and item.path not in self._digests:
                     self._digests[item.path] = digest_file(TreeContent(self.tree, item.path), item.info.size)
-            if self._fingerprints is not None and self._root is not None:
-                self._fingerprints.learn(self._root, match, self._digests)
-        return self._described()
+        if self._fingerprints is not None:
+            self._fingerprints.learn(self.matches, self._digests)
+        return self._describe_all()
+
+    def _describe_all(self) -> Any:
+        """The description of what is taken, whose digest then says what this source is."""
+        described = self._described()
+        self._known = hashlib.sha256(encode({"files": described})).hexdigest()
+        if self._fingerprints is not None:
+            self._fingerprints.keep(self.matches, self._known)
+        return described
+
+    def times(self) -> list[int]:
+        """The times of the files taken, in seconds, as they reach the layer."""
+        return [item.info.mtime_ns // 1_000_000_000 for match in self.matches for item in match.items if _is_file(item)]
 
     def _described(self) -> Any:
         """The matches with everything that can reach a layer, except times."""
@@ -186,7 +216,7 @@ class FilesSource:
             described.append(self._digests[item.path])
             if info.identity is not None:
                 described.append(links.setdefault(info.identity, len(links)))
-            xattrs = self.tree.xattrs(item.path) if self._layers is not None else {}
+            xattrs = self.tree.xattrs(item.path) if self.layers is not None else {}
             if xattrs:
                 described.append({name: value.hex() for name, value in sorted(xattrs.items())})
         elif info.kind is Kind.SYMLINK:

@@ -33,8 +33,22 @@ Recipe = dict[str, Any]
 
 
 def encode(recipe: Recipe) -> bytes:
-    """The canonical JSON of a recipe."""
-    return msgspec.json.encode(recipe, order="sorted")
+    """The canonical JSON of a recipe. Texts that are not Unicode (bytes of file names) are written in digits."""
+    try:
+        return msgspec.json.encode(recipe, order="sorted")
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_unicode(recipe), order="sorted")
+
+
+def _unicode(value: Any) -> Any:
+    """The same with every text that cannot be encoded as `{"bytes": hexadecimal}`, which no other text looks like."""
+    if isinstance(value, dict):
+        return {key: _unicode(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_unicode(inner) for inner in value]
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        return {"bytes": value.encode("utf-8", "surrogatepass").hex()}
+    return value
 
 
 def key_of(recipe: Recipe) -> str:

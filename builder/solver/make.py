@@ -25,13 +25,14 @@ def make_copy(
     parent: Layers,
     sources: Sequence[Source],
     flags: Recipe,
-    quick: Recipe | None,
+    recognised: Callable[[], Recipe | None],
     lineage: str,
 ) -> Made:
-    """Make the layer of a COPY or ADD. `quick` is the recipe by which it was not found, where there was one."""
+    """Make the layer of a COPY or ADD. `recognised` gives the recipe by the sources' identities, if they have some; by
+    that it was not found."""
     tree = EmptyTree() if node.link else root_tree(environment, parent)
     staging = Staging(tree)
-    owners = root_tree(environment, parent) if node.chown and _named(node.chown) else tree
+    owners = root_tree(environment, parent) if node.link and node.owner_is_named else tree
     owner = find_owner(owners, node.chown) if node.chown else None
     ownership = Ownership(owner, node.chmod, _now_ns(environment))
     flags = {**flags, "owner": list(owner) if owner else None}
@@ -39,8 +40,12 @@ def make_copy(
         for source in sources:
             environment.check_cancelled()
             source.place(staging, Destination(node.destination, ownership, scratch))
-        contents = [source.content() for source in sources] if quick is not None else None
-        return _finish(environment, node.ignore_cache, staging, sources, contents, flags, quick, lineage, scratch)
+        contents = [source.content() for source in sources] if recognised() is not None else None
+        made = _finish(environment, node.ignore_cache, staging, sources, contents, flags, lineage, scratch)
+    quick = recognised()  # by now everything has been read
+    if quick is not None:
+        environment.cache.remember(quick, made, lineage)
+    return made
 
 
 def make_workdir(
@@ -71,15 +76,18 @@ def _finish(
     sources: Sequence[Source],
     contents: list[object] | None,
     flags: Recipe,
-    quick: Recipe | None,
     lineage: str,
     scratch: str,
 ) -> Made:
     """Look up by content and facts; write the layer where that finds nothing."""
     asked = facts(staging.facts())
-    made: Made | None = None
-    if contents is not None and not ignore_cache:
-        made = environment.cache.look_up(copy_recipe(contents, flags, asked))
+
+    def found() -> Made | None:
+        if contents is None or ignore_cache:
+            return None
+        return _look_up(environment, sources, copy_recipe(contents, flags, asked), lineage)
+
+    made = found()
     if made is None:
         blob = write_layer(
             staging,
@@ -89,15 +97,32 @@ def _finish(
             observe=_observer(sources, staging),
         )
         contents = [source.content() for source in sources]
-        made = None if ignore_cache else environment.cache.look_up(copy_recipe(contents, flags, asked))
+        made = found()
         if made is None:
             environment.store.layers.add(blob)
             made = Made(blob.diff_id, now(environment.epoch))
     assert contents is not None
-    environment.cache.remember(copy_recipe(contents, flags, asked), made, lineage)
-    if quick is not None:
-        environment.cache.remember(quick, made, lineage)
+    recipe = copy_recipe(contents, flags, asked)
+    for known_as in (recipe, _with_times(recipe, sources)):
+        if known_as is not None:
+            environment.cache.remember(known_as, made, lineage)
     return made
+
+
+def _look_up(environment: Environment, sources: Sequence[Source], recipe: Recipe, lineage: str) -> Made | None:
+    """A step's result by content. Times are no part of that: a stage that ran again and made the same files keeps what
+    comes after it. But what another Dockerfile copied from a stage of its own serves only if the times agree too.
+    """
+    exact = _with_times(recipe, sources)
+    if exact is None:
+        return environment.cache.look_up(recipe)
+    return environment.cache.look_up(exact) or environment.cache.look_up(recipe, lineage=lineage)
+
+
+def _with_times(recipe: Recipe, sources: Sequence[Source]) -> Recipe | None:
+    """The recipe with the times of files that come from stages; None if none do."""
+    times = [source.times() for source in sources if isinstance(source, FilesSource) and source.layers is not None]
+    return {**recipe, "times": times} if times else None
 
 
 def _observer(sources: Sequence[Source], staging: Staging) -> Callable[[str, str], None]:
@@ -112,11 +137,6 @@ def _observer(sources: Sequence[Source], staging: Staging) -> Callable[[str, str
                     source.observe(content.path, digest)
 
     return observe
-
-
-def _named(owner: str) -> bool:
-    """Whether an owner holds a name that the image's own files must tell."""
-    return any(part and not part.isdigit() and part != "root" for part in owner.split(":"))
 
 
 def _now_ns(environment: Environment) -> int:

@@ -25,6 +25,8 @@ from builder.solver.copy import MOUNTED
 from builder.solver.environment import Environment
 from builder.solver.keys import content_name
 from builder.solver.roots import Layers
+from builder.store.locks import exclusive
+from builder.store.store import remove_tree
 
 _SCRIPTS = "/dev/pipes"
 
@@ -102,7 +104,9 @@ class Mounting:
         path = self._claim(os.path.join(self._environment.store.mounts, self._cache_name(planned)), planned.sharing)
         data = os.path.join(path, "data")
         if not os.path.isdir(data):
-            self._fill(planned, data)
+            with exclusive(os.path.join(path, "fill")):
+                if not os.path.isdir(data):
+                    self._fill(planned, data)
         return Mount(planned.target, "bind", source=data, read_only=planned.read_only)
 
     def _cache_name(self, planned: CacheMount) -> str:
@@ -132,19 +136,17 @@ class Mounting:
                 number += 1
 
     def _fill(self, planned: CacheMount, data: str) -> None:
-        """Make a new cache: with its owner and mode, and with what it starts from."""
-        new = f"{data}.{os.getpid()}.{os.urandom(4).hex()}"
+        """Make a new cache: with its owner and mode, and with what it starts from. Nobody else does so meanwhile."""
+        new = f"{data}.new"
+        if os.path.exists(new):
+            remove_tree(new)  # a killed build left it
         os.mkdir(new)
         os.chmod(new, 0o755 if planned.mode is None else planned.mode)
         os.chown(new, planned.uid or 0, planned.gid or 0)
         layers, subpath = self._source(planned.tree, planned.source)
         if layers:
             self._seed(layers, subpath, new)
-        try:
-            os.rename(new, data)
-        except OSError:
-            if not os.path.isdir(data):
-                raise  # otherwise another step made it meanwhile
+        os.rename(new, data)
 
     def _seed(self, layers: Layers, subpath: str, into: str) -> None:
         from builder.plan.steps import CopyFiles

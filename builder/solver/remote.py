@@ -68,7 +68,7 @@ def url_source(environment: Environment, source: CopyUrl, chmod: int | str | Non
 
 def _literal(name: str) -> str:
     """A name without wildcards in it."""
-    return "".join(f"\\{character}" if character in "*?[\\" else character for character in name)
+    return "".join({"\\": "[\\\\]"}.get(c, f"[{c}]" if c in "*?[" else c) for c in name)
 
 
 def _remembered(environment: Environment, url: str) -> _Remembered | None:
@@ -88,7 +88,7 @@ def _remember(environment: Environment, url: str, what: _Remembered, path: str) 
         finally:
             os.close(descriptor)
         layout.adopt(path, what.digest)
-    environment.store.database.add_memo(_KIND, url, msgspec.msgpack.encode(what))
+    environment.store.database.add_memo(_KIND, url, msgspec.msgpack.encode(what), holds=what.digest)
 
 
 def git_source(environment: Environment, source: CopyGit, excludes: tuple[str, ...], scratch: str) -> FetchedSource:

@@ -22,8 +22,8 @@ def run(
         found = environment.cache.look_up(recipe)
         if found is not None:
             return found
-    with environment.cache.alone(recipe) as waited:
-        if waited and not node.ignore_cache:
+    with environment.cache.alone(recipe):
+        if not node.ignore_cache:  # another build may have made it meanwhile
             found = environment.cache.look_up(recipe)
             if found is not None:
                 return found

@@ -1,8 +1,8 @@
 """Solves the graph: each node becomes a stack of layers, independent ones side by side.
 
 Nodes run in threads as soon as what they need is there, at most `jobs` at once; a chain in which only one node is
-ready at a time runs in the calling thread. The first failure stops new steps from starting and is raised once those
-that run have ended.
+ready at a time runs in the calling thread. The first failure ends the steps that run, keeps others from starting, and
+is raised.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ class Solver:
                 number, result = done.get()
                 running -= 1
                 if isinstance(result, BaseException):
-                    failure = failure or result
+                    if failure is None:
+                        failure = result
+                        self._stop()
                     ready.clear()
                 else:
                     self.roots[number] = result
@@ -142,7 +144,7 @@ class Solver:
         except BaseException as error:
             if not isinstance(error, BuilderError) and environment.cancelled.is_set():
                 error = Interrupted("the build was interrupted")
-            cause = error.cause if isinstance(error, BuilderError) else str(error)
+            cause = error.cause if isinstance(error, BuilderError) else str(error) or "interrupted"
             environment.report(StepDone(step, node.label, seconds=time.monotonic() - started, error=cause))
             raise error
         environment.report(StepDone(step, node.label, cached=made.cached, seconds=time.monotonic() - started))

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from builder.errors import StepFailed
 from builder.filesystem.tree import FileInfo, FileTree, Kind
 
 
@@ -85,6 +86,7 @@ class Staging:
         self._parent = parent
         self._entries: dict[str, Staged] = {}
         self._fresh: set[str] = set()
+        self._links: dict[str, list[str]] = {}
         self._asked: dict[str, FileInfo | None] = {}
 
     def lstat(self, path: str) -> FileInfo | None:
@@ -111,7 +113,7 @@ class Staging:
         return self._asked[path]
 
     def put(self, staged: Staged) -> None:
-        """Add an entry, in the place of whatever was there."""
+        """Add an entry, in the place of whatever was there. Raises StepFailed if a hard link replaces its target."""
         path = staged.path
         known = self.lstat(path)
         if known is None or known.kind is not Kind.DIRECTORY:
@@ -119,18 +121,35 @@ class Staging:
                 self._fresh.add(path)
         elif staged.info.kind is not Kind.DIRECTORY:
             self._drop_below(path)
+        self._forget(path)
+        if staged.hardlink is not None:
+            if staged.hardlink not in self._entries:
+                raise StepFailed(f"/{path} cannot be a hard link to /{staged.hardlink}, in whose place it comes")
+            self._links.setdefault(staged.hardlink, []).append(path)
         self._entries[path] = staged
 
-    def remove(self, path: str) -> None:
-        """Forget a directory, so that something else can take its place; a parent's own is hidden by what comes."""
-        self._drop_below(path)
-        self._entries.pop(path, None)
-        self._fresh.discard(path)
+    def restate(self, path: str, info: FileInfo) -> None:
+        """Change the metadata of an entry that this step made."""
+        self._entries[path] = msgspec.structs.replace(self._entries[path], info=info)
 
     def _drop_below(self, path: str) -> None:
         for below in [known for known in self._entries if known.startswith(f"{path}/")]:
-            del self._entries[below]
             self._fresh.discard(below)
+            self._forget(below)
+
+    def _forget(self, path: str) -> None:
+        """Take an entry away. The next of its hard links then holds the content."""
+        gone = self._entries.pop(path, None)
+        names = [
+            name for name in self._links.pop(path, ()) if name in self._entries and self._entries[name].hardlink == path
+        ]
+        if gone is None or not names:
+            return
+        first, *others = names
+        self._entries[first] = msgspec.structs.replace(gone, path=first, info=self._entries[first].info)
+        for name in others:
+            self._entries[name] = msgspec.structs.replace(self._entries[name], hardlink=first)
+        self._links[first] = others
 
     def staged(self, path: str) -> Staged | None:
         """The entry that this step made at `path`, if it did."""
@@ -178,7 +197,3 @@ class Staging:
             else:
                 first[origin] = path
                 yield staged
-
-    @property
-    def empty(self) -> bool:
-        return not self._entries

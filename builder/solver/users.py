@@ -87,7 +87,7 @@ def _find_group(tree: FileTree, group: str) -> int:
 
 
 def _number(text: str) -> int | None:
-    if text.isascii() and text.isdigit() and int(text) <= _MAX_ID:
+    if text.isascii() and text.isdigit() and len(text) < 32 and int(text) <= _MAX_ID:
         return int(text)
     return None
 
@@ -105,7 +105,7 @@ def _records(tree: FileTree, path: str, fields: int) -> Iterator[list[str]]:
     descriptor = tree.open(real)
     with os.fdopen(descriptor, "rb") as file:
         text = file.read(_LIMIT).decode("utf-8", "surrogateescape")
-    for line in text.splitlines():
+    for line in text.split("\n"):
         entry = line.strip().split(":")
         if len(entry) >= fields and not line.lstrip().startswith("#"):
             yield entry

@@ -12,26 +12,39 @@ from builder.plan.paths import has_wildcards
 @lru_cache(maxsize=256)
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """A regular expression that matches the whole path. Raises StepFailed for a malformed pattern."""
-    out: list[str] = []
+    components: list[list[str]] = [[""]]  # of each component the pieces between its stars
     position = 0
     while position < len(pattern):
         character = pattern[position]
         position += 1
         if character == "*":
-            out.append("[^/]*")
-        elif character == "?":
-            out.append("[^/]")
+            components[-1].append("")
+            continue
+        if character == "?":
+            expression = "[^/]"
         elif character == "[":
             expression, position = _character_class(pattern, position)
-            out.append(expression)
-        elif character == "\\":
-            if position == len(pattern):
-                raise _malformed(pattern)
-            out.append(re.escape(pattern[position]))
-            position += 1
         else:
-            out.append(re.escape(character))
-    return re.compile("".join(out), re.DOTALL)
+            if character == "\\":
+                if position == len(pattern):
+                    raise _malformed(pattern)
+                character = pattern[position]
+                position += 1
+            if character == "/":
+                components.append([""])
+                continue
+            expression = re.escape(character)
+        components[-1][-1] += expression
+    return re.compile("/".join(map(_component, components)), re.DOTALL)
+
+
+def _component(pieces: list[str]) -> str:
+    """The expression of one component. Pieces have a fixed length, so that the first place at which one fits is as good
+    as any other, but for the last one: atomic groups keep a pattern with many stars from taking exponential time."""
+    first, *others = pieces
+    if not others:
+        return first
+    return first + "".join(f"(?>[^/]*?{piece})" for piece in others[:-1]) + f"[^/]*{others[-1]}"
 
 
 def _character_class(pattern: str, position: int) -> tuple[str, int]:

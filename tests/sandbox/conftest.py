@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,9 @@ def _obstacle() -> str:
         return "making namespaces needs root"
     if not os.path.exists(BUSYBOX):
         return "needs /usr/bin/busybox (Debian package busybox-static)"
-    if b"statically" not in subprocess.run(["file", BUSYBOX], capture_output=True).stdout and shutil.which("file"):
-        return "needs a static busybox (Debian package busybox-static)"
+    with open(BUSYBOX, "rb") as program:
+        if b"/ld-" in program.read(4096):
+            return "needs a static busybox (Debian package busybox-static)"
     with open("/proc/filesystems") as file:
         if "overlay" not in file.read():
             return "needs overlayfs"

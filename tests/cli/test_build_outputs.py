@@ -1,0 +1,299 @@
+"""Where a build's result goes: the store, archives, directories, standard output, and files about it."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.builds import Cli, context, flatten, tree_of
+
+DOCKERFILE = """\
+FROM scratch
+LABEL made=here
+COPY --chmod=0755 a /dir/a
+COPY b /dir/b
+COPY --link c /c
+CMD ["/a"]
+"""
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path / "store")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    made = context(tmp_path / "context", DOCKERFILE, a="A", b="B", c="C")
+    for name in "abc":
+        (made / name).chmod(0o644)
+    return made
+
+
+FILES = {
+    "c": ("file", 0o644, b"C"),
+    "dir": ("directory", 0o755, None),
+    "dir/a": ("file", 0o755, b"A"),
+    "dir/b": ("file", 0o644, b"B"),
+}
+
+
+def members(data: bytes) -> dict[str, bytes]:
+    """The regular files of a tar archive."""
+    found = {}
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            file = archive.extractfile(member)
+            if file is not None:
+                found[member.name] = file.read()
+    return found
+
+
+def unpacked(data: bytes) -> dict[str, tuple[str, int, bytes | None]]:
+    """A flat tar's entries in the form of `tree_of`."""
+    return {
+        path: ("directory" if entry.content is None else "file", entry.mode, entry.content)
+        for path, entry in flatten([data]).items()
+    }
+
+
+def check_archive(data: bytes, cli: Cli, names: list[str], *, docker: bool) -> None:
+    """An OCI archive with this image; every blob is what its name says."""
+    found = members(data)
+    assert json.loads(found["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
+    index = json.loads(found["index.json"])
+    assert [e["annotations"]["io.containerd.image.name"] for e in index["manifests"]] == names
+    manifest = json.loads(found["blobs/" + index["manifests"][0]["digest"].replace(":", "/")])
+    for descriptor in (manifest["config"], *manifest["layers"]):
+        assert len(found["blobs/" + descriptor["digest"].replace(":", "/")]) == descriptor["size"]
+    layers = [found["blobs/" + layer["digest"].replace(":", "/")] for layer in manifest["layers"]]
+    assert flatten(layers)["dir/a"].content == b"A"
+    if docker:
+        (legacy,) = json.loads(found["manifest.json"])
+        assert legacy["RepoTags"] == [name.rpartition("/")[2] for name in names]
+        assert [found[path] for path in legacy["Layers"]] == layers
+        assert json.loads(found[legacy["Config"]])["config"]["Labels"] == {"made": "here"}
+    else:
+        assert "manifest.json" not in found
+
+
+def test_the_store(cli: Cli, directory: Path) -> None:
+    done = cli.build("-t", "one:1", "-t", "example.com/two", "--label", "a=b", "--label", "made=there", directory)
+    assert sorted(cli.entries()) == ["docker.io/library/one:1", "example.com/two:latest"]
+    assert len({entry["digest"] for entry in cli.entries().values()}) == 1
+    assert cli.config("one:1")["config"] == {
+        "ArgsEscaped": True,
+        "Cmd": ["/a"],
+        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        "Labels": {"a": "b", "made": "there"},
+        "WorkingDir": "/",
+    }
+    assert "one:1" in done.err
+    assert done.out == b""
+
+
+def test_without_a_name_the_image_is_dangling(cli: Cli, directory: Path) -> None:
+    cli.build(directory)
+    ((name, entry),) = cli.entries().items()
+    assert name == entry["digest"]
+    cli.build("-t", "x", directory)
+    assert list(cli.entries()) == ["docker.io/library/x:latest"]
+
+
+@pytest.mark.parametrize("kind", ["oci", "docker"])
+def test_archives(cli: Cli, directory: Path, tmp_path: Path, kind: str) -> None:
+    names = ["docker.io/library/x:1", "docker.io/library/y:latest"]
+    tags = ["-t", "x:1", "-t", "y"]
+    cli.build(*tags, "-o", f"type={kind},dest={tmp_path}/file", directory)
+    data = (tmp_path / "file").read_bytes()
+    check_archive(data, cli, names, docker=kind == "docker")
+    assert cli.entries() == {}  # an output replaces the store
+    for arguments in (["-o", f"type={kind}"], ["-o", f"type={kind},dest=-"]):
+        assert cli.build(*tags, *arguments, directory).out == data
+    cli.build("-o", f"type={kind},dest={tmp_path}/named,name=z:3", directory)
+    check_archive((tmp_path / "named").read_bytes(), cli, ["docker.io/library/z:3"], docker=kind == "docker")
+
+
+def test_a_layout_directory(cli: Cli, directory: Path, tmp_path: Path) -> None:
+    for tag in ("x:1", "x:2"):
+        cli.build("-t", tag, "-o", f"type=oci,tar=false,dest={tmp_path}/layout", directory)
+    other = Cli(tmp_path / "layout")
+    assert sorted(other.entries()) == ["docker.io/library/x:1", "docker.io/library/x:2"]
+    assert other.files("x:1")["dir/b"].content == b"B"
+    assert {path.name for path in (tmp_path / "layout").iterdir()} == {"blobs", "index.json", "oci-layout"}
+
+
+@pytest.mark.parametrize("output", ["type=local,dest={}", "{}"])
+def test_a_directory(cli: Cli, directory: Path, tmp_path: Path, output: str) -> None:
+    target = tmp_path / "target"
+    (target / "dir").mkdir(parents=True)
+    (target / "dir/kept").write_text("kept")
+    (target / "dir/b").write_text("old")
+    cli.build("-o", output.format(target), directory)
+    (target / "dir/kept").unlink()
+    assert tree_of(target) == FILES
+
+
+def test_a_tar_of_files(cli: Cli, directory: Path, tmp_path: Path) -> None:
+    cli.build("-o", f"type=tar,dest={tmp_path}/files.tar", directory)
+    data = (tmp_path / "files.tar").read_bytes()
+    assert unpacked(data) == FILES
+    for output in ("type=tar", "type=tar,dest=-", "-"):
+        assert cli.build("-o", output, directory).out == data
+
+
+def test_several_outputs(cli: Cli, directory: Path, tmp_path: Path) -> None:
+    outputs = [f"type=oci,dest={tmp_path}/a", f"type=docker,dest={tmp_path}/b", f"{tmp_path}/c", "type=image"]
+    arguments = [word for output in outputs for word in ("-o", output)]
+    cli.build("-t", "x", *arguments, directory)
+    check_archive((tmp_path / "a").read_bytes(), cli, ["docker.io/library/x:latest"], docker=False)
+    check_archive((tmp_path / "b").read_bytes(), cli, ["docker.io/library/x:latest"], docker=True)
+    assert tree_of(tmp_path / "c") == FILES
+    assert cli.files("x")["c"].content == b"C"
+
+
+def test_load_keeps_the_store_among_the_outputs(cli: Cli, directory: Path, tmp_path: Path) -> None:
+    cli.build("-t", "x", "--load", "-o", f"type=tar,dest={tmp_path}/t", directory)
+    assert list(cli.entries()) == ["docker.io/library/x:latest"]
+
+
+def test_standard_output_of_a_real_process(cli: Cli, directory: Path, tmp_path: Path) -> None:
+    """Only the archive: messages go to standard error, and what --quiet would print is left out."""
+    done = cli.spawn("build", "-q", "-o", "-", directory)
+    assert done.status == 0, done.err
+    assert unpacked(done.out) == FILES
+    with (tmp_path / "closed").open("wb") as file:
+        process = cli.start("build", "-o", "-", directory, stdout=file)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert unpacked((tmp_path / "closed").read_bytes()) == FILES
+
+
+def test_a_reader_that_goes_away(cli: Cli, directory: Path) -> None:
+    (directory / "big").write_bytes(bytes(1 << 20))
+    (directory / "Dockerfile").write_text("FROM scratch\nCOPY big /\n")
+    process = cli.start("build", "-o", "-", directory)
+    assert process.stdout is not None
+    process.stdout.read(100)
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(60) == 1
+    assert "Traceback" not in err
+    assert "internal error" not in err
+
+
+# --- files about the result
+
+
+def test_quiet_and_result_files(cli: Cli, directory: Path, tmp_path: Path) -> None:
+    arguments = ["--iidfile", f"{tmp_path}/iid", "--metadata-file", f"{tmp_path}/meta.json", "-t", "x"]
+    done = cli("build", "-q", *arguments, directory)
+    assert done.status == 0
+    identifier = cli.image_id("x")
+    assert done.out.decode() == f"{identifier}\n"
+    assert done.err == ""
+    assert (tmp_path / "iid").read_text() == identifier
+    metadata = json.loads((tmp_path / "meta.json").read_text())
+    entry = cli.entries()["docker.io/library/x:latest"]
+    assert metadata["containerimage.config.digest"] == identifier
+    assert metadata["containerimage.digest"] == entry["digest"]
+    assert metadata["containerimage.descriptor"]["digest"] == entry["digest"]
+    assert metadata["containerimage.descriptor"]["size"] == entry["size"]
+    assert metadata["image.name"] in ("x", "x:latest", "docker.io/library/x:latest")
+
+
+def test_a_failed_build_leaves_no_old_result_files(cli: Cli, directory: Path, tmp_path: Path) -> None:
+    arguments = ["--iidfile", f"{tmp_path}/iid", "--metadata-file", f"{tmp_path}/meta.json"]
+    cli.build(*arguments, directory)
+    (directory / "a").unlink()
+    assert cli("build", *arguments, directory).status == 1
+    assert not (tmp_path / "iid").exists()
+    assert not (tmp_path / "meta.json").exists()
+
+
+def test_progress_as_json(cli: Cli, directory: Path) -> None:
+    done = cli("build", "--progress", "rawjson", "-t", "x", directory)
+    assert done.status == 0
+    events = [json.loads(line) for line in done.err.splitlines()]
+    assert {event["event"] for event in events} >= {"StepStarted", "StepDone"}
+    assert all(event["time"] > 1e9 for event in events)
+    ended = [event["name"] for event in events if event["event"] == "StepDone"]
+    assert any(name.endswith("COPY b /dir/b") for name in ended)
+
+
+# --- where the input comes from
+
+
+def test_a_dockerfile_from_standard_input(cli: Cli, directory: Path) -> None:
+    cli.build("-t", "x", "-f", "-", directory, stdin=b"FROM scratch\nCOPY a /only\n")
+    assert list(cli.files("x")) == ["only"]
+
+
+def test_only_a_dockerfile_from_standard_input(cli: Cli) -> None:
+    cli.build("-t", "x", "-", stdin=b"FROM scratch\nCOPY <<END /file\ntext\nEND\n")
+    assert cli.files("x")["file"].content == b"text\n"
+    done = cli("build", "-", stdin=b"FROM scratch\nCOPY a /\n")
+    assert done.status == 1
+    assert "Dockerfile:2" in done.err
+
+
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "none": bytes,
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+}
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_an_archive_from_standard_input(cli: Cli, directory: Path, compression: str) -> None:
+    (directory / "other").write_text("FROM scratch\nCOPY a /other\n")
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.add(directory, ".")
+    data = COMPRESSIONS[compression](stream.getvalue())
+    cli.build("-t", "x", "-", stdin=data)
+    assert cli.files("x")["dir/a"].content == b"A"
+    cli.build("-t", "y", "-f", "other", "-", stdin=data)
+    assert list(cli.files("y")) == ["other"]
+
+
+def test_a_dockerfile_elsewhere_with_its_own_ignore_file(cli: Cli, directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "Other.Dockerfile").write_text("FROM scratch\nCOPY [a-c] /\n")
+    (tmp_path / "Other.Dockerfile.dockerignore").write_text("b\n")
+    (directory / ".dockerignore").write_text("c\n")
+    cli.build("-t", "x", "-f", tmp_path / "Other.Dockerfile", directory)
+    assert sorted(cli.files("x")) == ["a", "c"]
+
+
+def test_named_contexts(cli: Cli, directory: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a").write_text("other")
+    cli.build("-t", "base", "-o", f"type=oci,tar=false,dest={tmp_path}/layout", directory)
+    (directory / "Dockerfile").write_text(
+        "FROM base\nCOPY --from=other a /other\nCOPY --from=stage c /stage\nFROM scratch AS last\nCOPY --from=0 / /\n"
+    )
+    done = cli.build(
+        "-t",
+        "x",
+        *("--build-context", f"base=oci-layout://{tmp_path}/layout:latest"),
+        *("--build-context", f"other={other}"),
+        *("--build-context", f"stage=oci-layout://{tmp_path}/layout:latest"),
+        directory,
+    )
+    files = cli.files("x")
+    assert files["other"].content == b"other"
+    assert files["stage"].content == b"C"
+    assert files["dir/a"].content == b"A"
+    assert done.err.count("DONE") >= 3

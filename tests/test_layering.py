@@ -1,0 +1,117 @@
+"""Imports point down: a package knows those below it and none beside or above it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "builder"
+LEVELS = (
+    ("errors", "progress"),
+    ("config", "oci"),
+    ("filesystem", "sandbox", "dockerfile"),
+    ("context",),
+    ("plan", "store", "registry"),
+    ("solver",),
+    ("export",),
+    ("api",),
+    ("cli",),
+    ("__init__", "__main__"),
+)
+HEIGHT = {name: height for height, names in enumerate(LEVELS) for name in names}
+LEAVES = {"sandbox"}  # import nothing of ours at all
+
+
+def imports(source: str, module: str, *, is_package: bool = False) -> Iterator[tuple[int, str]]:
+    """Lines and absolute names of all imports: at the top, in functions and under TYPE_CHECKING alike."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            if origin == "builder":  # what is imported are its modules
+                for alias in node.names:
+                    yield node.lineno, f"builder.{alias.name}"
+            else:
+                yield node.lineno, origin
+
+
+def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
+    """What a module imports and must not."""
+    parts = module.split(".")
+    home = parts[1] if len(parts) > 1 else "__init__"
+    found = []
+    for line, name in imports(source, module, is_package=is_package):
+        if name.partition(".")[0] != "builder" or name == "builder.__version__":
+            continue
+        other = [*name.split("."), "__init__"][1]
+        if other != home and (home in LEAVES or HEIGHT.get(other, 99) >= HEIGHT[home]):
+            found.append(f"{module}:{line} imports {name}")
+    return found
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = ["builder", *path.relative_to(PACKAGE).with_suffix("").parts]
+        found.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
+    return found
+
+
+def test_every_package_has_its_level() -> None:
+    homes = {module.split(".")[1] if "." in module else "__init__" for module, _ in modules()}
+    assert homes == set(HEIGHT)
+
+
+def test_imports_point_down() -> None:
+    found = []
+    for module, path in modules():
+        found += violations(path.read_text(), module, is_package=path.name == "__init__.py")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("builder.export.deliver", "from builder.api.options import BuildOptions"),
+        ("builder.export.deliver", "from ..api import options"),
+        ("builder.export.deliver", "def f():\n    import builder.cli.main"),
+        ("builder.export.deliver", "if TYPE_CHECKING:\n    from builder import api"),
+        ("builder.plan.planner", "from builder.store.store import Store"),
+        ("builder.sandbox.client", "from builder.errors import BuilderError"),
+        ("builder.errors", "import builder"),
+        ("builder.oci.spec", "from builder import errors, cli"),
+    ],
+)
+def test_what_points_up_or_sideways_is_found(module: str, source: str) -> None:
+    assert len(violations(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("builder.export.deliver", "from builder.solver.solve import Root"),
+        ("builder.export.deliver", "from . import output\nfrom .output import Output"),
+        ("builder.sandbox.client", "from . import syscalls\nimport os"),
+        ("builder.context.local", "from builder.filesystem.tree import FileTree"),
+        ("builder.cli.main", "from builder import __version__"),
+    ],
+)
+def test_what_points_down_is_not(module: str, source: str) -> None:
+    assert violations(source, module) == []
+
+
+def test_the_sandbox_needs_only_the_standard_library() -> None:
+    import sys
+
+    for module, path in modules():
+        if module.startswith("builder.sandbox"):
+            for line, name in imports(path.read_text(), module, is_package=path.name == "__init__.py"):
+                top = name.partition(".")[0]
+                assert top == "builder" or top in sys.stdlib_module_names, f"{module}:{line} imports {name}"

@@ -85,9 +85,12 @@ class Layers:
         return LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size)
 
     def record(self, diff_id: str) -> LayerRecord | None:
-        """The best stored form of a layer: one that is here before one that must be fetched. None without either."""
+        """The best stored form of a layer: one that is here before one that must be fetched. None without either.
+
+        Forms that were made or unpacked here come first: what others hold is only claimed by an image's configuration.
+        """
         self._layout.pin(diff_id)
-        records = self._database.layers(diff_id)
+        records = sorted(self._database.layers(diff_id), key=lambda record: not record.uncompressed)
         for record in records:
             if self._layout.has(record.digest):
                 return record

@@ -8,23 +8,24 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import BinaryIO
 
+import msgspec
+
 from builder import config as configuration
 from builder.api.inputs import Inputs, load_inputs
 from builder.api.options import BuildOptions, BuildResult, SecretSource
 from builder.api.planning import connector, locator, parse_dockerfile, plan_build
-from builder.errors import StepFailed, UsageError
+from builder.api.special import special_arguments
+from builder.errors import StepFailed
 from builder.export.deliver import Delivery, deliver
 from builder.filesystem.compression import Compression
 from builder.oci import reference
 from builder.plan.steps import Plan
-from builder.progress import Reporter, ignore
+from builder.progress import Reporter, Warned, ignore
 from builder.solver.bases import Bases
 from builder.solver.contexts import Contexts
 from builder.solver.environment import Environment
 from builder.solver.solve import Root, Solver
 from builder.store.store import Store
-
-_LATEST = 253_402_300_799  # the last second that a timestamp of RFC 3339 can name
 
 
 def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | None = None) -> BuildResult:
@@ -34,18 +35,28 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
     """
     started = time.monotonic()
     names = tuple(reference.parse(tag) for tag in options.tags)
-    epoch = _epoch(options)
+    special = special_arguments(options)
+    for warning in special.warnings:
+        report(Warned(warning))
     root = options.root or configuration.default_root(options.environ)
     with closing(Store(root)) as store, store.lease(), store.scratch() as scratch:
-        inputs = load_inputs(store, options.context, options.dockerfile, options.contexts, scratch, stdin)
+        inputs = load_inputs(
+            store,
+            options.context,
+            options.dockerfile,
+            options.contexts,
+            scratch,
+            stdin,
+            keep_git_dir=special.keep_git_dir,
+        )
         bases = Bases(store, connector(options.environ, report), report, pull=options.pull)
         environment = Environment(
             store,
             Contexts(inputs.openers),
             report,
-            epoch=epoch,
+            epoch=special.epoch,
             compression=_compression(options),
-            limits=options.limits,
+            limits=msgspec.structs.replace(options.limits, hostname=special.hostname or options.limits.hostname),
             secrets={name: _secret(name, source, options.environ) for name, source in options.secrets.items()},
             agents=options.agents,
         )
@@ -59,7 +70,8 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
                 outputs=options.outputs,
                 annotations=options.annotations,
                 squash=options.squash,
-                epoch=epoch,
+                index=special.index,
+                epoch=special.epoch,
                 compression=environment.compression,
                 report=report,
                 connect=connector(options.environ, report),
@@ -95,20 +107,6 @@ def _solve(
     solver = Solver(planned, environment, bases.layers, locator(inputs), lineage)
     jobs = options.jobs or len(os.sched_getaffinity(0))
     return planned, solver.solve([image.node for image in planned.images], jobs)
-
-
-def _epoch(options: BuildOptions) -> int | None:
-    """SOURCE_DATE_EPOCH, from the build arguments or else the environment."""
-    text = options.build_args.get("SOURCE_DATE_EPOCH", options.environ.get("SOURCE_DATE_EPOCH", ""))
-    if not text:
-        return None
-    if not text.isascii() or not text.isdigit():
-        raise UsageError(
-            f"SOURCE_DATE_EPOCH={text!r} is not a number of seconds", remedy="set it to seconds since 1970, or unset it"
-        )
-    if int(text) > _LATEST:
-        raise UsageError(f"SOURCE_DATE_EPOCH={text} is after the year 9999", remedy="set it to seconds since 1970")
-    return int(text)
 
 
 def _secret(name: str, source: SecretSource, environ: Mapping[str, str]) -> Callable[[], bytes]:

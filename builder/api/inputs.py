@@ -27,13 +27,22 @@ from builder.errors import ContextError, DockerfileError, UsageError
 from builder.filesystem.tree import FileTree
 from builder.oci import reference
 from builder.plan.options import ContextKind
-from builder.plan.stages import context_name
+from builder.plan.stages import SCRATCH, context_name
 from builder.plan.steps import MAIN_CONTEXT
 from builder.store.store import Store
 
 _MAX_DOCKERFILE = 16 << 20
 _DEFAULTS = ("Dockerfile", "dockerfile", "Containerfile")
 _RULES = "ignore-1"
+
+
+class _Directory(msgspec.Struct, frozen=True):
+    """A context as a directory of the host. `owners` are those of files that are not 0:0; `dockerfile` is the text of a
+    context that is nothing else (its directory is empty)."""
+
+    path: str
+    owners: dict[str, tuple[int, int]] = {}
+    dockerfile: bytes | None = None
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -48,9 +57,17 @@ class Inputs(msgspec.Struct, frozen=True):
 
 
 def load_inputs(
-    store: Store, context: str, dockerfile: str, named: dict[str, str], scratch: str, stdin: BinaryIO | None = None
+    store: Store,
+    context: str,
+    dockerfile: str,
+    named: dict[str, str],
+    scratch: str,
+    stdin: BinaryIO | None = None,
+    *,
+    keep_git_dir: bool = False,
 ) -> Inputs:
-    """Find the Dockerfile and the contexts. Remote ones are fetched into `scratch`. Raises ContextError, UsageError."""
+    """Find the Dockerfile and the contexts. Remote ones are fetched into `scratch`; with `keep_git_dir` a main context
+    from a repository has its `.git`. Raises ContextError, UsageError."""
     source = parse_context(context)
     if isinstance(source, StdinContext) and dockerfile == "-":
         raise UsageError(
@@ -58,9 +75,10 @@ def load_inputs(
         )
     stream = stdin or sys.stdin.buffer
     openers: dict[str, Callable[[], FileTree]] = {}
-    directory, lone = _main_directory(source, scratch, stream)
-    if lone is not None:
-        name, text = "Dockerfile", lone
+    main = _main_directory(source, scratch, stream, keep_git_dir)
+    directory = main.path
+    if main.dockerfile is not None:
+        name, text = "Dockerfile", main.dockerfile
         path = None
     elif dockerfile == "-":
         name, text, path = "Dockerfile", stream.read(_MAX_DOCKERFILE + 1), None
@@ -70,7 +88,7 @@ def load_inputs(
     if len(text) > _MAX_DOCKERFILE:
         raise DockerfileError("the Dockerfile is larger than 16 MiB", place=name)
     rules = cache(lambda: _ignore_rules(store, directory, path))
-    openers[MAIN_CONTEXT] = lambda: _tree(directory, rules())
+    openers[MAIN_CONTEXT] = lambda: _tree(main, rules())
     kinds: dict[str, ContextKind] = {}
     for key, value in named.items():
         kinds[_context_key(key)] = _named(store, key, value, scratch, openers)
@@ -81,22 +99,21 @@ def _context_key(name: str) -> str:
     return context_name(name) if name == name.lower() else name
 
 
-def _main_directory(source: Context, scratch: str, stream: BinaryIO) -> tuple[str, bytes | None]:
-    """The main context as a directory; or, where it is a Dockerfile alone, an empty one and that text."""
+def _main_directory(source: Context, scratch: str, stream: BinaryIO, keep_git_dir: bool) -> _Directory:
     if isinstance(source, LocalContext):
-        return source.path, None
+        return _Directory(source.path)
     if isinstance(source, StdinContext):
         return _from_stream(stream, "standard input", scratch)
-    return _fetched(source, os.path.join(scratch, "context"))
+    return _fetched(source, os.path.join(scratch, "context"), keep_git_dir)
 
 
-def _fetched(source: Context, into: str) -> tuple[str, bytes | None]:
+def _fetched(source: Context, into: str, keep_git_dir: bool = False) -> _Directory:
     if isinstance(source, GitContext):
         from builder.context.git import checkout
 
         os.mkdir(into)
-        checkout(source.ref, into)
-        return into, None
+        checkout(source.ref, into, keep_git_dir=keep_git_dir or None)
+        return _Directory(into)
     if isinstance(source, HTTPContext):
         from builder.context.http import fetch
 
@@ -108,7 +125,7 @@ def _fetched(source: Context, into: str) -> tuple[str, bytes | None]:
     raise UsageError("an image cannot be the main build context", remedy="give a directory, a URL or -")
 
 
-def _from_stream(stream: BinaryIO, name: str, scratch: str) -> tuple[str, bytes | None]:
+def _from_stream(stream: BinaryIO, name: str, scratch: str) -> _Directory:
     from builder.context.archive import is_archive, peek, unpack
 
     into = os.path.join(scratch, f"archive-{os.urandom(4).hex()}")
@@ -116,11 +133,9 @@ def _from_stream(stream: BinaryIO, name: str, scratch: str) -> tuple[str, bytes 
     head, whole = peek(stream)
     if not head:
         raise ContextError("nothing was given", place=name, remedy="pipe a Dockerfile or a tar archive into it")
-    compression = is_archive(head)
-    if compression is None:
-        return into, whole.read(_MAX_DOCKERFILE + 1)
-    unpack(whole, into, compression, name=name)
-    return into, None
+    if not is_archive(head):
+        return _Directory(into, dockerfile=whole.read(_MAX_DOCKERFILE + 1))
+    return _Directory(into, unpack(whole, into, name=name).owners)
 
 
 def _dockerfile_path(directory: str, given: str, *, local: bool) -> str:
@@ -164,8 +179,9 @@ def _read(path: str) -> bytes:
         raise DockerfileError(f"cannot be read: {error.strerror}", place=path) from error
 
 
-def _tree(directory: str, rules: Rules | None) -> FileTree:
-    return LocalTree(directory, Matcher(rules) if rules is not None else None)
+def _tree(directory: _Directory, rules: Rules | None) -> FileTree:
+    matcher = Matcher(rules) if rules is not None else None
+    return LocalTree(directory.path, matcher, owners=directory.owners)
 
 
 def _ignore_rules(store: Store, directory: str, dockerfile: str | None) -> Rules | None:
@@ -191,6 +207,8 @@ def _named(
 ) -> ContextKind:
     source = parse_context(value, name=name)
     if isinstance(source, ImageContext):
+        if source.reference == SCRATCH:
+            return ContextKind(reference=SCRATCH)
         return ContextKind(reference=str(reference.parse(source.reference)))
     if isinstance(source, LayoutContext):
         return ContextKind(reference=source.digest or source.tag, layout=source.path)
@@ -199,17 +217,17 @@ def _named(
     key = _context_key(name)
     if isinstance(source, LocalContext):
         path = source.path
-        openers[key] = lambda: _tree(path, _ignore_rules(store, path, None))
+        openers[key] = lambda: _tree(_Directory(path), _ignore_rules(store, path, None))
         return ContextKind()
     if isinstance(source, StdinContext):
         raise UsageError(f"context {name!r} cannot be standard input", remedy="give a directory, a URL or an image")
     into = os.path.join(scratch, f"context-{os.urandom(4).hex()}")
 
     def open_fetched() -> FileTree:
-        directory, lone = _fetched(source, into)
-        if lone is not None:
+        directory = _fetched(source, into)
+        if directory.dockerfile is not None:
             raise ContextError("is neither an archive nor a repository", place=value)
-        return LocalTree(directory)
+        return _tree(directory, None)
 
     openers[key] = open_fetched
     return ContextKind()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from builder import config as configuration
 from builder.api.inputs import Inputs
 from builder.api.options import BuildOptions
+from builder.api.special import NAMES, special_arguments
 from builder.dockerfile import codec
 from builder.dockerfile.instructions import Arg, Dockerfile
 from builder.dockerfile.text import nearest
@@ -19,7 +20,7 @@ from builder.errors import BuilderError
 from builder.oci import reference
 from builder.oci.platform import host_platform
 from builder.plan.checks import hides_source
-from builder.plan.findings import ARGUMENT, Checks, checks_for, place
+from builder.plan.findings import Checks, checks_for, place
 from builder.plan.locate import Locator
 from builder.plan.options import PlanOptions
 from builder.plan.planner import plan
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from builder.registry.transport import Session
 
 _PARSED = "dockerfile"
-_CONSUMED = frozenset(("SOURCE_DATE_EPOCH", ARGUMENT))
-"""Build arguments that mean something to the builder itself."""
-
 _COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu")
 
 
@@ -68,7 +66,7 @@ def parse_dockerfile(store: Store, inputs: Inputs) -> Dockerfile:
 
 
 def plan_options(inputs: Inputs, options: BuildOptions, *, all_stages: bool = False) -> PlanOptions:
-    """What the options of a build mean for its plan."""
+    """What the options of a build mean for its plan. Raises UsageError."""
     return PlanOptions(
         host=host_platform(),
         build_args=options.build_args,
@@ -79,6 +77,7 @@ def plan_options(inputs: Inputs, options: BuildOptions, *, all_stages: bool = Fa
         no_cache=options.no_cache,
         network=options.network,
         allow=options.allow,
+        cache_namespace=special_arguments(options).cache_namespace,
         all_stages=all_stages,
     )
 
@@ -147,7 +146,7 @@ def _meant(key: ImageKey, dockerfile: Dockerfile) -> str:
 
 def unused_arguments(dockerfile: Dockerfile, given: Mapping[str, str], used: frozenset[str]) -> Iterator[Warned]:
     """A warning for each build argument that nothing consumed, with the name that may have been meant."""
-    for name in sorted(given.keys() - used - _CONSUMED):
+    for name in sorted(given.keys() - used - NAMES):
         from difflib import get_close_matches
 
         declared = _declared(dockerfile)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,7 +17,9 @@ from builder.oci.spec import Platform
 from builder.solver.annotations import parse_annotation
 from builder.solver.limits import Limits
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) *([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_ULIMIT = re.compile(r"([a-z]+)=(-1|[0-9]{1,18})(?::(-1|[0-9]{1,18}))?")
+_ENTITLEMENTS = ("network.host", "security.insecure")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -51,8 +52,8 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
         squash=given["squash"],
         outputs=outputs,
         network=given["network"],
-        allow=frozenset(name for text in given["allow"] for name in text.split(",")),
-        secrets=dict(secret(text) for text in given["secrets"]),
+        allow=entitlements(given["allow"]),
+        secrets=dict(secret(text, environ) for text in given["secrets"]),
         agents=dict(agent(text, environ) for text in given["agents"]),
         limits=Limits(
             memory=size(given["memory"], "--memory"),
@@ -118,6 +119,14 @@ def pairs(texts: Iterable[str], option: str, *, value_optional: bool = False) ->
     return found
 
 
+def entitlements(texts: Iterable[str]) -> frozenset[str]:
+    """What --allow allows. Raises UsageError for what is not known."""
+    found = frozenset(name for text in texts for name in text.split(",") if name)
+    for name in sorted(found.difference(_ENTITLEMENTS)):
+        raise UsageError(f"unknown entitlement {name!r} in --allow", remedy=f"known: {', '.join(_ENTITLEMENTS)}")
+    return found
+
+
 def platforms(texts: Iterable[str]) -> tuple[Platform, ...]:
     return tuple(dict.fromkeys(parse_platform(name) for text in texts for name in text.split(",") if name))
 
@@ -134,8 +143,8 @@ def size(text: str, option: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
-def secret(text: str) -> tuple[str, SecretSource]:
-    """`id=ID[,src=PATH][,env=NAME][,type=file|env]`, or `ID` alone: a file or a variable of that name."""
+def secret(text: str, environ: Mapping[str, str]) -> tuple[str, SecretSource]:
+    """`id=ID[,src=PATH][,env=NAME][,type=file|env]`; with the ID alone the variable of that name, or else the file."""
     fields: dict[str, str] = {}
     for field in text.split(","):
         key, equals, value = field.partition("=")
@@ -154,7 +163,7 @@ def secret(text: str) -> tuple[str, SecretSource]:
         return name, SecretSource(variable=fields.get("env") or fields.get("src") or name)
     if "src" in fields:
         return name, SecretSource(path=fields["src"])
-    return name, SecretSource(variable=name) if name in os.environ else SecretSource(path=name)
+    return name, SecretSource(variable=name) if name in environ else SecretSource(path=name)
 
 
 def agent(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -180,13 +189,14 @@ def host(text: str) -> tuple[str, str]:
 
 def ulimit(text: str) -> tuple[str, int, int]:
     """`NAME=SOFT[:HARD]`; -1 means unlimited."""
-    name, _, limits = text.partition("=")
-    soft, colon, hard = limits.partition(":")
-    try:
-        first = int(soft)
-        return name, first, int(hard) if colon else first
-    except ValueError:
-        raise UsageError(f"invalid --ulimit {text!r}", remedy="write --ulimit nofile=1024:2048") from None
+    match = _ULIMIT.fullmatch(text)
+    if match is None:
+        raise UsageError(f"invalid --ulimit {text!r}", remedy="write --ulimit nofile=1024:2048")
+    soft = int(match[2])
+    hard = int(match[3]) if match[3] else soft
+    if hard != -1 and (soft > hard or soft == -1):
+        raise UsageError(f"invalid --ulimit {text!r}: the soft limit is above the hard one")
+    return match[1], soft, hard
 
 
 def metadata(result: BuildResult) -> str:

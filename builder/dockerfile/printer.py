@@ -21,6 +21,7 @@ from builder.dockerfile.words import Mode, Word, parse_word
 _PLAIN = re.compile(r"[^\t\n\v\f\r ]+")
 _FLAG_SPECIAL = re.compile(rf"['\"{SPACE}]")
 _BARE_DELIMITER = re.compile(r"[\w.]+")
+_STYLES = ("needed", "always", "escapes")
 _UNITS = (("s", 10**9), ("ms", 10**6), ("us", 10**3), ("ns", 1))
 
 
@@ -45,12 +46,23 @@ def print_instruction(instruction: df.From | df.StageInstruction, escape: str = 
     if isinstance(instruction, df.OnBuild):
         line, newline, documents = f"{instruction.keyword} {instruction.trigger}".partition("\n")
         return f"{comments}{_physical(line, escape)}{documents}{newline}"
-    flags = [_flag(name, value, escape) for name, value in _flags(instruction)]
-    body = _BODIES[type(instruction)](instruction, escape)
-    if body.startswith("--"):
-        flags.append("--")  # ends the flags
-    line = " ".join(part for part in (instruction.keyword, *flags, body) if part)
+    line = _logical(instruction, escape)
     return comments + _physical(line, escape) + "".join(_documents(instruction, line))
+
+
+def _logical(instruction: df.From | df.StageInstruction, escape: str) -> str:
+    """The logical line. Here-documents are looked for in all of it, by rules of quoting that are not those of flags, so
+    how a flag is quoted can hide one, or show one that is none."""
+    body = _BODIES[type(instruction)](instruction, escape)
+    lines = []
+    for style in _STYLES:
+        flags = [_flag(name, value, escape, style) for name, value in _flags(instruction)]
+        if body.startswith("--"):
+            flags.append("--")  # ends the flags
+        lines.append(" ".join(part for part in (instruction.keyword, *flags, body) if part))
+        if _shows_heredocs(instruction, lines[-1]):
+            return lines[-1]
+    return lines[0]
 
 
 def _physical(line: str, escape: str) -> str:
@@ -127,15 +139,21 @@ def _each(name: str, words: Iterable[Word]) -> _Flags:
         yield name, word.source
 
 
-def _flag(name: str, value: str | None, escape: str) -> str:
+def _flag(name: str, value: str | None, escape: str, style: str) -> str:
     """A flag, its value quoted if it must be: quotes and escapes in flags are gone before the value is a word."""
     if value is None:
         return f"--{name}"
-    if not _FLAG_SPECIAL.search(value) and escape not in value:
-        return f"--{name}={value}"
-    mark = '"' if "'" in value else "'"
-    quoted = value.replace(escape, escape * 2).replace(mark, escape + mark)
-    return f"--{name}={mark}{quoted}{mark}"
+    needed = _FLAG_SPECIAL.search(value) is not None or escape in value
+    return f"--{name}={_quoted(value, escape, style) if needed or style == 'always' else value}"
+
+
+def _quoted(value: str, escape: str, style: str) -> str:
+    if style == "escapes":
+        return re.sub(rf"(['\"{SPACE}{re.escape(escape)}])", lambda match: escape + match[0], value)
+    doubled = value.replace(escape, escape * 2)
+    if "'" in value and not re.search(r'["$\\`]', value):
+        return f'"{doubled}"'
+    return "'" + doubled.replace("'", """'"'"'""") + "'"  # as for a shell
 
 
 def _duration(nanoseconds: int) -> str:
@@ -250,6 +268,16 @@ def _documents(instruction: df.From | df.StageInstruction, line: str) -> Iterato
             # of several with one name the last one counts; a word that only looks like one has no text
             text = texts.get(heredoc.name, "") if heredoc.name not in names[number + 1 :] else ""
             yield f"{text}{heredoc.name}\n"
+
+
+def _shows_heredocs(instruction: df.From | df.StageInstruction, line: str) -> bool:
+    """Whether the parser finds in `line` the here-documents that the instruction has."""
+    if "<<" not in line or not isinstance(instruction, (df.Run, df.Copy, df.Add)):
+        return True
+    found = [heredoc.name for heredoc in find_heredocs(line)]
+    if isinstance(instruction, df.Run):
+        return not instruction.command.shell or found == [heredoc.name for heredoc in instruction.command.heredocs]
+    return _is_json(instruction) or all(source.path in found for source in instruction.inline if source.content.source)
 
 
 def _is_json(instruction: df.Copy | df.Add) -> bool:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that outputs are made from. `squash` is '', `all` or `new`; no outputs means the store."""
+    """Everything that outputs are made from. `squash` is '', `all` or `new`; no outputs means the store.
+
+    `index` asks for an index, and for directories by platform, even where there is one platform only.
+    """
 
     store: Store
     images: tuple[PlannedImage, ...]
@@ -39,6 +42,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Output, ...]
     annotations: tuple[Annotation, ...]
     squash: str
+    index: bool = False
     epoch: int | None
     compression: Compression
     report: Reporter
@@ -95,6 +99,7 @@ def _form(delivery: Delivery, output: Output) -> Form:
         force=output.force_compression,
         docker_types=output.oci_media_types is False,
         annotations=(*delivery.annotations, *output.annotations),
+        index=delivery.index,
     )
 
 
@@ -132,14 +137,14 @@ def _with_one_layer(image: PlannedImage, node: int, base: int) -> PlannedImage:
 def _write_files(delivery: Delivery, output: Output) -> None:
     from builder.export.files import write_directory, write_tar
 
+    several = delivery.index or len(delivery.images) > 1
     if output.type == "tar":
-        if len(delivery.images) > 1:
+        if several:
             raise UsageError("type=tar holds one platform", remedy="use type=local, which makes a directory for each")
         layers = delivery.roots[delivery.images[0].node].layers
         with _step(delivery, output.dest, f"writing files to {output.dest}"), _destination(output.dest) as file:
             write_tar(delivery.store, layers, file.write)
         return
-    several = len(delivery.images) > 1
     for image in delivery.images:
         path = os.path.join(output.dest, str(image.platform).replace("/", "_")) if several else output.dest
         with _step(delivery, path, f"writing files to {path}"):

@@ -106,11 +106,23 @@ def clean(name: str) -> str:
     return "/".join(parts)
 
 
+def _climbs(name: str) -> bool:
+    return ".." in name and ".." in name.split("/")
+
+
 class TarReader:
-    """Iterates over the entries of a tar archive that comes in chunks of any size."""
+    """Iterates over the entries of a tar archive that comes in chunks of any size.
+
+    With `strict_names` a name, or a hard link's target, that climbs with `..` is refused instead of cleaned.
+    """
 
     def __init__(
-        self, chunks: Iterable[bytes], *, max_entries: int | None = None, max_bytes: int | None = None
+        self,
+        chunks: Iterable[bytes],
+        *,
+        max_entries: int | None = None,
+        max_bytes: int | None = None,
+        strict_names: bool = False,
     ) -> None:
         self._chunks = iter(chunks)
         self._chunk = memoryview(b"")
@@ -118,6 +130,7 @@ class TarReader:
         self._last = ""
         self._max_entries = max_entries
         self._max_bytes = max_bytes
+        self._strict_names = strict_names
         self.entries = 0
         self.bytes = 0
 
@@ -183,6 +196,8 @@ class TarReader:
         if b"\0" in raw_name or b"\0" in raw_link:
             raise LayerError("a name holds a NUL byte", place=place.replace("\0", "\\0"))
         kind = _KINDS.get(type_flag)
+        if self._strict_names and (_climbs(name) or (kind is Kind.HARDLINK and _climbs(link))):
+            raise LayerError("leads out of the archive", place=place)
         if kind is None:
             what = _REFUSED.get(type_flag, f"of the unknown type {type_flag.decode('latin-1')!r}")
             raise LayerError(f"is {what}, which is not supported", place=place)

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from builder.plan.dispatch import StageState
 
 
-_NAMESPACE = "BUILDKIT_CACHE_MOUNT_NS"
-
-
 def plan_mounts(state: StageState, instruction: Run) -> tuple[Mount, ...]:
     """The mounts of a RUN, in their order. Raises PlanError."""
     return tuple(_plan(state, parse_mount(state.scope.expand(word))) for word in instruction.mounts)
@@ -49,7 +46,7 @@ def _plan(state: StageState, mount: ParsedMount) -> Mount:
     if mount.type == "cache":
         return CacheMount(
             target=target,
-            cache=f"{_namespace(state)}/{mount.id or clean(mount.target)}",
+            cache=f"{state.options.cache_namespace}/{mount.id or clean(mount.target)}",
             sharing=mount.sharing or "shared",
             tree=tree,
             source=source,
@@ -59,13 +56,6 @@ def _plan(state: StageState, mount: ParsedMount) -> Mount:
             gid=mount.gid,
         )
     return BindMount(target=target, tree=tree, source=source, writable=not mount.read_only)
-
-
-def _namespace(state: StageState) -> str:
-    """Caches of different namespaces are apart; a build argument names one, as in BuildKit."""
-    if _NAMESPACE in state.options.build_args:
-        state.used_args.add(_NAMESPACE)
-    return state.options.build_args.get(_NAMESPACE, "")
 
 
 def _tree(state: StageState, mount: ParsedMount) -> Tree:

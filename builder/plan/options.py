@@ -9,7 +9,7 @@ from builder.oci.spec import Platform
 
 class ContextKind(msgspec.Struct, frozen=True):
     """A named context, as far as a plan cares: an image (`reference`, from an OCI layout at `layout` if that is
-    given), another stage (`stage`), or, with neither, a tree of files."""
+    given; `scratch` is the empty one), another stage (`stage`), or, with neither, a tree of files."""
 
     reference: str = ""
     layout: str = ""
@@ -22,6 +22,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     `contexts` are the named contexts under their normalised names (`stages.context_name`).
     `no_cache`: None for caching, else the stages to be run anew (empty: all of them).
     `allow`: the entitlements given with --allow.
+    `cache_namespace`: put in front of the names of RUN's caches.
     `all_stages`: plan also the stages that the target does not need (for build checks).
     """
 
@@ -34,4 +35,5 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     no_cache: frozenset[str] | None = None
     network: str = "default"
     allow: frozenset[str] = frozenset()
+    cache_namespace: str = ""
     all_stages: bool = False

@@ -269,6 +269,8 @@ class Planner:
                 if name is None:
                     return ImageKey(str(reference.parse(entry.base_name)), platform)
         context = self.options.contexts[name]
+        if context.reference == SCRATCH and not context.layout:
+            return None
         if context.reference or context.layout:
             return ImageKey(context.reference, platform, context.layout)
         return FromContext(name)

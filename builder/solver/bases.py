@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
@@ -64,10 +64,6 @@ class Bases:
     def layers(self, key: ImageKey) -> tuple[str, ...]:
         """The diff IDs of an image that was resolved."""
         return self._layers[key]
-
-    def resolve_all(self, keys: Iterable[ImageKey]) -> dict[ImageKey, ResolvedImage]:
-        """Resolve several images. Raises RegistryError, StoreError."""
-        return {key: self.resolve(key) for key in sorted(keys)}
 
     def resolve(self, key: ImageKey) -> ResolvedImage:
         """An image's configuration; its layers are known afterwards, not fetched."""

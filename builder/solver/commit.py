@@ -50,12 +50,13 @@ class Committed(msgspec.Struct, frozen=True):
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
     """How an image is written: `compression` of the layers that this build made (None: as they are; with `force` of all
-    layers), OCI's or Docker's media types, annotations."""
+    layers), OCI's or Docker's media types, annotations, an index even over one manifest."""
 
     compression: Compression | None = None
     force: bool = False
     docker_types: bool = False
     annotations: tuple[Annotation, ...] = ()
+    index: bool = False
 
 
 def commit(
@@ -65,7 +66,7 @@ def commit(
 
     Every layer is here afterwards: those of base images that nobody needed before are fetched now.
     """
-    for_index = any(annotation.place == "index" for annotation in form.annotations)
+    for_index = form.index or any(annotation.place == "index" for annotation in form.annotations)
     manifests = [_commit_one(store, image, roots, epoch, form) for image in images]
     configs = tuple(config for _, config in manifests)
     outer = chosen(form.annotations, "index-descriptor")

@@ -112,9 +112,9 @@ def _source(
 
     scratch = held.enter_context(environment.store.scratch())
     if isinstance(source, CopyUrl):
-        return remote.url_source(environment, source, node.chmod, scratch)
+        return remote.url_source(environment, source, scratch)
     assert isinstance(source, CopyGit)
-    return remote.git_source(environment, source, node.excludes, scratch)
+    return remote.git_source(source, node.excludes, scratch)
 
 
 def _files(

@@ -91,6 +91,8 @@ def _variables(node: RunNode, user: ExecUser, mounting: Mounting) -> dict[str, s
     """The command's environment: the image's and the arguments', proxies, secrets; HOME if nothing else sets it."""
     variables = {**dict(node.proxies), **dict(node.env), **mounting.variables}
     variables.setdefault("HOME", user.home or "/")
+    if mounting.agents:
+        variables.setdefault("SSH_AUTH_SOCK", mounting.agents[0])
     return variables
 
 

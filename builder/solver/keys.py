@@ -93,9 +93,11 @@ def _mount(mount: Mount, trees: Mapping[int, Sequence[str]], contents: Mapping[s
     if isinstance(mount, TmpfsMount):
         return {"type": "tmpfs", "target": mount.target, "size": mount.size}
     if isinstance(mount, SecretMount):
-        return {"type": "secret", "target": mount.target, "secret": mount.secret, "variable": mount.variable}
-    assert isinstance(mount, SshMount)
-    return {"type": "ssh", "target": mount.target, "agent": mount.agent}
+        seen = {"type": "secret", "target": mount.target, "secret": mount.secret, "variable": mount.variable}
+    else:
+        assert isinstance(mount, SshMount)
+        seen = {"type": "ssh", "target": mount.target, "agent": mount.agent}
+    return {**seen, "mode": mount.mode, "uid": mount.uid, "gid": mount.gid}
 
 
 def _seen(tree: Tree, source: str, trees: Mapping[int, Sequence[str]], contents: Mapping[str, str]) -> Recipe:

@@ -32,8 +32,8 @@ _SCRIPTS = "/dev/pipes"
 
 
 class Mounting:
-    """Turns the mounts of one step into the sandbox's. Locks are held by `held`; `variables` collects what secrets and
-    agents put into the environment."""
+    """Turns the mounts of one step into the sandbox's. Locks are held by `held`; `variables` collects what secrets put
+    into the environment, `agents` where the sockets of SSH agents are (or would be: one may be missing)."""
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class Mounting:
         self._held = held
         self._count = 0
         self.variables: dict[str, str] = {}
+        self.agents: list[str] = []
 
     def mounts(self, planned: PlannedMount) -> Iterator[Mount]:
         """The sandbox's mounts for a planned one: one, or none for an optional secret that is not given."""
@@ -178,10 +179,15 @@ class Mounting:
             yield Mount(planned.target, "file", content=content, mode=planned.mode, uid=planned.uid, gid=planned.gid)
 
     def _agent(self, planned: SshMount) -> Iterator[Mount]:
-        socket = self._environment.agents.get(planned.agent)
-        if socket is None:
+        target = planned.target or f"/run/buildkit/ssh_agent.{len(self.agents)}"
+        self.agents.append(target)
+        agent = self._environment.agents.get(planned.agent)
+        if agent is None:
             return
-        target = planned.target or f"/run/buildkit/ssh_agent.{self._count}"
-        self._count += 1
-        self.variables["SSH_AUTH_SOCK"] = target
-        yield Mount(target, "bind", source=socket, read_only=False)
+        from builder.solver.agents import AgentSocket, check_agent
+
+        check_agent(planned.agent, agent)
+        path = os.path.join(self._directory("agent"), "socket")
+        listening = AgentSocket(agent, path, mode=planned.mode, uid=planned.uid, gid=planned.gid)
+        self._held.callback(listening.close)
+        yield Mount(target, "bind", source=path, read_only=False)

@@ -29,7 +29,7 @@ class _Remembered(msgspec.Struct, frozen=True):
     size: int
 
 
-def url_source(environment: Environment, source: CopyUrl, chmod: int | str | None, scratch: str) -> FetchedSource:
+def url_source(environment: Environment, source: CopyUrl, scratch: str) -> FetchedSource:
     """The file at a URL: mode 0600 and the server's time, as in BuildKit. Raises ContextError, StepFailed."""
     known = _remembered(environment, source.url)
     path = os.path.join(scratch, f"url-{os.urandom(4).hex()}")
@@ -91,7 +91,7 @@ def _remember(environment: Environment, url: str, what: _Remembered, path: str) 
     environment.store.database.add_memo(_KIND, url, msgspec.msgpack.encode(what), holds=what.digest)
 
 
-def git_source(environment: Environment, source: CopyGit, excludes: tuple[str, ...], scratch: str) -> FetchedSource:
+def git_source(source: CopyGit, excludes: tuple[str, ...], scratch: str) -> FetchedSource:
     """The files of a commit. Raises ContextError."""
     ref = parse_git_url(source.url)
     assert ref is not None

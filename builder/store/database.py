@@ -146,10 +146,6 @@ class Database:
                 [(record.diff_id, record.digest) for record in records],
             )
 
-    def forget_layer(self, diff_id: str) -> None:
-        with self._cursor() as connection:
-            connection.execute("DELETE FROM layers WHERE diff_id = ?", (diff_id,))
-
     # --- steps
 
     def step(self, key: str) -> StepRecord | None:

@@ -17,7 +17,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builder.context.archive import HEAD_SIZE, Compression, Unpacked, is_archive, peek, unpack
+from builder.context.archive import HEAD_SIZE, Unpacked, is_archive, peek, unpack
 from builder.errors import ContextError
 
 Entry = tuple[tarfile.TarInfo, bytes]
@@ -39,9 +39,9 @@ def tar(*entries: Entry) -> bytes:
     return out.getvalue()
 
 
-def unpacked(data: bytes, into: Path, compression: Compression = "none") -> Unpacked:
+def unpacked(data: bytes, into: Path) -> Unpacked:
     into.mkdir(exist_ok=True)
-    return unpack(io.BytesIO(data), str(into), compression)
+    return unpack(io.BytesIO(data), str(into))
 
 
 SIMPLE = tar(
@@ -77,7 +77,7 @@ def test_owners_are_returned(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "bzip2", "xz", "zstd"])
-def test_compressions(tmp_path: Path, compression: Compression) -> None:
+def test_compressions(tmp_path: Path, compression: str) -> None:
     pack: dict[str, Callable[[bytes], bytes]] = {
         "none": bytes,
         "gzip": gzip.compress,
@@ -86,17 +86,17 @@ def test_compressions(tmp_path: Path, compression: Compression) -> None:
         "zstd": zstandard.ZstdCompressor().compress,
     }
     data = pack[compression](SIMPLE)
-    assert is_archive(data[:HEAD_SIZE]) == compression
+    assert is_archive(data[:HEAD_SIZE])
     head, stream = peek(io.BytesIO(data))
     assert head == data[:HEAD_SIZE]
     (tmp_path / "c").mkdir()
-    unpack(stream, str(tmp_path / "c"), compression)
+    unpack(stream, str(tmp_path / "c"))
     assert (tmp_path / "c/made/on/the/way").read_text() == "x"
 
 
 def test_what_is_no_archive() -> None:
     for head in (b"", b"FROM scratch\n", b"FROM scratch\n" * 100, b"\xff" * 1024, b"#!/bin/sh\n" + b" " * 600):
-        assert is_archive(head) is None
+        assert not is_archive(head)
 
 
 def test_peek_of_a_slow_stream() -> None:
@@ -168,30 +168,30 @@ def test_damaged_archives(tmp_path: Path) -> None:
     packed = gzip.compress(SIMPLE)
     middle = bytearray(SIMPLE)
     middle[1024 + 512 + 148] ^= 0x55
-    for number, (data, compression) in enumerate([
-        (b"no archive at all" * 100, "none"),
-        (SIMPLE[:1300], "none"),
-        (SIMPLE[: SIMPLE.index(b"hello") + 2], "none"),
-        (packed[:-20], "gzip"),
-        (packed[:30] + b"\0" * 50, "gzip"),
-        (bz2.compress(SIMPLE)[:-10], "bzip2"),
-        (lzma.compress(SIMPLE)[:100], "xz"),
-        (zstandard.ZstdCompressor().compress(SIMPLE)[:60], "zstd"),
-        (gzip.compress(b"FROM scratch"), "gzip"),
-        (bytes(middle), "none"),
+    for number, data in enumerate([
+        b"no archive at all" * 100,
+        SIMPLE[:1300],
+        SIMPLE[: SIMPLE.index(b"hello") + 2],
+        packed[:-20],
+        packed[:30] + b"\0" * 50,
+        bz2.compress(SIMPLE)[:-10],
+        lzma.compress(SIMPLE)[:100],
+        zstandard.ZstdCompressor().compress(SIMPLE)[:60],
+        gzip.compress(b"FROM scratch"),
+        bytes(middle),
     ]):  # fmt: skip
         with pytest.raises(ContextError, match="cannot be read") as caught:
-            unpacked(data, tmp_path / str(number), compression)  # type: ignore[arg-type]
+            unpacked(data, tmp_path / str(number))
         assert caught.value.remedy
 
 
 def test_limits(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     bomb = io.BytesIO(gzip.compress(tar(entry("zeros", data=b"\0" * (4 << 20)))))
-    with pytest.raises(ContextError, match="larger than allowed"):
-        unpack(bomb, str(tmp_path / "c"), "gzip", max_size=1 << 20)
+    with pytest.raises(ContextError, match="more than 1048576 bytes"):
+        unpack(bomb, str(tmp_path / "c"), max_size=1 << 20)
     with pytest.raises(ContextError, match="more than 3 entries"):
-        unpack(io.BytesIO(SIMPLE), str(tmp_path / "c"), "none", max_entries=3)
+        unpack(io.BytesIO(SIMPLE), str(tmp_path / "c"), max_entries=3)
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:

@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import ctypes
-import io
 import os
 import stat
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-TIME = 1_577_836_800
-Entry = dict[str, Any]
+from tests.support.archives import TIME, Archive, Entry, archive
+
+__all__ = ["TIME", "Archive", "Entry"]
+
 Describe = Callable[[Path], dict[str, Any]]
-Archive = Callable[..., bytes]
-
-
-def _archive(*entries: tuple[str, Entry], form: int = tarfile.PAX_FORMAT) -> bytes:
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w", format=form, errors="surrogateescape") as tar:
-        for name, spec in entries:
-            info = tarfile.TarInfo(name)
-            data = spec.get("data")
-            info.type = spec.get("type", tarfile.DIRTYPE if data is None else tarfile.REGTYPE)
-            info.mode = spec.get("mode", 0o755 if info.type == tarfile.DIRTYPE else 0o644)
-            info.uid, info.gid = spec.get("owner", (0, 0))
-            info.mtime = spec.get("mtime", TIME)
-            info.linkname = spec.get("link", "")
-            info.devmajor, info.devminor = spec.get("device", (0, 0))
-            info.pax_headers = spec.get("pax", {})
-            info.size = len(data or b"")
-            tar.addfile(info, io.BytesIO(data or b""))
-    return raw.getvalue()
 
 
 @pytest.fixture(name="archive", scope="session")
 def archive_fixture() -> Archive:
     """Makes a tar archive of (name, {data, type, mode, owner, mtime, link, device, pax}) with Python's tarfile."""
-    return _archive
+    return archive
 
 
 def _describe(root: Path) -> dict[str, Any]:

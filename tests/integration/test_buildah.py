@@ -48,7 +48,8 @@ CASES = {
     "removed": Case("COPY tree /tree/\nRUN rm -r /tree/sub && mkdir /tree/sub && rm /tree/plain && mv /tree/link /l\n"),
     "archives": Case("ADD tree.tar.gz /unpacked/\nCOPY tree.tar.gz /packed/\nADD a.txt /plain\n"),
     "environment": Case(
-        'ENV A=1 B="two words" C=\'$A\' D=${A:-x}${Z:-y}${A:+z}\nENV E $B and more\nENV A=2\nRUN echo "$A$B$C$D" > /out\n'
+        "ENV A=1 B=\"two words\" C='$A' D=${A:-x}${Z:-y}${A:+z}\nENV E $B and more\nENV A=2\n"
+        'RUN echo "$A$B$C$D" > /out\n'
     ),
     "arguments": Case(
         "ARG GIVEN=default\nARG DEFAULT=default\nARG NEITHER\nENV G=$GIVEN\n"
@@ -59,17 +60,23 @@ CASES = {
         'LABEL one=1 "two words"="a b" three="$PATH"\nEXPOSE 80 53/udp\nVOLUME /data [x\nSTOPSIGNAL SIGUSR1\n'
         'USER 5:6\nENTRYPOINT ["/bin/sh", "-c"]\nCMD ["true"]\n'
     ),
-    "shell-forms": Case('CMD echo "$A" | cat\nENTRYPOINT exec sh\nSHELL ["/bin/sh", "-ec"]\nRUN echo $0 > /out\nCMD ls\n',
-        differs={"Cmd": "buildah takes SHELL for RUN only; by Docker's reference it is that of CMD and ENTRYPOINT, too"}),
-    "entrypoint-resets-cmd": Case('CMD ["of the base"]\nFROM base AS again\nCMD ["a"]\nENTRYPOINT ["b"]\nFROM again\nENTRYPOINT ["c"]\n'),
+    "shell-forms": Case(
+        'CMD echo "$A" | cat\nENTRYPOINT exec sh\nSHELL ["/bin/sh", "-ec"]\nRUN echo $0 > /out\nCMD ls\n',
+        differs={"Cmd": "buildah takes SHELL for RUN only; Docker's reference has it for CMD, too"},
+    ),
+    "entrypoint-resets-cmd": Case(
+        'CMD ["of the base"]\nFROM base AS again\nCMD ["a"]\nENTRYPOINT ["b"]\nFROM again\nENTRYPOINT ["c"]\n'
+    ),
     "workdirs": Case("WORKDIR /deep/er\nRUN pwd > here\nWORKDIR ../up\nCOPY a.txt .\nCOPY a.txt sub/\nWORKDIR $PATH\n"),
-    "stages": Case("RUN echo made > /made\nFROM base AS two\nCOPY --from=base /bin/busybox /b\nFROM two\nCOPY --from=0 /tmp /t\n"),
+    "stages": Case(
+        "RUN echo made > /made\nFROM base AS two\nCOPY --from=base /bin/busybox /b\nFROM two\nCOPY --from=0 /tmp /t\n"
+    ),
     "onbuild": Case("ONBUILD RUN echo later\nONBUILD COPY . /src\n"),
     "ignored": Case(
         "COPY . /context/\n",
         differs={"context/tree/sub": "its mode: buildah makes an ignored directory anew for a file in it that is not"},
     ),
-}  # fmt: skip
+}
 
 buildah = shutil.which("buildah")
 pytestmark = [
@@ -106,13 +113,14 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
 @pytest.mark.parametrize("name", CASES)
 def test_as_buildah(name: str, cli: Cli, context: Path, tmp_path: Path) -> None:
     case = CASES[name]
-    ignore = context / ".dockerignore"
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text(
         (context / "Dockerfile").read_text() + "RUN mkdir -p /tmp && chmod 777 /tmp\n" + case.dockerfile
     )
     # only one case is about what is ignored
-    (tmp_path / "Dockerfile.dockerignore").write_text(ignore.read_text() if name == "ignored" else "nothing\n")
+    (tmp_path / "Dockerfile.dockerignore").write_text(
+        (context / ".dockerignore").read_text() if name == "ignored" else "nothing\n"
+    )
     theirs = _build_with_buildah(dockerfile, context, tmp_path, case.arguments, name)
     cli.build("-t", name, "-f", dockerfile, *case.arguments, context)
     ours = _plain(cli.files(name), cli.config(name)["config"])
@@ -142,10 +150,11 @@ def _build_with_buildah(
     assert buildah is not None
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     (tmp_path / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-    command = [
+    command: list[str | os.PathLike[str]] = [
         buildah, "--storage-driver", "vfs", "--root", tmp_path / "root", "--runroot", tmp_path / "runroot",
         "bud", "--isolation", "chroot", "--layers=false", "--format", "docker", "--quiet", "--network", "host",
-        "--signature-policy", tmp_path / "policy.json", "--identity-label=false", "--ignorefile", f"{dockerfile}.dockerignore",
+        "--signature-policy", tmp_path / "policy.json", "--identity-label=false",
+        "--ignorefile", f"{dockerfile}.dockerignore",
         "-f", dockerfile, "-t", f"docker-archive:{tmp_path}/image.tar", *arguments, context,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60)

@@ -48,12 +48,14 @@ DIFF_ID = "sha256:" + "1" * 64
 
 
 def options(case: Mapping[str, Any]) -> PlanOptions:
-    """The options of a case: `args`, `target`, `platforms`, `labels`, `contexts`, `network`, `allow`, `no_cache`."""
+    """The options of a case: `args`, `target`, `platforms`, `labels`, `contexts`, `network`, `allow`, `no_cache`,
+    `cache_namespace`."""
     contexts = {name: ContextKind(**kind) for name, kind in case.get("contexts", {}).items()}
     no_cache = case.get("no_cache")
     return PlanOptions(
         host=HOST,
         build_args=case.get("args", {}),
+        cache_namespace=case.get("cache_namespace", ""),
         platforms=tuple(parse_platform(text) for text in case.get("platforms", ())),
         target=case.get("target", ""),
         labels=case.get("labels", {}),

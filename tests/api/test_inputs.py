@@ -1,0 +1,236 @@
+"""Where a build's Dockerfile and contexts come from."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from builder.api.inputs import Inputs, load_inputs
+from builder.errors import BuilderError, ContextError, DockerfileError, UsageError
+from builder.filesystem.tree import FileTree
+from builder.plan.options import ContextKind
+from builder.store.store import Store
+from tests.support.archives import archive
+
+TEXT = b"FROM scratch\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def load(store: Store, tmp_path: Path) -> Any:
+    """load_inputs with its defaults, in a scratch directory."""
+    (tmp_path / "scratch").mkdir()
+
+    def run(context: str | Path, dockerfile: str = "", stdin: bytes = b"", **named: str) -> Inputs:
+        return load_inputs(store, str(context), dockerfile, named, str(tmp_path / "scratch"), io.BytesIO(stdin))
+
+    return run
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    (tmp_path / "context" / "sub").mkdir(parents=True)
+    (tmp_path / "context" / "f").write_text("f")
+    (tmp_path / "context" / "sub" / "g").write_text("g")
+    (tmp_path / "context" / "Dockerfile").write_bytes(TEXT)
+    return tmp_path / "context"
+
+
+def names(tree: FileTree, path: str = "") -> list[str]:
+    return [name for name, _ in tree.scan(path)]
+
+
+def main(inputs: Inputs) -> FileTree:
+    return inputs.openers[""]()
+
+
+def test_a_directory(load: Any, context: Path) -> None:
+    inputs = load(context)
+    assert (inputs.name, inputs.text) == ("Dockerfile", TEXT)
+    assert names(main(inputs)) == ["Dockerfile", "f", "sub"]
+    assert inputs.rules() is None
+    assert inputs.kinds == {}
+
+
+def test_names_of_the_dockerfile(load: Any, context: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (context / "Dockerfile").unlink()
+    with pytest.raises(DockerfileError, match="no Dockerfile in the build context") as caught:
+        load(context)
+    assert "-f" in (caught.value.remedy or "")
+    for name in ("Containerfile", "dockerfile", "Dockerfile"):
+        (context / name).write_text(name)
+        assert load(context).text == name.encode()
+    (context / "sub" / "Other").write_text("inside")
+    assert load(context, "sub/Other").text == b"inside"  # below the context, as nothing is here
+    monkeypatch.chdir(context / "sub")
+    assert load(context, "Other").text == b"inside"
+    assert load(context, str(context / "sub" / "Other")).name == "Other"
+
+
+@pytest.mark.parametrize(("given", "cause"), [("nope", "no such Dockerfile"), ("sub", "no such Dockerfile")])
+def test_a_dockerfile_that_is_not_there(load: Any, context: Path, given: str, cause: str) -> None:
+    with pytest.raises(DockerfileError, match=cause) as caught:
+        load(context, given)
+    assert caught.value.place == given
+    with pytest.raises(DockerfileError, match="is a directory"):
+        load(context, str(context / "sub"))
+
+
+def test_contexts_that_are_none(load: Any, context: Path) -> None:
+    with pytest.raises(ContextError, match="does not exist"):
+        load(context / "nope")
+    with pytest.raises(ContextError, match="is not a directory"):
+        load(context / "f")
+    with pytest.raises(ContextError):
+        load("docker-image://busybox")
+
+
+def test_an_ignore_file(load: Any, context: Path) -> None:
+    (context / ".dockerignore").write_text("f\nsub/*\n!sub/g\n")
+    inputs = load(context)
+    assert names(main(inputs)) == [".dockerignore", "Dockerfile", "sub"]
+    assert inputs.rules() is not None
+    (context / "Dockerfile.dockerignore").write_text("sub")
+    assert names(main(load(context))) == [".dockerignore", "Dockerfile", "Dockerfile.dockerignore", "f"]
+    (context / "Dockerfile.dockerignore").write_text("a[")
+    with pytest.raises(ContextError, match=r"a\["):
+        main(load(context))
+
+
+def test_compiled_rules_are_remembered(load: Any, context: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (context / ".dockerignore").write_text("f\n")
+    rules = load(context).rules()
+    monkeypatch.setattr("builder.api.inputs.compile_rules", lambda *_: pytest.fail("compiled again"))
+    assert load(context).rules() == rules
+
+
+def test_a_dockerfile_on_standard_input(load: Any, context: Path) -> None:
+    inputs = load(context, "-", b"FROM other\n")
+    assert (inputs.name, inputs.text) == ("Dockerfile", b"FROM other\n")
+    assert "f" in names(main(inputs))
+
+
+def test_a_lone_dockerfile_as_the_context(load: Any) -> None:
+    inputs = load("-", stdin=TEXT)
+    assert inputs.text == TEXT
+    assert names(main(inputs)) == []
+    with pytest.raises(ContextError, match="nothing was given"):
+        load("-", stdin=b"")
+    with pytest.raises(UsageError, match="both the Dockerfile and the context"):
+        load("-", "-")
+
+
+def test_an_archive_as_the_context(load: Any) -> None:
+    data = archive(
+        ("Dockerfile", {"data": TEXT}), ("d/f", {"data": b"f", "owner": (3, 4)}), (".dockerignore", {"data": b"x\n"}),
+        ("x", {"data": b"x"}), ("sub/Other", {"data": b"FROM other\n"}),
+    )  # fmt: skip
+    inputs = load("-", stdin=data)
+    tree = main(inputs)
+    assert inputs.text == TEXT
+    assert names(tree) == [".dockerignore", "Dockerfile", "d", "sub"]
+    info = tree.lstat("d/f")
+    assert info is not None
+    assert (info.uid, info.gid) == (3, 4)  # an archive's owners count, a directory's do not
+    assert load("-", "sub/Other", stdin=data).text == b"FROM other\n"
+
+
+SYM = b"2"
+HOSTILE: dict[str, list[tuple[str, Any]]] = {
+    "a link out": [("Dockerfile", {"type": SYM, "link": "../../../secret"})],
+    "an absolute link": [("Dockerfile", {"type": SYM, "link": "SECRET"})],
+    "a directory that leads out": [("d", {"type": SYM, "link": "../../.."})],
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_dockerfile_outside_of_an_archive_is_read(load: Any, tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("root:x")
+    entries = [
+        (path, {**spec, "link": spec["link"].replace("SECRET", str(tmp_path / "secret"))})
+        for path, spec in HOSTILE[name]
+    ]
+    given = "d/secret" if name == "a directory that leads out" else ""
+    for dockerfile in (given, "../../secret", str(tmp_path / "secret")):
+        with pytest.raises(BuilderError) as caught:
+            load("-", dockerfile, stdin=archive(*entries))
+        assert "root:x" not in str(caught.value)
+
+
+def test_a_dockerfile_that_is_too_large(load: Any, context: Path) -> None:
+    os.truncate(context / "Dockerfile", (16 << 20) + 1)
+    with pytest.raises(DockerfileError, match="larger than 16 MiB"):
+        load(context)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Serves the directory `www`."""
+    (tmp_path / "www").mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "www"))) as made:
+        Thread(target=made.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{made.server_port}"
+        made.shutdown()
+
+
+def test_contexts_from_urls(load: Any, tmp_path: Path, server: str) -> None:
+    (tmp_path / "www" / "Dockerfile").write_bytes(TEXT)
+    (tmp_path / "www" / "x.tar").write_bytes(archive(("Dockerfile", {"data": TEXT}), ("f", {"data": b"f"})))
+    assert load(f"{server}/Dockerfile").text == TEXT
+    inputs = load(f"{server}/x.tar", files=f"{server}/x.tar", lone=f"{server}/Dockerfile")
+    assert names(main(inputs)) == names(inputs.openers["files"]()) == ["Dockerfile", "f"]
+    with pytest.raises(ContextError, match="neither an archive nor a repository"):
+        inputs.openers["lone"]()
+    with pytest.raises(ContextError):
+        load(f"{server}/missing")
+
+
+def test_named_contexts(load: Any, context: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x").write_text("x")
+    (tmp_path / "other" / "y").write_text("y")
+    (tmp_path / "other" / ".dockerignore").write_text("y\n")
+    inputs = load(
+        context,
+        other=str(tmp_path / "other"),
+        image="docker-image://busybox",
+        empty="docker-image://scratch",
+        layout=f"oci-layout://{tmp_path}/layout:tag",
+        stage="target:build",
+        **{"alpine:latest": "docker-image://alpine:3.20", "Upper": str(tmp_path / "other")},
+    )
+    assert inputs.kinds == {
+        "other": ContextKind(),
+        "image": ContextKind(reference="docker.io/library/busybox:latest"),
+        "empty": ContextKind(reference="scratch"),
+        "layout": ContextKind(reference="tag", layout=f"{tmp_path}/layout"),
+        "stage": ContextKind(stage="build"),
+        "alpine": ContextKind(reference="docker.io/library/alpine:3.20"),
+        "Upper": ContextKind(),
+    }
+    assert sorted(inputs.openers) == ["", "Upper", "other"]
+    assert names(inputs.openers["other"]()) == [".dockerignore", "x"]
+
+
+@pytest.mark.parametrize(
+    "value", ["", "-", "/no/such/directory", "floppy://x", "docker-image://A", "oci-layout://", "target:"]
+)
+def test_named_contexts_that_are_none(load: Any, context: Path, value: str) -> None:
+    with pytest.raises(BuilderError):
+        load(context, name=value)

@@ -1,0 +1,116 @@
+"""Build arguments with a meaning of their own: what they ask for, and what they do in a build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builder.api.options import BuildOptions
+from builder.api.special import NAMES, Special, special_arguments
+from builder.errors import UsageError
+from builder.oci.spec import Platform
+from tests.support.builds import Cli, busybox_context, context, needs_sandbox
+
+TWO = (Platform("linux", "amd64"), Platform("linux", "arm64"))
+
+
+@pytest.mark.parametrize(
+    ("given", "special"),
+    [
+        ({}, Special()),
+        ({"A": "b"}, Special()),
+        ({"SOURCE_DATE_EPOCH": "17"}, Special(epoch=17)),
+        ({"BUILDKIT_SANDBOX_HOSTNAME": "there"}, Special(hostname="there")),
+        ({"BUILDKIT_CACHE_MOUNT_NS": "mine"}, Special(cache_namespace="mine")),
+        ({"BUILDKIT_MULTI_PLATFORM": "1"}, Special(index=True)),
+        ({"BUILDKIT_MULTI_PLATFORM": "false"}, Special()),
+        ({"BUILDKIT_CONTEXT_KEEP_GIT_DIR": "true"}, Special(keep_git_dir=True)),
+        ({"BUILDKIT_CONTEXT_KEEP_GIT_DIR": ""}, Special()),
+        (
+            {"BUILDKIT_SYNTAX": "dockerfile.v0", "BUILDKIT_INLINE_CACHE": "0", "BUILDKIT_SBOM_SCAN_STAGE": "0"},
+            Special(),
+        ),
+    ],
+)
+def test_meaning(given: dict[str, str], special: Special) -> None:
+    assert special_arguments(BuildOptions(build_args=given)) == special
+
+
+def test_the_time_may_come_from_the_environment() -> None:
+    options = BuildOptions(environ={"SOURCE_DATE_EPOCH": "5", "BUILDKIT_MULTI_PLATFORM": "1"})
+    assert special_arguments(options) == Special(epoch=5)
+    assert special_arguments(BuildOptions(environ=options.environ, build_args={"SOURCE_DATE_EPOCH": ""})) == Special()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"BUILDKIT_MULTI_PLATFORM": "yes"}, "BUILDKIT_MULTI_PLATFORM=yes is not true or false"),
+        ({"BUILDKIT_MULTI_PLATFORM": "0"}, "BUILDKIT_MULTI_PLATFORM=0 forbids the index that 2 platforms need"),
+        ({"BUILDKIT_CONTEXT_KEEP_GIT_DIR": "2"}, "is not true or false"),
+        ({"BUILDKIT_INLINE_CACHE": "x"}, "is not true or false"),
+        ({"BUILDKIT_SANDBOX_HOSTNAME": "x" * 65}, "longer than 64 bytes"),
+        ({"SOURCE_DATE_EPOCH": "today"}, "is not a number of seconds"),
+    ],
+)
+def test_refused(given: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        special_arguments(BuildOptions(build_args=given, platforms=TWO))
+
+
+@pytest.mark.parametrize(
+    ("given", "warning"),
+    [
+        ({"BUILDKIT_SYNTAX": "docker/dockerfile:1"}, "no frontend image is fetched"),
+        ({"BUILDKIT_BUILD_NAME": "x"}, "-t names the image"),
+        ({"BUILDKIT_INLINE_CACHE": "1"}, "no cache metadata"),
+        ({"BUILDKIT_SBOM_SCAN_CONTEXT": "true"}, "no SBOM is made"),
+        ({"BUILDKIT_SBOM_SCAN_STAGE": "a,b"}, "no SBOM is made"),
+    ],
+)
+def test_what_cannot_be_done_is_said(given: dict[str, str], warning: str, tmp_path: Path) -> None:
+    (text,) = special_arguments(BuildOptions(build_args=given)).warnings
+    assert warning in text
+    arguments = [part for name, value in given.items() for part in ("--build-arg", f"{name}={value}")]
+    done = Cli(tmp_path / "store").build(*arguments, context(tmp_path / "context", "FROM scratch\nLABEL a=b\n"))
+    assert done.err.count("WARNING:") == 1
+    assert warning in done.err
+
+
+def test_none_is_called_unused(tmp_path: Path) -> None:
+    harmless = {"BUILDKIT_DOCKERFILE_CHECK": "skip=all", "SOURCE_DATE_EPOCH": "0", "BUILDKIT_SANDBOX_HOSTNAME": "h"}
+    arguments = [part for name in NAMES for part in ("--build-arg", f"{name}={harmless.get(name, '')}")]
+    done = Cli(tmp_path / "store").build(*arguments, context(tmp_path / "context", "FROM scratch\nLABEL a=b\n"))
+    assert "WARNING" not in done.err
+
+
+def test_an_index_for_one_platform(tmp_path: Path) -> None:
+    cli, directory = Cli(tmp_path / "store"), context(tmp_path / "context", "FROM scratch\nCOPY f /\n", f="f")
+    wanted = ("--build-arg", "BUILDKIT_MULTI_PLATFORM=1", "--platform", "linux/amd64")
+    cli.build(*wanted, "-t", "x", "-o", "type=image", "-o", f"type=local,dest={tmp_path}/out", directory)
+    index = cli.manifest("x")
+    assert index["mediaType"] == "application/vnd.oci.image.index.v1+json"
+    assert [entry["platform"] for entry in index["manifests"]] == [{"architecture": "amd64", "os": "linux"}]
+    assert (tmp_path / "out/linux_amd64/f").read_text() == "f"
+
+
+@needs_sandbox
+def test_in_commands(tmp_path: Path) -> None:
+    cli = Cli(tmp_path / "store")
+    directory = busybox_context(
+        tmp_path / "context",
+        "RUN --mount=type=cache,target=/c cat /proc/sys/kernel/hostname && ls /c && touch /c/mark\n",
+    )
+
+    def log(hostname: str, namespace: str) -> str:
+        given = (f"BUILDKIT_SANDBOX_HOSTNAME={hostname}", f"BUILDKIT_CACHE_MOUNT_NS={namespace}")
+        return cli.build("--no-cache", *(part for text in given for part in ("--build-arg", text)), directory).err
+
+    first = log("one", "a")
+    assert " one\n" in first
+    assert " mark\n" not in first
+    second = log("", "b")
+    assert " buildkitsandbox\n" in second
+    assert " mark\n" not in second
+    assert " mark\n" in log("", "a")

@@ -1,0 +1,274 @@
+"""Contexts and ADD sources on a server: archives, lone Dockerfiles, git repositories; all on loopback."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.support.builds import Cli, context
+
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    """Files of a directory, with an ETag; `requests` are path, If-None-Match and the status of the answer."""
+
+    requests: list[tuple[str, str | None, int]]
+
+    def __init__(self, *arguments: Any, requests: list[tuple[str, str | None, int]], **options: Any) -> None:
+        self.requests = requests
+        super().__init__(*arguments, **options)
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        self.etag = f'"{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"' if path.is_file() else None
+        if self.etag is not None and self.headers.get("If-None-Match") == self.etag:
+            self.send_response(304)
+            self.end_headers()
+        else:
+            super().do_GET()
+
+    def end_headers(self) -> None:
+        if self.etag is not None:
+            self.send_header("ETag", self.etag)
+        super().end_headers()
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        self.requests.append((self.path, self.headers.get("If-None-Match"), int(code)))
+
+    def log_error(self, format: str, *arguments: object) -> None: ...
+
+
+class Server(NamedTuple):
+    """Where it is, which directory it serves, and what it was asked."""
+
+    url: str
+    root: Path
+    requests: list[tuple[str, str | None, int]]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    root = tmp_path / "served"
+    root.mkdir()
+    requests: list[tuple[str, str | None, int]] = []
+    handler = functools.partial(Files, directory=str(root), requests=requests)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield Server(f"http://127.0.0.1:{listening.server_port}", root, requests)
+        listening.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path / "store")
+
+
+def archive(path: Path, **files: str) -> None:
+    """A compressed archive of files by name (`__` for a slash)."""
+    with tarfile.open(path, "w:gz") as made:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name.replace("__", "/"))
+            info.size = len(content)
+            made.addfile(info, io.BytesIO(content.encode()))
+
+
+def git(directory: Path, *arguments: str) -> str:
+    environ = {"PATH": os.environ["PATH"], "HOME": str(directory), "GIT_CONFIG_NOSYSTEM": "1"}
+    for who in ("AUTHOR", "COMMITTER"):
+        environ |= {f"GIT_{who}_NAME": "t", f"GIT_{who}_EMAIL": "t@example.com"}
+    done = subprocess.run(["git", *arguments], cwd=directory, env=environ, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def commit(server: Server, tmp_path: Path) -> str:
+    """Serves `repo.git`, whose branch main has a Dockerfile at the top and another in `sub`; returns its commit."""
+    work = context(
+        tmp_path / "work",
+        "FROM scratch\nCOPY . /top/\n",
+        sub__Dockerfile="FROM scratch\nCOPY . /sub/\n",
+        sub__Other="FROM scratch\nLABEL which=other\nCOPY file /\n",
+        sub__file="of the branch",
+    )
+    git(work, "init", "--quiet", "--initial-branch=main")
+    git(work, "add", ".")
+    git(work, "commit", "--quiet", "--message=one")
+    git(work, "clone", "--quiet", "--bare", ".", str(server.root / "repo.git"))
+    git(server.root / "repo.git", "update-server-info")
+    return git(work, "rev-parse", "HEAD")
+
+
+# --- the main context
+
+
+@pytest.mark.parametrize("arguments", [(), ("-f", "sub/Other")])
+def test_an_archive(cli: Cli, server: Server, arguments: tuple[str, ...]) -> None:
+    archive(
+        server.root / "context.tar.gz",
+        Dockerfile="FROM scratch\nCOPY . /\n",
+        sub__Other="FROM scratch\nCOPY sub /\n",
+        sub__f="f",
+        **{".dockerignore": "Dockerfile\n"},
+    )
+    cli.build("-t", "x", *arguments, f"{server.url}/context.tar.gz")
+    wanted = {"Other", "f"} if arguments else {".dockerignore", "sub", "sub/Other", "sub/f"}
+    assert set(cli.files("x")) == wanted
+    again = cli.build("-t", "x", *arguments, f"{server.url}/context.tar.gz")
+    assert again.cached() == 1
+
+
+def test_a_dockerfile_alone(cli: Cli, server: Server) -> None:
+    (server.root / "Dockerfile").write_text("FROM scratch\nCOPY <<END /f\ntext\nEND\nLABEL a=b\n")
+    cli.build("-t", "x", f"{server.url}/Dockerfile")
+    assert cli.files("x")["f"].content == b"text\n"
+    (server.root / "Dockerfile").write_text("FROM scratch\nCOPY missing /\n")
+    done = cli("build", f"{server.url}/Dockerfile")
+    assert done.status == 1
+    assert "error: Dockerfile:2: " in done.err
+
+
+def test_a_context_that_is_not_there(cli: Cli, server: Server) -> None:
+    done = cli("build", f"{server.url}/none.tar")
+    assert done.status == 1
+    assert f"error: {server.url}/none.tar: the server answers 404" in done.err
+
+
+@needs_git
+@pytest.mark.parametrize(
+    ("fragment", "arguments", "files"),
+    [
+        ("", (), {"top/sub/file", "top/Dockerfile"}),
+        ("#main", (), {"top/sub/file", "top/Dockerfile"}),
+        ("#main:sub", (), {"sub/file", "sub/Dockerfile", "sub/Other"}),
+        ("#:sub", ("-f", "Other"), {"file"}),
+        ("#{commit}:sub", ("-f", "Other"), {"file"}),
+        ("?branch=main&subdir=sub", (), {"sub/file"}),
+    ],
+)
+def test_a_repository(
+    cli: Cli, server: Server, commit: str, fragment: str, arguments: tuple[str, ...], files: set[str]
+) -> None:
+    cli.build("-t", "x", *arguments, f"{server.url}/repo.git{fragment.format(commit=commit)}")
+    found = set(cli.files("x"))
+    assert files <= found
+    assert not any("/.git/" in path for path in found)
+
+
+@needs_git
+def test_a_repository_with_its_history(cli: Cli, server: Server, commit: str) -> None:
+    cli.build("-t", "x", "--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1", f"{server.url}/repo.git")
+    head = cli.files("x")["top/.git/HEAD"].content
+    assert head is not None
+    assert head.decode().strip() in (commit, "ref: refs/heads/main")
+
+
+@needs_git
+@pytest.mark.usefixtures("commit")
+def test_a_repository_without_what_was_asked_for(cli: Cli, server: Server) -> None:
+    for fragment, message in (
+        ("#other", "the repository has no branch or tag 'other'"),
+        ("#main:none", "the repository has no directory 'none'"),
+    ):
+        done = cli("build", f"{server.url}/repo.git{fragment}")
+        assert done.status == 1
+        assert message in done.err
+    done = cli("build", "-f", "../../Dockerfile", f"{server.url}/repo.git#main:sub")
+    assert done.status == 1
+    assert "error: ../../Dockerfile: there is no such Dockerfile" in done.err
+
+
+# --- named contexts
+
+
+@needs_git
+def test_named_contexts(cli: Cli, server: Server, commit: str, tmp_path: Path) -> None:
+    archive(server.root / "a.tar.gz", f="of the archive")
+    directory = context(
+        tmp_path / "context", "FROM scratch\nCOPY --from=archived f /one\nCOPY --from=repository file /two\n"
+    )
+    arguments = (
+        "--build-context", f"archived={server.url}/a.tar.gz",
+        "--build-context", f"repository={server.url}/repo.git#{commit}:sub",
+    )  # fmt: skip
+    cli.build("-t", "x", *arguments, directory)
+    files = cli.files("x")
+    assert files["one"].content == b"of the archive"
+    assert files["two"].content == b"of the branch"
+    assert cli.build("-t", "x", *arguments, directory).cached() == 2
+
+
+# --- ADD
+
+
+def added(cli: Cli, tmp_path: Path, instruction: str) -> tuple[int, str, int]:
+    """Build with one ADD: the status, the log, and the number of cached steps."""
+    done = cli(
+        "build", "--progress", "plain", "-t", "x", context(tmp_path / "context", f"FROM scratch\n{instruction}\n")
+    )
+    return done.status, done.err, done.cached()
+
+
+def test_add_asks_again_for_what_it_has(cli: Cli, server: Server, tmp_path: Path) -> None:
+    instruction = f"ADD {server.url}/file.txt /dir/"
+    (server.root / "file.txt").write_text("one")
+    assert added(cli, tmp_path, instruction)[::2] == (0, 0)
+    entry = cli.files("x")["dir/file.txt"]
+    assert (entry.content, entry.mode) == (b"one", 0o600)
+    assert int(entry.mtime) == int((server.root / "file.txt").stat().st_mtime)
+    etag = f'"{hashlib.sha256(b"one").hexdigest()[:8]}"'
+    server.requests.clear()
+    assert added(cli, tmp_path, instruction)[::2] == (0, 1)
+    assert server.requests == [("/file.txt", etag, 304)]
+    server.requests.clear()
+    (server.root / "file.txt").write_text("two")
+    assert added(cli, tmp_path, instruction)[::2] == (0, 0)
+    assert server.requests == [("/file.txt", etag, 200)]
+    assert cli.files("x")["dir/file.txt"].content == b"two"
+
+
+def test_add_with_a_checksum(cli: Cli, server: Server, tmp_path: Path) -> None:
+    (server.root / "file.txt").write_text("one")
+    right, wrong = (hashlib.sha256(data).hexdigest() for data in (b"one", b"two"))
+    status, log, _ = added(cli, tmp_path, f"ADD --checksum=sha256:{wrong} {server.url}/file.txt /f")
+    assert status == 1
+    assert f"error: Dockerfile:2: {server.url}/file.txt has the checksum sha256:{right}, not sha256:{wrong}" in log
+    assert added(cli, tmp_path, f"ADD --checksum=sha256:{right} {server.url}/file.txt /f")[0] == 0
+    assert cli.files("x")["f"].content == b"one"
+
+
+def test_add_unpacks_on_request(cli: Cli, server: Server, tmp_path: Path) -> None:
+    archive(server.root / "a.tar.gz", d__f="f")
+    assert added(cli, tmp_path, f"ADD {server.url}/a.tar.gz /packed/")[0] == 0
+    assert "packed/a.tar.gz" in cli.files("x")
+    assert added(cli, tmp_path, f"ADD --unpack {server.url}/a.tar.gz /unpacked/")[0] == 0
+    assert cli.files("x")["unpacked/d/f"].content == b"f"
+
+
+@needs_git
+def test_add_a_repository(cli: Cli, server: Server, commit: str, tmp_path: Path) -> None:
+    url = f"{server.url}/repo.git"
+    assert added(cli, tmp_path, f"ADD {url}#main:sub /r/")[::2] == (0, 0)
+    assert set(cli.files("x")) == {"r", "r/Dockerfile", "r/Other", "r/file"}
+    assert added(cli, tmp_path, f"ADD {url}#main:sub /r/")[::2] == (0, 1)
+    assert added(cli, tmp_path, f"ADD --keep-git-dir {url}#main /r/")[0] == 0
+    assert "r/.git/HEAD" in cli.files("x")
+    assert added(cli, tmp_path, f"ADD --checksum={commit} {url}#main /r/")[0] == 0
+    assert "r/.git" not in cli.files("x")
+    status, log, _ = added(cli, tmp_path, f"ADD --checksum={'0' * 40} {url}#main /r/")
+    assert status == 1
+    assert f"main is commit {commit}, not {'0' * 40}" in log

@@ -1,0 +1,220 @@
+"""Option values: tables of what is read, and of what is refused with a remedy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builder.api.options import BuildOptions, BuildResult, SecretSource
+from builder.cli import values
+from builder.errors import BuilderError, UsageError
+from builder.export.output import Output
+from builder.oci.spec import Platform
+from builder.solver.limits import Limits
+
+SIZES = {
+    "": 0, "0": 0, "4096": 4096, "64m": 64 << 20, "64M": 64 << 20, "64mb": 64 << 20, "64MiB": 64 << 20, "2g": 2 << 30,
+    "1.5GiB": 3 << 29, "1k": 1024, "1t": 1 << 40, "10 kb": 10240, "5b": 5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SIZES)
+def test_sizes(text: str) -> None:
+    assert values.size(text, "--memory") == SIZES[text]
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1x", "1 2", "m", "1.m", ".5m", "1e9", "٣m", "9" * 400, "1m\n", "inf"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(UsageError, match="for --memory") as caught:
+        values.size(text, "--memory")
+    assert caught.value.remedy
+
+
+def test_build_arguments() -> None:
+    environ = {"HTTP_PROXY": "p", "EMPTY": ""}
+    assert values.build_args(["A=1", "B=", "C=x=y", "HTTP_PROXY", "EMPTY", "UNSET", "A=2"], environ) == {
+        "A": "2", "B": "", "C": "x=y", "HTTP_PROXY": "p", "EMPTY": "",
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="invalid --build-arg '=x'"):
+        values.build_args(["=x"], environ)
+
+
+def test_pairs() -> None:
+    assert values.pairs(["a=b", "c=d=e", "f="], "--label") == {"a": "b", "c": "d=e", "f": ""}
+    assert values.pairs(["a"], "--label", value_optional=True) == {"a": ""}
+    for text in ("a", "=b", ""):
+        with pytest.raises(UsageError, match="invalid --label"):
+            values.pairs([text], "--label")
+
+
+def test_platforms() -> None:
+    arm = Platform("linux", "arm64")
+    assert values.platforms(["linux/amd64,linux/arm64/v8", "arm64", ""]) == (Platform("linux", "amd64"), arm)
+    with pytest.raises(UsageError):
+        values.platforms(["linux/amd64,toaster"])
+
+
+SECRETS: dict[str, tuple[str, SecretSource]] = {
+    "id=a,src=/x": ("a", SecretSource(path="/x")),
+    "id=a,source=/x": ("a", SecretSource(path="/x")),
+    "src=/x,id=a,type=file": ("a", SecretSource(path="/x")),
+    "id=a,env=B": ("a", SecretSource(variable="B")),
+    "id=a,type=env": ("a", SecretSource(variable="a")),
+    "id=a,type=env,src=B": ("a", SecretSource(variable="B")),
+    "id=VAR": ("VAR", SecretSource(variable="VAR")),
+    "id=a": ("a", SecretSource(path="a")),
+}
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_secrets(text: str) -> None:
+    assert values.secret(text, {"VAR": "x"}) == SECRETS[text]
+
+
+@pytest.mark.parametrize("text", ["", "a", "src=/x", "id=", "id=a,what=x", "id=a,type=floppy", "id=a,"])
+def test_what_is_no_secret(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        values.secret(text, {})
+    assert caught.value.remedy
+
+
+def test_agents() -> None:
+    environ = {"SSH_AUTH_SOCK": "/agent"}
+    assert values.agent("default", environ) == ("default", "/agent")
+    assert values.agent("", environ) == ("default", "/agent")
+    assert values.agent("other=/x", environ) == ("other", "/x")
+    assert values.agent("other", environ) == ("other", "/agent")
+    with pytest.raises(UsageError, match="no agent is running"):
+        values.agent("default", {})
+
+
+def test_hosts() -> None:
+    assert values.host("a:1.2.3.4") == ("a", "1.2.3.4")
+    assert values.host("a=1.2.3.4") == ("a", "1.2.3.4")
+    assert values.host("a:::1") == ("a", "::1")
+    assert values.host("a=[::1]") == ("a", "::1")
+    for text in ("", "a", ":1", "a:", "=1"):
+        with pytest.raises(UsageError, match="invalid --add-host"):
+            values.host(text)
+
+
+def test_ulimits() -> None:
+    assert values.ulimit("nofile=1024") == ("nofile", 1024, 1024)
+    assert values.ulimit("nofile=1024:2048") == ("nofile", 1024, 2048)
+    assert values.ulimit("core=-1") == ("core", -1, -1)
+    assert values.ulimit("core=5:-1") == ("core", 5, -1)
+    for text in (
+        "",
+        "nofile",
+        "=5",
+        "nofile=",
+        "nofile=x",
+        "nofile=1:",
+        "nofile=2:1",
+        "nofile=-1:5",
+        "nofile=1_0",
+        "nofile= 1",
+    ):
+        with pytest.raises(UsageError, match="invalid --ulimit"):
+            values.ulimit(text)
+
+
+def test_entitlements() -> None:
+    assert values.entitlements(["network.host,security.insecure", ""]) == {"network.host", "security.insecure"}
+    with pytest.raises(UsageError, match="unknown entitlement 'root'"):
+        values.entitlements(["root"])
+
+
+READERS: list[Callable[[str], Any]] = [
+    lambda text: values.size(text, "--memory"), lambda text: values.secret(text, {}), values.host, values.ulimit,
+    lambda text: values.platforms([text]), lambda text: values.agent(text, {}), lambda text: values.pairs([text], "-x"),
+    lambda text: values.entitlements([text]), lambda text: values.build_args([text], {}),
+]  # fmt: skip
+
+
+@given(st.sampled_from(READERS), st.one_of(st.text(max_size=12), st.text("0123456789.:=,-kmgbid", max_size=16)))
+def test_any_text_is_read_or_refused(reader: Callable[[str], Any], text: str) -> None:
+    try:
+        reader(text)
+    except BuilderError:
+        return
+
+
+def given_options(*arguments: str) -> BuildOptions:
+    """What the command line makes of arguments."""
+    from builder.cli.build import command
+
+    with command.make_context("build", [*arguments, "."]) as context:
+        return values.build_options("/root", context.params, {"A": "env"})
+
+
+def test_options_by_default() -> None:
+    options = given_options()
+    assert (options.context, options.root, options.no_cache, options.outputs) == (".", "/root", None, ())
+    assert options.limits == Limits()
+    assert options.environ == {"A": "env"}
+
+
+def test_options() -> None:
+    options = given_options(
+        "-t", "a:1", "-t", "b", "--build-arg", "A", "--build-context", "x=/y", "--label", "l", "--platform", "arm64",
+        "--no-cache-filter", "one,two", "--load", "-o", "out", "--memory", "1m", "--cpus", "1.5", "--ulimit", "core=0",
+        "--add-host", "h:1", "--allow", "network.host", "--squash", "--secret", "id=A",
+    )  # fmt: skip
+    assert options.tags == ("a:1", "b")
+    assert options.build_args == {"A": "env"}
+    assert options.contexts == {"x": "/y"}
+    assert options.labels == {"l": ""}
+    assert options.no_cache == frozenset(("one", "two"))
+    assert options.outputs == (Output(type="local", dest="out"), Output(type="image"))
+    assert options.limits == Limits(memory=1 << 20, cpus=1.5, ulimits=(("core", 0, 0),), hosts=(("h", "1"),))
+    assert options.secrets == {"A": SecretSource(variable="A")}
+    assert options.squash == "all"
+
+
+def test_no_cache_at_all_wins_over_a_filter() -> None:
+    assert given_options("--no-cache", "--no-cache-filter", "one").no_cache == frozenset()
+
+
+def test_pushing() -> None:
+    assert given_options("--push").outputs == (Output(type="image", push=True),)
+    assert given_options("--push", "-o", "type=image,name=a").outputs == (
+        Output(type="image", names=("a",), push=True),
+    )
+    assert given_options("--push", "-o", "out").outputs[-1] == Output(type="image", push=True)
+
+
+REFUSED = [
+    ["--provenance", "true"], ["--sbom", "true"], ["--attest", "type=sbom"], ["--cache-from", "x"], ["--cache-to", "x"],
+    ["--isolation", "hyperv"], ["--squash=some"], ["--memory", "x"], ["-o", "type=floppy"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", REFUSED, ids=lambda arguments: arguments[0])
+def test_what_is_known_and_not_done_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(BuilderError):
+        given_options(*arguments)
+
+
+def test_the_command_says_what_it_does() -> None:
+    from builder.cli.build import command
+
+    shown = CliRunner().invoke(command, ["--help"]).output
+    assert "--build-arg" in shown
+    assert "Example" in shown
+
+
+def test_metadata() -> None:
+    result = BuildResult(image_id="sha256:1", digest="sha256:2", media_type="m", size=3, names=("a:1", "b:1"))
+    document = json.loads(values.metadata(result))
+    assert document["containerimage.digest"] == "sha256:2"
+    assert document["containerimage.config.digest"] == "sha256:1"
+    assert document["containerimage.descriptor"] == {"mediaType": "m", "digest": "sha256:2", "size": 3}
+    assert document["image.name"] == "a:1,b:1"
+    assert json.loads(values.metadata(BuildResult())) == {}

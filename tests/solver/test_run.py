@@ -1,0 +1,216 @@
+"""RUN up to the sandbox: found in the cache, made once, and refused without what it requires."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from builder.errors import StepFailed
+from builder.plan.steps import (
+    BindMount,
+    CacheMount,
+    CopyFiles,
+    FromContext,
+    FromNode,
+    RunNode,
+    SecretMount,
+    SshMount,
+    TmpfsMount,
+)
+from builder.solver.cache import Made
+from builder.solver.environment import Environment
+from builder.solver.gather import MemoryTree
+from builder.solver.mounts import Mounting
+from builder.solver.remote import _literal
+from builder.solver.run import run
+from builder.solver.select import select
+from builder.store.store import Store
+from tests.solver.support import HOST, base_layer, environment, write
+from tests.solver.test_staging import FILE
+
+STEP = RunNode(label="RUN x", stage="s", platform=HOST, parent=0, argv=("x",), env=())
+
+
+def _run_in_process(root: str, layer: str, log: str) -> None:
+    from builder.solver import execute
+
+    def made(environment: Environment, node: RunNode, *_: object) -> Made:
+        with open(log, "a") as file:
+            file.write("run\n")
+        time.sleep(0.3)
+        return Made(layer, 1.0)
+
+    execute.execute = made  # type: ignore[assignment]
+    environ, _ = environment(Store(root))
+    run(environ, STEP, (layer,), {}, "here", "1")
+
+
+def test_identical_steps_run_once_among_threads_and_processes(tmp_path: Path, store: Store) -> None:
+    layer = base_layer(store, write(tmp_path / "a", {"f": "f"}))
+    log = tmp_path / "log"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_run_in_process, args=(store.root, layer, str(log))) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert log.read_text() == "run\n"
+
+
+@pytest.fixture
+def runs(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The commands that are executed; each makes the same layer."""
+    from builder.solver import execute
+
+    layer = base_layer(store, write(tmp_path / "made", {"made": "made"}))
+    seen: list[str] = []
+    lock = threading.Lock()
+
+    def made(_: Environment, step: RunNode, *rest: object) -> Made:
+        with lock:
+            seen.append(step.argv[0])
+        return Made(layer, 1.0)
+
+    monkeypatch.setattr(execute, "execute", made)
+    return seen
+
+
+def test_a_command_is_found_again(store: Store, runs: list[str]) -> None:
+    environ, _ = environment(store)
+    first = run(environ, STEP, ("a",), {}, "here", "1")
+    again = run(environ, STEP, ("a",), {}, "elsewhere", "2")
+    assert again == msgspec.structs.replace(first, cached=True)
+    assert runs == ["x"]
+    run(environ, STEP, ("b",), {}, "here", "1")
+    run(environ, msgspec.structs.replace(STEP, ignore_cache=True), ("a",), {}, "here", "1")
+    assert runs == ["x"] * 3
+
+
+def test_a_mounted_context_counts_by_its_content(store: Store, tmp_path: Path, runs: list[str]) -> None:
+    context = write(tmp_path / "context", {"a": "1", "b": "1"})
+    environ, _ = environment(store, context)
+    step = msgspec.structs.replace(STEP, mounts=(BindMount(target="/m", tree=FromContext(""), source="/a"),))
+    run(environ, step, (), {}, "here", "1")
+    (context / "b").write_text("2")
+    os.utime(context / "a", (1, 1))
+    run(environ, step, (), {}, "here", "1")
+    assert len(runs) == 1
+    (context / "a").write_text("2")
+    run(environ, step, (), {}, "here", "1")
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("mount", "cause"),
+    [
+        (SecretMount(secret="s", target="/s", required=True), "the secret 's' is required"),
+        (SshMount(agent="default", target=None, required=True), "the ssh agent 'default' is required"),
+    ],
+)
+def test_what_is_required_is_asked_for_even_when_cached(store: Store, runs: list[str], mount: Any, cause: str) -> None:
+    step = msgspec.structs.replace(STEP, mounts=(mount,))
+    given, _ = environment(store)
+    given.secrets, given.agents = {"s": lambda: b"x"}, {"default": "/agent"}
+    run(given, step, (), {}, "here", "1")
+    without, _ = environment(store)
+    with pytest.raises(StepFailed, match=cause) as caught:
+        run(without, step, (), {}, "here", "1")
+    assert caught.value.remedy
+    assert len(runs) == 1
+
+
+# --- mounts
+
+
+@pytest.fixture
+def mounting(store: Store, tmp_path: Path) -> Any:
+    """Makes the mounts of a step, with the locks that it holds."""
+
+    def make(held: ExitStack, roots: dict[int, tuple[str, ...]] | None = None) -> Mounting:
+        environ, _ = environment(store)
+        environ.secrets = {"s": lambda: b"secret"}
+        scratch = held.enter_context(store.scratch())
+        return Mounting(environ, roots or {}, {}, scratch, held)
+
+    return make
+
+
+def test_secrets_and_temporary_files(mounting: Any) -> None:
+    with ExitStack() as held:
+        made = mounting(held)
+        (secret,) = made.mounts(SecretMount(secret="s", target="/s", variable="S", mode=0o440, uid=3))
+        assert (secret.target, secret.content, secret.mode, secret.uid) == ("/s", b"secret", 0o440, 3)
+        assert list(made.mounts(SecretMount(secret="none", target="/s"))) == []
+        assert list(made.mounts(SshMount(agent="none", target=None))) == []
+        (tmpfs,) = made.mounts(TmpfsMount(target="/t", size=5))
+        assert (tmpfs.target, tmpfs.size, tmpfs.read_only) == ("/t", 5, False)
+        assert made.variables == {"S": "secret"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving caches an owner needs root")
+def test_a_cache_begins_with_files_and_is_kept(store: Store, mounting: Any, tmp_path: Path) -> None:
+    layer = base_layer(store, write(tmp_path / "seed", {"d/f": "seed", "other": "x"}))
+    planned = CacheMount(target="/c", cache="k", tree=FromNode(0), source="/d", mode=0o700, uid=3, gid=4)
+    with ExitStack() as held:
+        (mount,) = mounting(held, {0: (layer,)}).mounts(planned)
+        data = Path(mount.source)
+        assert [path.name for path in data.iterdir()] == ["f"]
+        assert (data.stat().st_mode & 0o777, data.stat().st_uid, data.stat().st_gid) == (0o700, 3, 4)
+        (data / "new").write_text("kept")
+    with ExitStack() as held:
+        (again,) = mounting(held, {0: (layer,)}).mounts(planned)
+        assert sorted(path.name for path in Path(again.source).iterdir()) == ["f", "new"]
+        (other,) = mounting(held).mounts(CacheMount(target="/c", cache="another"))
+        assert other.source != again.source
+
+
+def test_sharing_of_caches(mounting: Any) -> None:
+    def source(held: ExitStack, sharing: str) -> str:
+        (mount,) = mounting(held).mounts(CacheMount(target="/c", cache="k", sharing=sharing))
+        return str(mount.source)
+
+    with ExitStack() as one, ExitStack() as two:
+        first = source(one, "private")
+        assert source(two, "private") != first
+    with ExitStack() as one, ExitStack() as two:
+        assert source(one, "shared") == source(two, "shared")
+        waiting = threading.Thread(target=lambda: source(ExitStack(), "locked"), daemon=True)
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_many_who_begin_a_cache_share_one(mounting: Any) -> None:
+    found: list[str] = []
+
+    def work() -> None:
+        with ExitStack() as held:
+            (mount,) = mounting(held).mounts(CacheMount(target="/c", cache="k"))
+            (Path(mount.source) / threading.current_thread().name).write_text("")
+            found.append(mount.source)
+
+    threads = [threading.Thread(target=work, name=f"t{number}") for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(set(found)) == 1
+    assert len(os.listdir(found[0])) == 8
+
+
+@pytest.mark.parametrize("name", ["plain", "a*b", "[x]", "a?", "back\\slash", "[[]", "*"])
+def test_names_of_downloads_are_no_patterns(name: str) -> None:
+    tree = MemoryTree({name: (FILE, b"x"), "axb": (FILE, b"y"), "x": (FILE, b"z")})
+    (match,) = select(tree, CopyFiles(tree=FromContext(""), path=_literal(name)), ())
+    assert match.path == name

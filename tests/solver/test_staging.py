@@ -1,0 +1,118 @@
+"""The file system that a step builds up over its parent, and the facts that it asks."""
+
+from __future__ import annotations
+
+import pytest
+
+from builder.errors import StepFailed
+from builder.filesystem.tree import FileInfo, Kind
+from builder.solver.gather import MemoryTree
+from builder.solver.staging import Fact, Staged, Staging
+
+DIRECTORY = FileInfo(Kind.DIRECTORY, 0o755)
+FILE = FileInfo(Kind.FILE, 0o644, size=1)
+
+
+class Parent:
+    """A parent that remembers what it was asked."""
+
+    def __init__(self, **known: FileInfo) -> None:
+        self.known = {name.replace("__", "/"): info for name, info in known.items()}
+        self.asked: list[str] = []
+
+    def lstat(self, path: str) -> FileInfo | None:
+        self.asked.append(path)
+        return DIRECTORY if not path else self.known.get(path)
+
+    def scan(self, path: str) -> list[tuple[str, FileInfo]]:
+        raise AssertionError("a parent is not listed")
+
+    def open(self, path: str) -> int:
+        raise AssertionError("a parent is not read")
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        raise AssertionError("a parent's attributes are no fact")
+
+
+def paths(staging: Staging) -> list[str]:
+    return [entry.path for entry in staging.entries()]
+
+
+def test_a_parent_is_asked_once_and_only_where_it_can_be_seen() -> None:
+    parent = Parent(d=DIRECTORY, d__f=FILE)
+    staging = Staging(parent)
+    assert staging.lstat("d/f") == FILE
+    assert staging.lstat("d/f") == FILE
+    staging.put(Staged("new", DIRECTORY))
+    assert staging.lstat("new/x") is None  # a new directory hides what a parent could have there
+    staging.put(Staged("d", FILE, b"x"))
+    assert staging.lstat("d/g") is None
+    assert parent.asked == ["d/f", "new", "d"]
+    assert staging.facts() == (Fact("d", 1, 0o755), Fact("d/f", 0, 0o644), Fact("new"))
+
+
+def test_facts_have_owners_modes_and_links_but_no_times() -> None:
+    link = FileInfo(Kind.SYMLINK, 0o777, 1, 2, 0, 99, "target")
+    staging = Staging(Parent(l=link))
+    staging.lstat("l")
+    assert staging.facts() == (Fact("l", 2, 0o777, 1, 2, "target"),)
+
+
+def test_directories_of_the_parent_above_new_entries_are_stated() -> None:
+    staging = Staging(Parent(a=DIRECTORY, a__b=DIRECTORY))
+    staging.put(Staged("a/b/f", FILE, b"x"))
+    assert paths(staging) == ["a", "a/b", "a/b/f"]
+    assert [fact.path for fact in staging.facts()] == ["a", "a/b", "a/b/f"]
+
+
+def test_entries_come_after_their_directories() -> None:
+    staging = Staging(Parent())
+    for path in ("a-b", "a/c", "a", "b/x", "b", "a/b"):
+        staging.put(Staged(path, DIRECTORY if path in ("a", "b") else FILE, b"x"))
+    assert paths(staging) == ["a", "a/b", "a/c", "a-b", "b", "b/x"]
+
+
+def test_hard_links_go_to_the_name_that_comes_first() -> None:
+    staging = Staging(Parent())
+    staging.put(Staged("z", FILE, b"x"))
+    staging.put(Staged("a", FILE, hardlink="z"))
+    staging.put(Staged("m", FILE, hardlink="z"))
+    assert [(e.path, e.hardlink, e.content) for e in staging.entries()] == [
+        ("a", None, b"x"), ("m", "a", None), ("z", "a", None),
+    ]  # fmt: skip
+
+
+def test_a_replaced_file_leaves_its_content_to_its_hard_links() -> None:
+    staging = Staging(Parent())
+    staging.put(Staged("a", FILE, b"x"))
+    staging.put(Staged("b", FILE, hardlink="a"))
+    staging.put(Staged("c", FILE, hardlink="a"))
+    staging.put(Staged("a", FILE, b"y"))
+    staging.put(Staged("b", FILE, b"z"))
+    assert [(e.path, e.hardlink, e.content) for e in staging.entries()] == [
+        ("a", None, b"y"), ("b", None, b"z"), ("c", None, b"x"),
+    ]  # fmt: skip
+
+
+def test_what_stood_below_a_directory_goes_with_it() -> None:
+    staging = Staging(Parent())
+    staging.put(Staged("d", DIRECTORY))
+    staging.put(Staged("d/f", FILE, b"x"))
+    staging.put(Staged("h", FILE, hardlink="d/f"))
+    staging.put(Staged("d", FILE, b"y"))
+    assert [(e.path, e.hardlink, e.content) for e in staging.entries()] == [("d", None, b"y"), ("h", None, b"x")]
+
+
+def test_a_hard_link_cannot_replace_its_target() -> None:
+    staging = Staging(Parent())
+    staging.put(Staged("d", DIRECTORY))
+    staging.put(Staged("d/f", FILE, b"x"))
+    with pytest.raises(StepFailed, match="cannot be a hard link to /d/f"):
+        staging.put(Staged("d", FILE, hardlink="d/f"))
+
+
+def test_a_tree_in_memory() -> None:
+    tree = MemoryTree({"b": (FILE, b"x"), "a": (FILE, b"y")})
+    assert [name for name, _ in tree.scan("")] == ["a", "b"]
+    assert tree.lstat("c") is None
+    assert tree.lstat("") == DIRECTORY

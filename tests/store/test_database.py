@@ -1,0 +1,126 @@
+"""The cache database: what is remembered, for how many threads and processes, and what a damaged one says."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from builder.errors import StoreError
+from builder.store.database import VERSION, Database, LayerRecord, StepRecord
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "cache.db")
+
+
+@pytest.fixture
+def database(path: str) -> Iterator[Database]:
+    made = Database(path)
+    yield made
+    made.close()
+
+
+def test_layers(database: Database) -> None:
+    one = LayerRecord("diff", "digest", "type", 3)
+    assert database.layers("diff") == []
+    database.add_layer(one)
+    database.add_layer(LayerRecord("diff", "other", "type", 4, "docker.io/library/x:latest"))
+    assert {record.digest for record in database.layers("diff")} == {"digest", "other"}
+    database.add_layer(LayerRecord("diff", "digest", "type", 3, "origin", 10))
+    database.add_layer(one)  # what is known stays known
+    assert LayerRecord("diff", "digest", "type", 3, "origin", 10) in database.layers("diff")
+    assert database.layers("another") == []
+
+
+def test_steps(database: Database) -> None:
+    assert database.step("key") is None
+    database.add_step(StepRecord("key", "diff", b"{}", "place", 1.5))
+    database.add_step(StepRecord("later", "diff", b"{1}", "place", 2.5))
+    assert database.step("key") == StepRecord("key", "diff", b"{}", "place", 1.5)
+    database.add_step(StepRecord("key", "diff2", b"{2}", "elsewhere", 0.5))
+    found = database.step("key")
+    assert found is not None
+    assert found.diff_id == "diff2"
+
+
+def test_memos(database: Database) -> None:
+    assert database.memo("kind", "key") is None
+    database.add_memo("kind", "key", b"\0\xff")
+    database.add_memo("other", "key", b"2")
+    assert database.memo("kind", "key") == b"\0\xff"
+    database.add_memo("kind", "key", b"3")
+    assert database.memo("kind", "key") == b"3"
+    database.clear()
+    assert database.memo("kind", "key") is None
+
+
+def test_what_is_written_stays(path: str) -> None:
+    first = Database(path)
+    first.add_memo("kind", "key", b"1")
+    first.close()
+    assert Database(path).memo("kind", "key") == b"1"
+
+
+def test_a_database_of_another_version_begins_anew(path: str) -> None:
+    first = Database(path)
+    first.add_memo("kind", "key", b"1")
+    first.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version={VERSION + 1}")
+    connection.close()
+    again = Database(path)
+    assert again.memo("kind", "key") is None
+    again.add_memo("kind", "key", b"2")
+
+
+@pytest.mark.parametrize("damage", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
+def test_a_damaged_database_says_what_to_do(path: str, damage: bytes) -> None:
+    Path(path).write_bytes(damage)
+    with pytest.raises(StoreError, match="the cache database cannot be used") as caught:
+        Database(path).memo("kind", "key")
+    assert caught.value.place == path
+    assert "remove it" in (caught.value.remedy or "")
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        Database(str(tmp_path / "missing" / "cache.db"))
+
+
+def _write(path: str, name: str, count: int) -> None:
+    database = Database(path)
+    for number in range(count):
+        database.add_memo("kind", f"{name}-{number}", b"x" * 100)
+        database.add_step(StepRecord(f"{name}-{number}", "diff", b"{}", "place", float(number)))
+        assert database.memo("kind", f"{name}-{number}") is not None
+    database.close()
+
+
+def test_threads_and_processes_write_at_once(path: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_write, args=(path, f"p{number}", 50)) for number in range(2)]
+    for process in processes:
+        process.start()
+    shared = Database(path)
+
+    def work(name: str) -> None:
+        for number in range(50):
+            shared.add_memo("kind", f"{name}-{number}", b"x")
+
+    threads = [threading.Thread(target=work, args=(f"t{number}",)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    names = ["p0", "p1", "t0", "t1", "t2"]
+    assert all(shared.memo("kind", f"{name}-{number}") for name in names for number in range(50))
+    assert all(shared.step(f"{name}-{number}") for name in names[:2] for number in range(50))

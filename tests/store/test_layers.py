@@ -1,0 +1,192 @@
+"""Layers: kept, fetched once however many ask, in the form asked for, and unpacked as a stack."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from builder.errors import LayerError, RegistryError, StoreError
+from builder.filesystem.compress import LayerSink
+from builder.filesystem.compression import GZIP, UNCOMPRESSED, ZSTD, Compression, kind_of
+from builder.oci.spec import OCI_LAYER, Descriptor
+from builder.store.layers import top_first
+from builder.store.store import Store
+from tests.support.archives import archive
+
+DATA = archive(("d/", {}), ("d/f", {"data": b"content"}))
+DIFF_ID = "sha256:" + hashlib.sha256(DATA).hexdigest()
+ORIGIN = "docker.io/library/x:latest"
+
+
+def descriptor(data: bytes = DATA) -> Descriptor:
+    return Descriptor(OCI_LAYER, "sha256:" + hashlib.sha256(data).hexdigest(), len(data))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def add(store: Store, data: bytes, kind: str = GZIP) -> str:
+    """Keep a tar stream as a layer."""
+    with store.scratch() as scratch, LayerSink(scratch, compression=kind) as sink:
+        sink.write(data)
+        blob = sink.finish()
+        store.layers.add(blob)
+    return blob.diff_id
+
+
+def read(store: Store, diff_id: str) -> bytes:
+    stream = store.layers.open_tar(diff_id)
+    found = b""
+    while piece := stream.read(1 << 16):
+        found += piece
+    return found
+
+
+@pytest.mark.parametrize("kind", [GZIP, ZSTD, UNCOMPRESSED])
+def test_a_layer_is_kept(store: Store, kind: str) -> None:
+    assert add(store, DATA, kind) == DIFF_ID
+    assert store.layers.available(DIFF_ID)
+    record = store.layers.ensure_blob(DIFF_ID)
+    assert kind_of(record.media_type) == kind
+    assert os.path.getsize(store.layout.blob_path(record.digest)) == record.size
+    assert read(store, DIFF_ID) == DATA
+    assert os.listdir(store.temporary) == []
+
+
+def test_another_form_is_made_once(store: Store) -> None:
+    add(store, DATA)
+    made = store.layers.ensure_form(DIFF_ID, Compression(ZSTD))
+    assert made.media_type.endswith("+zstd")
+    assert store.layers.ensure_form(DIFF_ID, Compression(ZSTD)).digest == made.digest
+    assert store.layers.ensure_form(DIFF_ID, Compression(GZIP)).digest == store.layers.ensure_form(DIFF_ID, None).digest
+    assert len(store.database.layers(DIFF_ID)) == 2
+
+
+def test_what_is_not_there(store: Store) -> None:
+    assert not store.layers.available(DIFF_ID)
+    for ask in (store.layers.ensure_blob, store.layers.open_tar, lambda diff_id: store.layers.tree((diff_id,))):
+        with pytest.raises(StoreError, match="is missing from the store") as caught:
+            ask(DIFF_ID)
+        assert caught.value.remedy
+    store.layers.know(DIFF_ID, descriptor())
+    assert not store.layers.available(DIFF_ID)  # known, but neither here nor anywhere else
+    store.layers.know(DIFF_ID, descriptor(), ORIGIN)
+    assert store.layers.available(DIFF_ID)
+    with pytest.raises(StoreError, match="nothing was set up to fetch it"):
+        store.layers.ensure_blob(DIFF_ID)
+
+
+def test_a_layer_is_fetched_by_one_of_many_threads(store: Store) -> None:
+    asked: list[str] = []
+    begun = threading.Event()
+
+    def fetch(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        asked.append(f"{origin} {wanted.digest}")
+        begun.wait(0.2)
+        file.write(DATA)
+
+    store.layers.fetch = fetch
+    store.layers.know(DIFF_ID, descriptor(), ORIGIN)
+    threads = [threading.Thread(target=store.layers.ensure_blob, args=(DIFF_ID,)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert asked == [f"{ORIGIN} {DIFF_ID}"]
+    assert read(store, DIFF_ID) == DATA
+    assert os.listdir(store.temporary) == []
+
+
+def _fetch_in_process(root: str, log: str) -> None:
+    store = Store(root)
+
+    def fetch(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        with open(log, "a") as lines:
+            lines.write("fetched\n")
+        file.write(DATA)
+
+    store.layers.fetch = fetch
+    store.layers.know(DIFF_ID, descriptor(), ORIGIN)
+    store.layers.tree((DIFF_ID,)).lstat("d/f")
+
+
+def test_a_layer_is_fetched_by_one_of_two_processes(store: Store, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    log = tmp_path / "log"
+    processes = [context.Process(target=_fetch_in_process, args=(store.root, str(log))) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert log.read_text() == "fetched\n"
+    assert read(store, DIFF_ID) == DATA
+
+
+def test_a_fetch_that_fails_leaves_nothing_and_can_be_repeated(store: Store) -> None:
+    def fail(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        file.write(DATA[:10])
+        raise RegistryError("gone")
+
+    store.layers.fetch = fail
+    store.layers.know(DIFF_ID, descriptor(), ORIGIN)
+    with pytest.raises(RegistryError):
+        store.layers.ensure_blob(DIFF_ID)
+    assert os.listdir(store.temporary) == []
+    assert not store.layout.has(DIFF_ID)
+    store.layers.fetch = lambda origin, wanted, file: file.write(DATA)  # type: ignore[assignment]
+    assert store.layers.ensure_blob(DIFF_ID).digest == DIFF_ID
+
+
+def test_a_layer_that_is_not_what_its_diff_id_says(store: Store) -> None:
+    forged = archive(("evil", {"data": b"x"}))
+    store.layers.know(DIFF_ID, descriptor(forged), ORIGIN)
+    store.layers.fetch = lambda origin, wanted, file: file.write(forged)  # type: ignore[assignment]
+    with pytest.raises(LayerError):
+        store.layers.tree((DIFF_ID,))
+    with pytest.raises(StoreError, match="is damaged"):
+        store.layers.ensure_form(DIFF_ID, Compression(ZSTD))
+
+
+def test_a_stack_is_seen_as_one_tree(store: Store) -> None:
+    one = add(store, archive(("d/", {"mode": 0o700}), ("d/a", {"data": b"1"}), ("d/b", {"data": b"1"})))
+    two = add(store, archive(("d/a", {"data": b"2"}), ("d/.wh.b", {"data": b""})))
+    with store.layers.tree((one, two)) as tree:
+        assert [name for name, _ in tree.scan("d")] == ["a"]
+        info = tree.lstat("d")
+        assert info is not None
+        assert info.mode == 0o700  # the second layer has no entry for its directory
+        with os.fdopen(tree.open("d/a"), "rb") as file:
+            assert file.read() == b"2"
+
+
+def test_equal_layers_in_one_stack(store: Store) -> None:
+    one = add(store, archive(("a", {"data": b"1"})))
+    two = add(store, archive(("a", {"data": b"2"})))
+    paths = store.layers.paths((one, two, one))
+    assert len(paths) == 3
+    assert paths[0] == paths[2]
+    assert store.layers.directories((one, two, one)) == [paths[2], paths[1]] == top_first(paths)
+    with store.layers.tree((one, two, one)) as tree, os.fdopen(tree.open("a"), "rb") as file:
+        assert file.read() == b"1"
+
+
+def test_a_steps_directory_becomes_the_layers(store: Store) -> None:
+    add(store, DATA)
+    with store.scratch() as scratch:
+        upper = Path(scratch) / "upper"
+        (upper / "d").mkdir(parents=True)
+        (upper / "d/f").write_bytes(b"content")
+        store.layers.adopt(DIFF_ID, str(upper))
+        assert not upper.exists()
+    with store.layers.tree((DIFF_ID,)) as tree:
+        assert tree.lstat("d/f") is not None
+    assert read(store, DIFF_ID) == DATA

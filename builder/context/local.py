@@ -138,8 +138,17 @@ class LocalTree:
                         status = entry.stat(follow_symlinks=False)
                         if status.st_mode & 0o170000 == 0o100000 and status.st_nlink == 1 and not owners:
                             one = FileInfo(
-                                Kind.FILE, status.st_mode & 0o7777, 0, 0, status.st_size, status.st_mtime_ns,
-                                "", _NONE, 1, None, (status.st_ino, status.st_ctime_ns),
+                                Kind.FILE,
+                                status.st_mode & 0o7777,
+                                0,
+                                0,
+                                status.st_size,
+                                status.st_mtime_ns,
+                                "",
+                                _NONE,
+                                1,
+                                None,
+                                (status.st_ino, status.st_ctime_ns),
                             )
                         else:
                             one = info(prefix + name, status, directory, name)
@@ -167,7 +176,16 @@ class LocalTree:
             device = (os.major(status.st_rdev), os.minor(status.st_rdev))
         uid, gid = self._owners.get(path, _NONE)
         return FileInfo(
-            kind, status.st_mode & 0o7777, uid, gid, size, status.st_mtime_ns, link, device, links, identity,
+            kind,
+            status.st_mode & 0o7777,
+            uid,
+            gid,
+            size,
+            status.st_mtime_ns,
+            link,
+            device,
+            links,
+            identity,
             (status.st_ino, status.st_ctime_ns),
         )
 

@@ -101,9 +101,7 @@ def test_headers_are_sent(server: str) -> None:
     assert Handler.seen[-1]["Accept-Encoding"] == "identity"
 
 
-@pytest.mark.parametrize(
-    ("path", "cause"), [("/nope", "404"), ("/loop", "redirect"), ("/short", "cannot be fetched")]
-)
+@pytest.mark.parametrize(("path", "cause"), [("/nope", "404"), ("/loop", "redirect"), ("/short", "cannot be fetched")])
 def test_errors(server: str, path: str, cause: str) -> None:
     url = server.replace("http://", "http://me:secret@") + path
     with pytest.raises(ContextError, match=cause) as caught:

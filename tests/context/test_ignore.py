@@ -103,6 +103,7 @@ def test_the_pattern_class_works_in_pathspec() -> None:
 
 # --------------------------------------------------------------------------- an oracle
 
+
 def naive(pattern: str, path: str) -> bool:
     """Docker's matching by trying everything; for clean patterns of letters, `/`, `*`, `?` and `**`."""
     if pattern.startswith("**") and not set(pattern[2:]) & set("*?"):
@@ -181,6 +182,7 @@ def test_any_text_is_read_or_refused(text: str, path: str) -> None:
 
 
 # --------------------------------------------------------------------------- files
+
 
 def test_the_dockerfiles_own_ignore_file_wins(tmp_path: Path) -> None:
     (tmp_path / "docker").mkdir()

@@ -72,11 +72,12 @@ def _configuration(changes: Sequence[str], platform: Platform) -> ImageConfig:
     if not changes:
         return config
     from builder.dockerfile.parser import parse_trigger
-    from builder.plan.dispatch import StageState, dispatch
+    from builder.plan.dispatch import dispatch
     from builder.plan.image import ImageState
     from builder.plan.options import PlanOptions
     from builder.plan.scope import Scope
     from builder.plan.stages import StageEntry
+    from builder.plan.state import StageState
 
     entry = StageEntry(None, "import", "", platform, 0)
     state = StageState(entry, ImageState(config), Scope(), 0, platform, PlanOptions(host=host_platform()))

@@ -22,7 +22,7 @@ from builder.plan.findings import Checks
 from builder.plan.scope import global_scope
 
 if TYPE_CHECKING:
-    from builder.plan.dispatch import StageState
+    from builder.plan.state import StageState
 
 _BY_COMMENT = frozenset(("StageNameCasing", "FromAsCasing", "MaintainerDeprecated", "InvalidDefinitionDescription"))
 """Rules of the parser that a comment above the instruction can skip."""

@@ -25,7 +25,7 @@ from builder.plan.steps import (
 )
 
 if TYPE_CHECKING:
-    from builder.plan.dispatch import StageState
+    from builder.plan.state import StageState
 
 
 def plan_mounts(state: StageState, instruction: Run) -> tuple[Mount, ...]:

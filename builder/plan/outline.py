@@ -14,6 +14,7 @@ from builder.dockerfile.instructions import Dockerfile, Range, Stage
 from builder.dockerfile.words import expand
 from builder.plan.findings import Checks
 from builder.plan.locate import Locator
+from builder.plan.nodes import Nodes
 from builder.plan.options import PlanOptions
 from builder.plan.planner import Planner
 from builder.plan.stages import StageEntry
@@ -83,12 +84,12 @@ def outline(
 ) -> Outline | Missing:
     """The outline of the target, or the images that have to be resolved for it. Raises as `planner.plan`."""
     platform = options.platforms[0] if options.platforms else None
-    planner = Planner(dockerfile, options, images, locate, platform, [], set(), Checks())
+    planner = Planner(dockerfile, options, images, locate, platform, Nodes(), set(), Checks())
     missing = planner.run()
     if isinstance(missing, Missing):
         return missing
     target = planner.table.target(options.target)
-    runs = [node for node in planner.nodes if isinstance(node, RunNode)]
+    runs = [node for node in planner.nodes.labelled() if isinstance(node, RunNode)]
     mounts = [(mount, node.range) for node in runs if node.range for mount in node.mounts]
     return Outline(
         name=target.stage.from_.name.lower() if target.stage else "",

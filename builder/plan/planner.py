@@ -24,10 +24,11 @@ from builder.plan.checks import (
     check_notices,
     check_platform_flag,
 )
-from builder.plan.dispatch import StageState, dispatch
+from builder.plan.dispatch import dispatch
 from builder.plan.findings import Checks, ordered
 from builder.plan.image import ImageState, empty_image
 from builder.plan.locate import Locator
+from builder.plan.nodes import Nodes
 from builder.plan.options import PlanOptions
 from builder.plan.scope import Scope, global_scope, platform_arguments, proxies
 from builder.plan.stages import (
@@ -40,6 +41,7 @@ from builder.plan.stages import (
     link,
     reachable,
 )
+from builder.plan.state import StageState
 from builder.plan.steps import (
     AnyNode,
     FromContext,
@@ -69,7 +71,7 @@ def plan(
     """
     first = checks = checks or Checks()
     checks.clear()
-    nodes: list[AnyNode] = []
+    nodes = Nodes()
     made: list[PlannedImage] = []
     used: set[str] = set()
     missing: dict[ImageKey, Range | None] = {}
@@ -84,7 +86,7 @@ def plan(
     if missing:
         return Missing(frozenset(missing), missing)
     findings = tuple(ordered(first.findings))
-    return Plan(nodes=tuple(_labelled(nodes)), images=tuple(made), findings=findings, used_args=frozenset(used))
+    return Plan(nodes=nodes.labelled(), images=tuple(made), findings=findings, used_args=frozenset(used))
 
 
 class Planner:
@@ -97,7 +99,7 @@ class Planner:
         images: Mapping[ImageKey, ResolvedImage],
         locate: Locator,
         platform: Platform | None,
-        nodes: list[AnyNode],
+        nodes: Nodes,
         used: set[str],
         checks: Checks,
     ) -> None:
@@ -301,7 +303,7 @@ class Planner:
         state.used_args = self.used
         state.checks = self.checks
         self.used.update(name for name, _ in state.proxies if name in self.options.build_args)
-        state.add_node = self._add_node
+        state.add_node = self.nodes.add
         state.tree_of = self._tree_of
         state.has_stage = lambda name: self.table.named(name) is not None
         state.image.ensure_path()
@@ -338,7 +340,7 @@ class Planner:
                 platform = self.options.host
             self._check_platform(entry, base, platform, found)
             node = ImageNode(label=f"FROM {label}", stage=entry.label, platform=platform, range=place, image=base)
-        state = StageState(entry, ImageState(image), Scope(), self._add_node(node), platform, self.options)
+        state = StageState(entry, ImageState(image), Scope(), self.nodes.add(node), platform, self.options)
         if isinstance(node, TreeNode):
             state.image.record(f"FROM {label}", state.node)
         return state
@@ -352,13 +354,6 @@ class Planner:
         """A base's configuration without what is not handed down: its triggers and its time."""
         inner = msgspec.structs.replace(config.config, on_build=None)
         return msgspec.structs.replace(config, config=inner, created=None)
-
-    def _add_node(self, node: AnyNode) -> int:
-        for position, known in enumerate(self.nodes) if isinstance(node, (ScratchNode, ImageNode, TreeNode)) else ():
-            if _same_root(known, node):
-                return position
-        self.nodes.append(node)
-        return len(self.nodes) - 1
 
     def _tree_of(self, name: str, numbers: bool) -> Tree:
         entry = self.table.source(name, numbers=numbers)
@@ -397,34 +392,3 @@ class Planner:
         while isinstance(base, StageEntry):
             base = self._base(base)
         return base if isinstance(base, ImageKey) else None
-
-
-def _same_root(known: AnyNode, node: AnyNode) -> bool:
-    """Whether two nodes begin from the same root, so that one of them is enough."""
-    if isinstance(known, ImageNode) and isinstance(node, ImageNode):
-        return known.image == node.image
-    if isinstance(known, TreeNode) and isinstance(node, TreeNode):
-        return known.context == node.context
-    return isinstance(known, ScratchNode) and isinstance(node, ScratchNode)
-
-
-def _labelled(nodes: list[AnyNode]) -> Iterator[AnyNode]:
-    """The nodes with labels like `[build 2/5] RUN make`, counted within their stage."""
-    totals: dict[tuple[str, Platform], int] = {}
-    for node in nodes:
-        if not isinstance(node, ScratchNode):
-            key = (node.stage, node.platform)
-            totals[key] = totals.get(key, 0) + 1
-    several = len({node.platform for node in nodes}) > 1
-    counts: dict[tuple[str, Platform], int] = {}
-    for node in nodes:
-        key = (node.stage, node.platform)
-        if isinstance(node, ScratchNode):
-            yield node
-            continue
-        counts[key] = counts.get(key, 0) + 1
-        width = len(str(totals[key]))
-        prefix = f"{node.platform} " if several else ""
-        yield msgspec.structs.replace(
-            node, label=f"[{prefix}{node.stage} {counts[key]:{width}}/{totals[key]}] {node.label}"
-        )

@@ -23,7 +23,7 @@ from builder.plan.steps import (
 )
 
 if TYPE_CHECKING:
-    from builder.plan.dispatch import StageState
+    from builder.plan.state import StageState
 
 
 def plan_copy(state: StageState, instruction: Copy | Add) -> tuple[CopyNode, str]:

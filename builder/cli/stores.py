@@ -50,37 +50,14 @@ def archive_input(path: str) -> Iterator[BinaryIO]:
 def archive_output(path: str) -> Iterator[BinaryIO]:
     """Where an archive is written to: a file that appears when it is complete, or standard output without a path,
     unless that is a terminal."""
-    if path and path != "-":
-        with _new_file(path) as file:
-            yield file
-        return
-    if sys.stdout.isatty():
+    if path in ("", "-") and sys.stdout.isatty():
         raise UsageError(
             "an archive is not written to a terminal", remedy="give a file with -o, or redirect the output"
         )
-    yield sys.stdout.buffer
-    sys.stdout.buffer.flush()
+    from builder.export.destination import destination
 
-
-@contextmanager
-def _new_file(path: str) -> Iterator[BinaryIO]:
-    if os.path.exists(path) and not os.path.isfile(path):
-        try:  # a pipe or device is written to as it is
-            with open(path, "wb") as file:
-                yield file
-        except OSError as error:
-            raise StoreError(f"cannot write: {error.strerror}", place=path) from error
-        return
-    temporary = f"{path}.{os.getpid()}.part"
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StoreError(f"cannot write: {error.strerror}", place=path) from error
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    with destination(path or "-") as file:
+        yield file
 
 
 class Failures:

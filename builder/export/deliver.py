@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from builder.errors import BuilderError, StoreError, UsageError
+from builder.errors import BuilderError, UsageError
 from builder.export.archive import ArchivedImage, write_archive
+from builder.export.destination import destination
 from builder.export.output import Output
 from builder.filesystem.compression import Compression
 from builder.oci import reference
@@ -142,7 +142,7 @@ def _write_files(delivery: Delivery, output: Output) -> None:
         if several:
             raise UsageError("type=tar holds one platform", remedy="use type=local, which makes a directory for each")
         layers = delivery.roots[delivery.images[0].node].layers
-        with _step(delivery, output.dest, f"writing files to {output.dest}"), _destination(output.dest) as file:
+        with _step(delivery, output.dest, f"writing files to {output.dest}"), destination(output.dest) as file:
             write_tar(delivery.store, layers, file.write)
         return
     for image in delivery.images:
@@ -160,7 +160,7 @@ def _write_archive(delivery: Delivery, output: Output, committed: Committed) -> 
         with _step(delivery, output.dest, f"writing the layout {output.dest}"):
             write_layout(delivery.store, images, output.dest)
         return
-    with _step(delivery, output.dest, f"writing {output.dest}"), _destination(output.dest) as file:
+    with _step(delivery, output.dest, f"writing {output.dest}"), destination(output.dest) as file:
         write_archive(delivery.store, images, file.write, docker=output.type == "docker")
 
 
@@ -175,22 +175,3 @@ def _step(delivery: Delivery, step: str, label: str) -> Iterator[None]:
         delivery.report(StepDone(step, label, seconds=time.monotonic() - started, error=cause))
         raise
     delivery.report(StepDone(step, label, seconds=time.monotonic() - started))
-
-
-@contextmanager
-def _destination(path: str) -> Iterator[BinaryIO]:
-    """A file that appears under its name when it is complete; `-` is standard output."""
-    if path == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    temporary = f"{path}.{os.getpid()}.part"
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StoreError(f"cannot write: {error.strerror}", place=path) from error
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)

@@ -160,7 +160,7 @@ class Session:
             client.close()
 
     def endpoints(self, domain: str, *, push: bool = False) -> tuple[Endpoint, ...]:
-        """The servers to ask for images of `domain`; those that were unreachable in this session come last."""
+        """The servers to ask for images of `domain`; those that could not be reached before come last."""
         found = endpoints(self.config, domain, push=push)
         return tuple(sorted(found, key=lambda endpoint: endpoint in self._unreachable))
 

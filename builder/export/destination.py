@@ -1,0 +1,35 @@
+"""Files that outputs are written to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from builder.errors import StoreError
+
+
+@contextmanager
+def destination(path: str) -> Iterator[BinaryIO]:
+    """A file that appears under its name when it is complete; `-` is standard output.
+
+    A pipe, a device or a link (`/dev/stdout` is one) is written to as it is: none must be replaced. Raises StoreError.
+    """
+    if path == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    special = os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path))
+    temporary = path if special else f"{path}.{os.getpid()}.part"
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+        if not special:
+            os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(f"cannot write: {error.strerror}", place=path) from error
+    finally:
+        if not special and os.path.exists(temporary):
+            os.unlink(temporary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -105,8 +106,20 @@ def cli(ctx: click.Context, root: str, debug: bool) -> None:
     ctx.obj = Settings(root or default_root(os.environ), debug)
 
 
+def run() -> NoReturn:
+    """The program: `main`, then an end at once: taking the interpreter apart is a sixth of a cached rebuild."""
+    try:
+        main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else EXIT_FAILED
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # whoever read it has gone
+            stream.flush()
+    os._exit(status)
+
+
 def main() -> NoReturn:
-    """Run the command line and exit."""
+    """Run the command line and raise SystemExit with its status."""
     signal.signal(signal.SIGTERM, _terminate)
     debug = "--debug" in sys.argv
     try:

@@ -5,8 +5,7 @@ BuildKit's `frontend/dockerfile/instructions/commands.go`. All of it can be enco
 a parsed Dockerfile can be kept in the store and read again without loading the grammar.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would have to evaluate 150 texts before it reads a stored Dockerfile.
 import msgspec
 
 from builder.dockerfile.words import Word

@@ -48,10 +48,14 @@ class TokenAnswer(msgspec.Struct, frozen=True):
 
 
 class Authorization(msgspec.Struct, frozen=True):
-    """A header's value and for how many seconds it is good (None: until refused)."""
+    """A header's value and for how many seconds it is good (None: until refused).
+
+    `identity_token` can be kept instead of the password, where it was asked for and the server gives one.
+    """
 
     header: str
     lifetime: float | None = None
+    identity_token: str = ""
 
     def __repr__(self) -> str:
         return "Authorization(…)"
@@ -60,6 +64,7 @@ class Authorization(msgspec.Struct, frozen=True):
 class _Token(msgspec.Struct, frozen=True):
     token: str | None = None
     access_token: str | None = None
+    refresh_token: str | None = None
     expires_in: float | None = None
 
 
@@ -85,26 +90,41 @@ def repository_scope(name: str, *actions: str) -> str:
 
 
 def merge_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """Each resource once, with all of its actions: what is asked for and what the challenge adds, in a stable order."""
+    """Each resource once, with all of its actions: what is asked for and what the challenge adds, in a stable order.
+
+    What is not of the form TYPE:NAME:ACTIONS is kept as it is: public.ecr.aws wants the scope `aws`.
+    """
     actions: dict[str, set[str]] = {}
+    others: set[str] = set()
     for scope in scopes:
-        resource, _, wanted = scope.rpartition(":")
-        actions.setdefault(resource, set()).update(wanted.split(","))
-    return tuple(f"{resource}:{','.join(sorted(actions[resource]))}" for resource in sorted(actions))
+        resource, colon, wanted = scope.rpartition(":")
+        if colon:
+            actions.setdefault(resource, set()).update(wanted.split(","))
+        else:
+            others.add(scope)
+    merged = (f"{resource}:{','.join(sorted(actions[resource]))}" for resource in sorted(actions))
+    return (*merged, *sorted(others))
 
 
 def authorize(
-    challenges: Sequence[Challenge], credential: Credential | None, scopes: Sequence[str], *, host: str, secure: bool
+    challenges: Sequence[Challenge],
+    credential: Credential | None,
+    scopes: Sequence[str],
+    *,
+    host: str,
+    secure: bool,
+    offline: bool = False,
 ) -> Generator[TokenRequest, TokenAnswer, Authorization]:
     """Answer the challenges of registry `host` (`secure`: it was reached by HTTPS) for `scopes`.
 
-    Without a credential an anonymous token is asked for. Raises RegistryError when no challenge can be answered.
+    Without a credential an anonymous token is asked for. `offline` asks for an identity token too, as logging in does.
+    Raises RegistryError when no challenge can be answered.
     """
     bearer = next((c for c in challenges if c.scheme == "bearer" and c.parameters.get("realm")), None)
     if bearer is not None:
         if credential is not None and credential.registry_token:
             return Authorization(f"Bearer {credential.registry_token}")
-        return (yield from _bearer(bearer, credential, scopes, host, secure))
+        return (yield from _bearer(bearer, credential, scopes, host, secure, offline))
     if any(challenge.scheme == "basic" for challenge in challenges):
         if credential is None or not credential.password:
             raise RegistryError(f"{host} asks for a user name and a password", remedy=f"log in to {host}")
@@ -114,7 +134,7 @@ def authorize(
 
 
 def _bearer(
-    challenge: Challenge, credential: Credential | None, scopes: Sequence[str], host: str, secure: bool
+    challenge: Challenge, credential: Credential | None, scopes: Sequence[str], host: str, secure: bool, offline: bool
 ) -> Generator[TokenRequest, TokenAnswer, Authorization]:
     realm = challenge.parameters["realm"]
     server = urlsplit(realm)
@@ -136,6 +156,8 @@ def _bearer(
         if credential is not None and credential.password:
             query.append(("account", credential.username))
             headers["Authorization"] = _basic(credential)
+        if offline:
+            query += [("offline_token", "true"), ("client_id", CLIENT)]
         separator = "&" if server.query else "?"
         request = TokenRequest(f"{realm}{separator}{urlencode(query)}" if query else realm, headers)
     answer = yield request
@@ -148,7 +170,9 @@ def _bearer(
     value = token.token or token.access_token
     if not value or not value.isascii() or not value.isprintable():
         raise RegistryError(f"the token server {server.netloc} of {host} answered with no valid token")
-    return Authorization(f"Bearer {value}", max(token.expires_in or 0, DEFAULT_LIFETIME))
+    return Authorization(
+        f"Bearer {value}", max(token.expires_in or 0, DEFAULT_LIFETIME), token.refresh_token or "" if offline else ""
+    )
 
 
 def _refused(answer: TokenAnswer, server: str, host: str, credential: Credential | None) -> RegistryError:

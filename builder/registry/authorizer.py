@@ -20,7 +20,7 @@ from builder.registry.auth import (
     merge_scopes,
     parse_challenges,
 )
-from builder.registry.credentials import Credential, CredentialStore
+from builder.registry.credentials import Credential, Credentials
 from builder.registry.endpoints import Endpoint
 
 _EARLY = 10.0  # seconds before a token's end at which it is renewed, for the clocks and the request under way
@@ -32,8 +32,11 @@ _Key = tuple[str, str, tuple[str, ...]]
 class Authorizer:
     """Gives the `Authorization` header for a request. Thread-safe; a token is asked for once, others wait for it."""
 
-    def __init__(self, credentials: CredentialStore) -> None:
+    def __init__(self, credentials: Credentials, *, offline: bool = False) -> None:
         self._credentials = credentials
+        self._offline = offline
+        self.identity_tokens: dict[str, str] = {}
+        """What servers gave, by the registry's host, when tokens were asked for `offline`."""
         self._challenges: dict[Endpoint, list[Challenge]] = {}
         self._extra: dict[tuple[Endpoint, tuple[str, ...]], tuple[str, ...]] = {}
         self._tokens: dict[_Key, tuple[Authorization, float]] = {}
@@ -83,13 +86,16 @@ class Authorizer:
         self, endpoint: Endpoint, challenges: Sequence[Challenge], scopes: tuple[str, ...], send: Send
     ) -> Authorization:
         credential: Credential | None = self._credentials.get(endpoint.host)
-        flow = authorize(challenges, credential, scopes, host=endpoint.host, secure=endpoint.scheme == "https")
+        secure = endpoint.scheme == "https"
+        flow = authorize(challenges, credential, scopes, host=endpoint.host, secure=secure, offline=self._offline)
         try:
             request = next(flow)
             while True:
                 request = flow.send(send(request))
         except StopIteration as done:
             result: Authorization = done.value
+            if result.identity_token:
+                self.identity_tokens[endpoint.host] = result.identity_token
             return result
         except RegistryError as error:
             trouble = self._credentials.trouble(endpoint.host)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 from urllib.parse import urlsplit
 
 from builder.errors import RegistryError
@@ -34,16 +34,22 @@ def fetch_blob(
     descriptor: Descriptor,
     into: Sink | BinaryIO | Callable[[bytes], object],
     progress: Progress | None = None,
+    *,
+    resume: bool = False,
 ) -> None:
     """Write the blob's bytes to `into`: a file, written from its start, or a function that is called with each piece.
 
     The bytes have the descriptor's digest and size when this returns; while it runs they are not to be trusted. Pieces
     have some 64 KiB. `progress` is called with the bytes done and the size. A file lets the next endpoint be tried
-    after one served wrong bytes; a function does not, since what it was given cannot be taken back. Thread-safe.
+    after one served wrong bytes; a function does not, since what it was given cannot be taken back. With `resume` the
+    file, which must be readable then, may hold the beginning of the blob as a call that was cut short left it: only
+    the rest is asked for. Wrong bytes are taken out of a file before an error is raised. Thread-safe.
 
     Raises NotFoundError, RegistryError; errors of writing are passed on as they are.
     """
     download = _Download(descriptor, into, progress)
+    if resume and download.take_over(cast(BinaryIO, into)):
+        return
     subject = f"blob {descriptor.digest} of {reference.familiar_name}"
 
     def from_endpoint(endpoint: Endpoint) -> None:
@@ -102,6 +108,19 @@ class _Download:
         self._write: Callable[[bytes], object] = into if callable(into) else into.write
         self._hash = new_hash(self._digest)
         self._done = 0
+
+    def take_over(self, file: BinaryIO) -> bool:
+        """Begin with what the file holds. Whether that is all of the blob."""
+        file.seek(0)
+        while piece := file.read(1 << 20):
+            self._hash.update(piece)
+            self._done += len(piece)
+        if self._done < self._size:
+            return False
+        if self._done == self._size and self._digest == self._found():
+            return True
+        self._restart()
+        return False
 
     def run(self, session: Session, attempt: Callable[[dict[str, str]], None]) -> None:
         """Make attempts until all bytes are there and verified."""

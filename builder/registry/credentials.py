@@ -1,7 +1,7 @@
-"""Credentials for registries, from Docker's `config.json` and its credential helpers.
+"""Credentials for registries: from Docker's `config.json`, its credential helpers, and podman's `auth.json`.
 
-Looked up as Docker's command line does: `credHelpers` for the host, else `credsStore`, else `auths`. A helper is the
-program `docker-credential-NAME`: `get` reads the server's name from standard input and answers with JSON.
+Looked up as Docker's command line does: `$DOCKER_AUTH_CONFIG`, then `credHelpers` for the host, else `credsStore`, else
+`auths`. What Docker knows nothing of is looked for where podman, buildah and skopeo log in (containers-auth.json(5)).
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import base64
 import binascii
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import msgspec
 
 from builder.errors import RegistryError
+from builder.registry import helpers
 
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+AUTH_VARIABLE = "DOCKER_AUTH_CONFIG"
+"""Holds `{"auths": …}` as config.json does, and counts before it."""
 _DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
-_HELPER_TIMEOUT = 30.0  # seconds; a helper may ask the user's keychain or a cloud's token service
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -33,7 +36,22 @@ class Credential(msgspec.Struct, frozen=True):
         return f"Credential({self.username!r}, …)"  # never a secret in a log or a traceback
 
 
-class _Auth(msgspec.Struct, frozen=True):
+class Credentials(Protocol):
+    """Knows credentials."""
+
+    path: str
+    """The file that people are told of."""
+
+    def get(self, host: str) -> Credential | None:
+        """The credentials for a registry's `host[:port]`, or None. Raises RegistryError."""
+
+    def trouble(self, host: str) -> str | None:
+        """Why nothing is known of `host`, if something failed."""
+
+
+class Auth(msgspec.Struct, frozen=True):
+    """An entry of `auths`: `auth` is base64 of USER:PASSWORD."""
+
     auth: str = ""
     username: str = ""
     password: str = ""
@@ -41,19 +59,28 @@ class _Auth(msgspec.Struct, frozen=True):
     registrytoken: str = ""
 
 
-class _File(msgspec.Struct, frozen=True, rename="camel"):
-    auths: dict[str, _Auth] = msgspec.field(default_factory=dict)
+class AuthFile(msgspec.Struct, frozen=True, rename="camel"):
+    """What `config.json` and `auth.json` say of credentials."""
+
+    auths: dict[str, Auth] | None = None
     creds_store: str = ""
-    cred_helpers: dict[str, str] = msgspec.field(default_factory=dict)
+    cred_helpers: dict[str, str] | None = None
 
+    def helper(self, host: str) -> str:
+        """The name of the helper that keeps the host's credentials, '' if the file does."""
+        known = self.cred_helpers or {}
+        return next((known[key] for key in keys_of(host) if key in known), self.creds_store)
 
-class _HelperAnswer(msgspec.Struct, frozen=True, rename="pascal"):
-    username: str = ""
-    secret: str = ""
+    def entries(self, host: str) -> Iterator[str]:
+        """The keys of `auths` that are about a host, the best first."""
+        for key in keys_of(host):
+            for stored in self.auths or ():
+                if stored == key or host_of(stored) == key:
+                    yield stored
 
 
 class CredentialStore:
-    """Reads `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`, when first asked. Thread-safe.
+    """Reads the files when first asked. Thread-safe.
 
     A helper that is missing or fails counts as "no credentials", since most pulls need none; `trouble(host)` then says
     what went wrong, for the error of a registry that refuses.
@@ -61,11 +88,8 @@ class CredentialStore:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        directory = environ.get("DOCKER_CONFIG") or os.path.join(
-            environ.get("HOME") or os.path.expanduser("~"), ".docker"
-        )
-        self.path = os.path.join(directory, "config.json")
-        self._file: _File | None = None
+        self.path = config_path(environ)
+        self._files: list[tuple[str, AuthFile]] | None = None
         self._known: dict[str, Credential | None] = {}
         self._trouble: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -81,88 +105,116 @@ class CredentialStore:
         """Why a credential helper gave nothing for `host`, if it failed."""
         return self._trouble.get(host)
 
+    def place(self, host: str) -> str | None:
+        """Which file (or variable) knows a host, None if none does."""
+        with self._lock:
+            return next((place for place, file in self._read() if self._from(place, file, host)), None)
+
     def _look_up(self, host: str) -> Credential | None:
-        if self._file is None:
-            self._file = self._read()
-        file = self._file
-        keys = [DOCKER_HUB_KEY, "docker.io", *sorted(_DOCKER_HUB)] if host in _DOCKER_HUB else [host]
-        helper = next((file.cred_helpers[key] for key in keys if key in file.cred_helpers), file.creds_store)
-        if helper:
-            found = self._ask_helper(helper, keys[0], host)
-            if found:
-                return found
-        for key in keys:
-            for stored, auth in file.auths.items():
-                if stored == key or _host_of(stored) == key:
-                    found = self._from_file(stored, auth)
-                    if found:
-                        return found
+        found = (self._from(place, file, host) for place, file in self._read())
+        return next((credential for credential in found if credential), None)
+
+    def _read(self) -> list[tuple[str, AuthFile]]:
+        if self._files is None:
+            self._files = []
+            if text := self._environ.get(AUTH_VARIABLE):
+                self._files.append((AUTH_VARIABLE, decode_file(text.encode(), AUTH_VARIABLE)))
+            for path in (self.path, *_podman_paths(self._environ)):
+                data = read_file(path)
+                if data is not None:
+                    self._files.append((path, decode_file(data, path)))
+        return self._files
+
+    def _from(self, place: str, file: AuthFile, host: str) -> Credential | None:
+        helper = file.helper(host)
+        if helper and (found := self._ask_helper(helper, host, place)):
+            return found
+        for key in file.entries(host):
+            credential = _decoded(key, (file.auths or {})[key], place)
+            if credential:
+                return credential
         return None
 
-    def _read(self) -> _File:
+    def _ask_helper(self, helper: str, host: str, place: str) -> Credential | None:
         try:
-            with open(self.path, "rb") as file:
-                return msgspec.json.decode(file.read(), type=_File)
-        except (FileNotFoundError, NotADirectoryError):
-            return _File()
-        except OSError as error:
-            raise RegistryError(f"the credentials cannot be read: {error.strerror}", place=self.path) from error
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise RegistryError(
-                f"the credentials are not valid: {error}", place=self.path, remedy="mend or remove the file"
-            ) from error
-
-    def _from_file(self, key: str, auth: _Auth) -> Credential | None:
-        username, password = auth.username, auth.password
-        if auth.auth:
-            try:
-                decoded = base64.b64decode(auth.auth, validate=True).decode()
-            except (binascii.Error, UnicodeDecodeError):
-                decoded = ""
-            if ":" not in decoded:
-                raise RegistryError(
-                    f"the entry for {key!r} is not base64 of USER:PASSWORD", place=self.path, remedy="log in again"
-                )
-            username, _, password = decoded.rstrip("\0").partition(":")
-        if auth.registrytoken or auth.identitytoken or username or password:
-            return Credential(username, password, auth.identitytoken, auth.registrytoken)
-        return None
-
-    def _ask_helper(self, helper: str, key: str, host: str) -> Credential | None:
-        import subprocess
-
-        program = f"docker-credential-{helper}"
-        try:
-            done = subprocess.run(
-                [program, "get"],
-                input=key.encode(),
-                capture_output=True,
-                timeout=_HELPER_TIMEOUT,
-                env=dict(self._environ),
-                check=False,
-            )
-        except FileNotFoundError:
-            self._trouble[host] = f"the credential helper {program}, named in {self.path}, is not installed"
+            answer = helpers.get(helper, key_of(host), self._environ)
+        except helpers.HelperError as error:
+            self._trouble[host] = f"{error} (it is named in {place})"
             return None
-        except (OSError, subprocess.TimeoutExpired) as error:
-            self._trouble[host] = f"the credential helper {program} failed: {error}"
+        if answer is None:
             return None
-        if done.returncode != 0:
-            # Helpers print their errors to standard output, in these words when they just know nothing.
-            said = (done.stdout + done.stderr).decode(errors="replace").strip()
-            if "credentials not found" not in said:
-                self._trouble[host] = f"the credential helper {program} failed: {said or done.returncode}"
-            return None
-        try:
-            answer = msgspec.json.decode(done.stdout, type=_HelperAnswer)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            self._trouble[host] = f"the credential helper {program} answered with something that is not JSON"
-            return None
-        if answer.username == "<token>":  # the helpers' protocol for identity tokens
+        if answer.username == helpers.TOKEN_USER:
             return Credential(identity_token=answer.secret)
-        return Credential(answer.username, answer.secret) if answer.secret else None
+        return Credential(answer.username, answer.secret)
 
 
-def _host_of(key: str) -> str:
-    """The host of a key in `auths`, which may be a URL: `https://ghcr.io/v1/` → `ghcr.io`."""
-    return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
+def config_path(environ: Mapping[str, str]) -> str:
+    """Docker's configuration file: `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`."""
+    return os.path.join(environ.get("DOCKER_CONFIG") or os.path.join(_home(environ), ".docker"), "config.json")
+
+
+def key_of(host: str) -> str:
+    """Under which name a registry's credentials are kept: its host, but for Docker Hub a URL of its first API."""
+    return DOCKER_HUB_KEY if host in _DOCKER_HUB else host
+
+
+def keys_of(host: str) -> list[str]:
+    """All names under which a registry's credentials may be found."""
+    return [DOCKER_HUB_KEY, "docker.io", *sorted(_DOCKER_HUB - {"docker.io"})] if host in _DOCKER_HUB else [host]
+
+
+def host_of(server: str) -> str:
+    """The host of a server as people and files write it, perhaps as a URL: `https://ghcr.io/v1/` → `ghcr.io`."""
+    return server.removeprefix("https://").removeprefix("http://").partition("/")[0]
+
+
+def read_file(path: str) -> bytes | None:
+    """A file's content, None if it is not there. Raises RegistryError."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise RegistryError(f"the credentials cannot be read: {error.strerror}", place=path) from error
+
+
+def decode_file(data: bytes, place: str) -> AuthFile:
+    """Raises RegistryError for what is no such file; an empty one knows nothing."""
+    try:
+        return msgspec.json.decode(data, type=AuthFile) if data.strip() else AuthFile()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RegistryError(
+            f"the credentials are not valid: {error}", place=place, remedy="mend or remove it"
+        ) from error
+
+
+def _decoded(key: str, auth: Auth, place: str) -> Credential | None:
+    username, password = auth.username, auth.password
+    if auth.auth:
+        try:
+            decoded = base64.b64decode(auth.auth, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            decoded = ""
+        if ":" not in decoded:
+            raise RegistryError(
+                f"the entry for {key!r} is not base64 of USER:PASSWORD", place=place, remedy="log in again"
+            )
+        username, _, password = decoded.rstrip("\0").partition(":")
+    if auth.registrytoken or auth.identitytoken or username or password:
+        return Credential(username, password, auth.identitytoken, auth.registrytoken)
+    return None
+
+
+def _podman_paths(environ: Mapping[str, str]) -> Iterator[str]:
+    if given := environ.get("REGISTRY_AUTH_FILE"):
+        yield given
+        return
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        yield os.path.join(runtime, "containers", "auth.json")
+    config = environ.get("XDG_CONFIG_HOME") or os.path.join(_home(environ), ".config")
+    yield os.path.join(config, "containers", "auth.json")
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    return environ.get("HOME") or os.path.expanduser("~")

@@ -61,11 +61,7 @@ def refused(status: int, body: bytes, subject: str, host: str, credentials_path:
     What the registry itself says (distribution-spec, "Error codes") becomes the details. Registries answer 401 or 403
     for a repository that does not exist too, so as not to tell strangers which ones do.
     """
-    try:
-        said = msgspec.json.decode(body, type=_Errors).errors
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        said = []
-    details = tuple(f"{host}: {': '.join(part for part in (e.code, e.message) if part)[:500]}" for e in said[:5])
+    details = said(body, host)
     name = f"{status} {HTTPStatus(status).phrase}" if status in HTTPStatus._value2member_map_ else str(status)
     if status == 404:
         return NotFoundError(f"{subject} was not found", remedy="check the name and the tag", details=details)
@@ -78,6 +74,15 @@ def refused(status: int, body: bytes, subject: str, host: str, credentials_path:
     if status == 400 and b"HTTPS server" in body:  # Go's server, which most registries are, says so
         return Untrusted(f"{host} speaks HTTPS, not HTTP", remedy=_http_setting(host, "false"))
     return RegistryError(f"{host} answered {name} for {subject}", details=details)
+
+
+def said(body: bytes, host: str) -> tuple[str, ...]:
+    """What a registry says of an error, a line each; nothing if it says nothing that can be read."""
+    try:
+        errors = msgspec.json.decode(body, type=_Errors).errors
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ()
+    return tuple(f"{host}: {': '.join(part for part in (e.code, e.message) if part)[:500]}" for e in errors[:5])
 
 
 @contextmanager

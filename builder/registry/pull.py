@@ -6,6 +6,7 @@ must have the digest that the registry itself states. Bytes are kept as they wer
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -36,11 +37,15 @@ from builder.registry.fallback import first_that_serves
 from builder.registry.platforms import matches, select
 from builder.registry.transport import MAX_REPLY, Session
 
-__all__ = ["Resolved", "fetch_blob", "fetch_manifest", "list_tags", "resolve"]
+__all__ = ["Keep", "Resolved", "fetch_blob", "fetch_document", "fetch_entry", "fetch_manifest", "resolve"]
 
 ACCEPT = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
 _DEEPEST = 4  # indexes within indexes
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
+
+
+Keep = Callable[[Descriptor, Callable[[], bytes]], bytes]
+"""Gives a document (a manifest or configuration): one that is at hand, or what the function fetches."""
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -65,18 +70,22 @@ class Resolved(msgspec.Struct, frozen=True):
         return self.manifest.layers
 
 
-def resolve(session: Session, reference: Reference, platform: Platform | None = None) -> Resolved:
+def resolve(
+    session: Session, reference: Reference, platform: Platform | None = None, keep: Keep | None = None
+) -> Resolved:
     """Find the image that `reference` names, for `platform` (None: the one this machine runs).
 
     Out of an index the platform is chosen by containerd's rule (see `platforms`). An image that is no index is taken
-    whatever its platform; compare `config.platform()`. Raises NotFoundError, RegistryError, Unsupported.
+    whatever its platform; compare `config.platform()`. `keep` may spare fetching what is at hand; what the reference
+    itself names is always asked for. Raises NotFoundError, RegistryError, Unsupported.
     """
     wanted = platform or host_platform()
+    source = _Source(session, reference, keep or _fetch_always)
     descriptor, data = fetch_manifest(session, reference)
     if descriptor.media_type in MANIFESTS:
-        image = _image(session, reference, descriptor, data)
+        image = source.image(descriptor, data)
     else:
-        found = _choose(session, reference, data, wanted, _DEEPEST)
+        found = source.choose(data, wanted, _DEEPEST)
         if found is None:
             offered = ", ".join(_offered(reference, data)) or "none"
             raise NotFoundError(
@@ -110,73 +119,86 @@ def fetch_manifest(session: Session, reference: Reference) -> tuple[Descriptor, 
     return first_that_serves(session.endpoints(reference.domain), ask)
 
 
-def list_tags(session: Session, reference: Reference) -> list[str]:
-    """The tags of a repository, as the registry itself lists them, page by page."""
-    endpoint = session.endpoints(reference.domain, push=True)[0]
-    scopes = (repository_scope(endpoint.repository(reference.path), "pull"),)
-    url: str | None = endpoint.url(reference.path, "tags/list")
-    tags: list[str] = []
-    seen: set[str] = set()
-    while url is not None and url not in seen:
-        seen.add(url)
-        reply = session.request(endpoint, "GET", url, scopes=scopes)
-        if reply.status != 200:
-            raise refused(reply.status, reply.body, reference.name, endpoint.host, session.credentials.path)
-        try:
-            tags += msgspec.json.decode(reply.body, type=_Tags).tags or []
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise RegistryError(f"{endpoint} answered with no valid list of tags: {error}") from error
-        link = reply.headers.get("link", "")  # RFC 8288: </v2/…?last=x>; rel="next"
-        url = link[1 : link.index(">")] if link.startswith("<") and ">" in link and "next" in link else None
-    return sorted(tags)  # not every registry sorts them, as it should
+def fetch_entry(session: Session, reference: Reference, entry: Descriptor) -> bytes:
+    """A manifest out of the index that `reference` names. Raises RegistryError if it is not what the index states."""
+    if entry.size > MAX_REPLY:
+        raise RegistryError(f"{reference.familiar} has a manifest of absurd size ({entry.size} bytes)")
+    found, data = fetch_manifest(session, msgspec.structs.replace(reference, tag=None, digest=entry.digest))
+    if len(data) != entry.size or found.media_type != entry.media_type:
+        raise RegistryError(f"manifest {entry.digest} of {reference.familiar} is not what its index states")
+    return data
 
 
-class _Tags(msgspec.Struct, frozen=True):
-    tags: list[str] | None = None
+def fetch_document(session: Session, reference: Reference, descriptor: Descriptor) -> bytes:
+    """A small blob of the repository, as a configuration is, in memory. Raises NotFoundError, RegistryError."""
+    if descriptor.size > MAX_REPLY:
+        raise RegistryError(f"{reference.familiar} has a document of absurd size ({descriptor.size} bytes)")
+    parts: list[bytes] = []
+    fetch_blob(session, reference, descriptor, _Memory(parts))
+    return b"".join(parts)
 
 
 _Image = tuple[Descriptor, bytes, Manifest, bytes, ImageConfig]
 
 
-def _choose(session: Session, reference: Reference, data: bytes, wanted: Platform, depth: int) -> _Image | None:
-    """The best image of an index, or None. Entries without a platform are judged by their configuration."""
-    for entry in select(_decode(data, Index, reference).manifests, wanted):
-        if entry.media_type in INDEXES:
-            if depth > 0:
-                _, inner = _fetch_entry(session, reference, entry)
-                found = _choose(session, reference, inner, wanted, depth - 1)
-                if found is not None:
-                    return found
-            continue
-        if entry.media_type not in MANIFESTS:
-            continue
-        descriptor, manifest = _fetch_entry(session, reference, entry)
-        if entry.platform is not None:
-            return _image(session, reference, descriptor, manifest)
-        if _decode(manifest, Manifest, reference).artifact_type:
-            continue
-        try:
-            image = _image(session, reference, descriptor, manifest)
-        except Unsupported:
-            continue  # an artifact, not an image
-        if matches(image[4].platform(), wanted):
-            return image
-    return None
+class _Source(msgspec.Struct, frozen=True):
+    """Where one image is read from."""
+
+    session: Session
+    reference: Reference
+    keep: Keep
+
+    def choose(self, data: bytes, wanted: Platform, depth: int) -> _Image | None:
+        """The best image of an index, or None. Entries without a platform are judged by their configuration."""
+        for entry in select(_decode(data, Index, self.reference).manifests, wanted):
+            if entry.media_type in INDEXES:
+                if depth > 0:
+                    found = self.choose(self._entry(entry), wanted, depth - 1)
+                    if found is not None:
+                        return found
+                continue
+            if entry.media_type not in MANIFESTS:
+                continue
+            manifest = self._entry(entry)
+            if entry.platform is not None:
+                return self.image(entry, manifest)
+            if _decode(manifest, Manifest, self.reference).artifact_type:
+                continue
+            try:
+                image = self.image(entry, manifest)
+            except Unsupported:
+                continue  # an artifact, not an image
+            if matches(image[4].platform(), wanted):
+                return image
+        return None
+
+    def image(self, descriptor: Descriptor, data: bytes) -> _Image:
+        reference = self.reference
+        manifest = _decode(data, Manifest, reference)
+        if not _is_image_config(manifest.config.media_type):
+            raise Unsupported(
+                f"{reference.familiar} is not an image: its configuration is of type {manifest.config.media_type}"
+            )
+        config_data = self._document(manifest.config, lambda: fetch_document(self.session, reference, manifest.config))
+        config = _decode(config_data, ImageConfig, reference)
+        return descriptor, data, manifest, config_data, config
+
+    def _entry(self, entry: Descriptor) -> bytes:
+        """A manifest out of an index."""
+        return self._document(entry, lambda: fetch_entry(self.session, self.reference, entry))
+
+    def _document(self, descriptor: Descriptor, fetch: Callable[[], bytes]) -> bytes:
+        data = self.keep(descriptor, fetch)
+        if len(data) != descriptor.size:
+            raise RegistryError(
+                f"{self.reference.familiar} is malformed: {descriptor.digest} has {len(data)} bytes,"
+                f" not {descriptor.size} as is stated"
+            )
+        return data
 
 
-def _image(session: Session, reference: Reference, descriptor: Descriptor, data: bytes) -> _Image:
-    manifest = _decode(data, Manifest, reference)
-    if not _is_image_config(manifest.config.media_type):
-        raise Unsupported(
-            f"{reference.familiar} is not an image: its configuration is of type {manifest.config.media_type}"
-        )
-    if manifest.config.size > MAX_REPLY:
-        raise RegistryError(f"{reference.familiar} has a configuration of absurd size ({manifest.config.size} bytes)")
-    parts: list[bytes] = []
-    fetch_blob(session, reference, manifest.config, _Memory(parts))
-    config_data = b"".join(parts)
-    config = _decode(config_data, ImageConfig, reference)
-    return descriptor, data, manifest, config_data, config
+def _fetch_always(descriptor: Descriptor, fetch: Callable[[], bytes]) -> bytes:
+    return fetch()
 
 
 class _Memory:
@@ -193,16 +215,6 @@ class _Memory:
 
     def truncate(self) -> None:
         self._parts.clear()
-
-
-def _fetch_entry(session: Session, reference: Reference, entry: Descriptor) -> tuple[Descriptor, bytes]:
-    """A manifest out of an index. Its descriptor is the index's: that one states the platform."""
-    if entry.size > MAX_REPLY:
-        raise RegistryError(f"{reference.familiar} has a manifest of absurd size ({entry.size} bytes)")
-    found, data = fetch_manifest(session, msgspec.structs.replace(reference, tag=None, digest=entry.digest))
-    if len(data) != entry.size or found.media_type != entry.media_type:
-        raise RegistryError(f"manifest {entry.digest} of {reference.familiar} is not what its index states")
-    return entry, data
 
 
 def _offered(reference: Reference, data: bytes) -> list[str]:

@@ -13,14 +13,14 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
 
-from builder.errors import BuilderError, RegistryError, StoreError
+from builder.errors import BuilderError, NotFoundError, RegistryError, StoreError
 from builder.oci.reference import DEFAULT_TAG, Reference
 from builder.oci.spec import INDEXES, Descriptor, Index, Manifest, decode
 from builder.progress import Reporter, Transfer, ignore
 from builder.registry.auth import repository_scope
 from builder.registry.blobs import is_foreign
 from builder.registry.endpoints import Endpoint
-from builder.registry.failures import Transient, refused
+from builder.registry.failures import Transient, refused, said
 from builder.registry.transport import Backoff, Reply, Session
 
 JOBS = 4  # uploads at once
@@ -52,15 +52,17 @@ def push(
 
     The tags are the reference's own (`latest` when it has neither tag nor digest) and `tags`. `open_blob` opens any
     blob by its digest, manifests too; it is called from several threads. `origins` says in which other repositories
-    (`library/debian`) of the same registry a blob is known to be, so that it is mounted instead of sent. A manifest
-    of an index that is not at hand must be in the registry already.
+    (`library/debian`) of the same registry a blob is known to be, so that it is mounted instead of sent; it is looked
+    into after the manifests were opened. A manifest of an index that is not at hand must be in the registry already.
 
     Raises RegistryError; what `open_blob` raises is passed on.
     """
     endpoint = session.endpoints(reference.domain, push=True)[0]
     names = [reference.tag] if reference.tag else [] if reference.digest else [DEFAULT_TAG]
     names += [tag for tag in tags if tag not in names]
-    return _Push(session, endpoint, reference.path, open_blob, origins or {}, reporter).image(image, names)
+    return _Push(session, endpoint, reference.path, open_blob, {} if origins is None else origins, reporter).image(
+        image, names
+    )
 
 
 class _Push:
@@ -150,7 +152,7 @@ class _Push:
     def _send_blob(self, blob: Descriptor) -> None:
         if self._ask("HEAD", f"blobs/{blob.digest}").status == 200:
             self._present.append(blob.digest)
-            self._report(blob, blob.size)
+            self._report(blob, blob.size, "present")
             return
         backoff = Backoff(self._session)
         while True:
@@ -179,7 +181,7 @@ class _Push:
         assert reply is not None
         if origin and reply.status == 201:
             self._mounted.append(blob.digest)
-            self._report(blob, blob.size)
+            self._report(blob, blob.size, f"mounted from {origin}")
             return
         if reply.status != 202:
             raise self._refused(reply, self._name())
@@ -198,6 +200,7 @@ class _Push:
             raise self._refused(reply, f"blob {blob.digest} of {self._name()}")
         self._check_digest(reply, blob.digest)
         self._uploaded.append(blob.digest)
+        self._report(blob, blob.size, "sent")
 
     def _location(self, reply: Reply) -> str:
         location = reply.headers.get("location")
@@ -221,7 +224,8 @@ class _Push:
                 if done > blob.size:
                     break
                 yield chunk
-                self._report(blob, done)
+                if done < blob.size:  # the last piece counts when the registry has confirmed it
+                    self._report(blob, done)
         if done != blob.size:
             raise StoreError(
                 f"blob {blob.digest} does not have its size of {blob.size} bytes", remedy="run builder fsck"
@@ -264,10 +268,16 @@ class _Push:
             raise RegistryError(f"{self._endpoint} stored {stated} when it was sent {digest}")
 
     def _refused(self, reply: Reply, subject: str) -> BuilderError:
+        if reply.status == 404:  # ECR, Artifact Registry and Quay's organisations make no repository by being pushed to
+            return NotFoundError(
+                f"{self._name()} was not found, and {self._endpoint.host} does not make it",
+                remedy="make the repository there first, or check its name",
+                details=said(reply.body, self._endpoint.host),
+            )
         return refused(reply.status, reply.body, subject, self._endpoint.host, self._session.credentials.path)
 
     def _name(self) -> str:
         return f"{self._endpoint.host}/{self._repository}"
 
-    def _report(self, blob: Descriptor, done: int) -> None:
-        self._reporter(Transfer(f"pushing {blob.digest[:19]}", done, blob.size))
+    def _report(self, blob: Descriptor, done: int, outcome: str = "") -> None:
+        self._reporter(Transfer(f"pushing {blob.digest[:19]}", done, blob.size, outcome))

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -23,15 +23,16 @@ from builder.errors import Interrupted, RegistryError
 from builder.progress import Message, Reporter, ignore
 from builder.registry.auth import TokenAnswer, TokenRequest
 from builder.registry.authorizer import Authorizer
-from builder.registry.credentials import CredentialStore
+from builder.registry.credentials import Credentials, CredentialStore
 from builder.registry.endpoints import Endpoint, endpoints, tls_context
-from builder.registry.failures import Transient, Unreachable, explain, retry_after
+from builder.registry.failures import Transient, Unreachable, explain, retry_after, said
 
 if TYPE_CHECKING:
     import httpx
 
 MAX_REDIRECTS = 5
 MAX_REPLY = 8 << 20  # bytes of a manifest, a configuration or an error that are read into memory
+_SLOW = 10.0  # seconds after which a failed attempt is told of
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 Body = bytes | Callable[[], Iterator[bytes]]
@@ -99,7 +100,8 @@ class Backoff:
         self._session = session
         self._patience = session.patience
         self._failures = 0
-        self._deadline = time.monotonic() + self._patience.budget
+        self._began = time.monotonic()
+        self._deadline = self._began + self._patience.budget
 
     def progressed(self) -> None:
         """Something was achieved: the number of attempts starts anew (the time does not)."""
@@ -118,7 +120,9 @@ class Backoff:
             delay = max(failure.retry_after, 0.0) + random.uniform(0.0, 0.1) * patience.first_delay
         if time.monotonic() + delay > self._deadline:
             raise failure
-        self._session.pause(delay, failure)
+        slow = time.monotonic() - self._began >= _SLOW
+        self._session.pause(delay, failure, tell=slow or delay >= 1)
+        self._began = time.monotonic()
 
 
 class Session:
@@ -129,16 +133,18 @@ class Session:
         config: Config,
         environ: Mapping[str, str],
         *,
-        credentials: CredentialStore | None = None,
+        credentials: Credentials | None = None,
         reporter: Reporter = ignore,
         patience: Patience | None = None,
+        offline: bool = False,
     ) -> None:
+        """`offline` asks token servers for identity tokens, see `identity_token`."""
         self.config = config
         self.credentials = credentials or CredentialStore(environ)
         self.patience = patience or Patience()
         self.reporter = reporter
         self._clients: dict[Endpoint, httpx.Client] = {}
-        self._authorizer = Authorizer(self.credentials)
+        self._authorizer = Authorizer(self.credentials, offline=offline)
         self._unreachable: set[Endpoint] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -164,10 +170,15 @@ class Session:
         found = endpoints(self.config, domain, push=push)
         return tuple(sorted(found, key=lambda endpoint: endpoint in self._unreachable))
 
-    def pause(self, delay: float, reason: Transient) -> None:
-        """Wait `delay` seconds, or raise Interrupted when the session is closed meanwhile."""
-        if delay >= 1:
-            self.reporter(Message(f"{reason.cause}; trying again in {delay:.0f} s"))
+    def identity_token(self, endpoint: Endpoint) -> str:
+        """What the registry's token server gave to be kept instead of the password, '' if nothing."""
+        return self._authorizer.identity_tokens.get(endpoint.host, "")
+
+    def pause(self, delay: float, reason: Transient, *, tell: bool) -> None:
+        """Wait `delay` seconds, or raise Interrupted when the session is closed meanwhile. People are to be told of
+        what takes long."""
+        if tell:
+            self.reporter(Message(f"{reason.cause}; trying again" + (f" in {delay:.0f} s" if delay >= 1 else "")))
         if self._closed.wait(delay):
             raise Interrupted("the transfer was stopped")
 
@@ -273,14 +284,25 @@ class Session:
         try:
             stream = Stream(response, origin, explaining)
             if stream.status in _RETRIED:
-                raise Transient(
-                    f"{origin} answered {stream.status} {response.reason_phrase}".rstrip(),
-                    retry_after=retry_after(stream.headers.get("retry-after")),
-                    status=stream.status,
-                )
+                raise self._transient(stream, response.reason_phrase)
             yield stream
         finally:
             response.close()
+
+    def _transient(self, stream: Stream, phrase: str) -> Transient:
+        """The error for a status that is worth a retry, with what the registry says of it (Docker Hub: which limit)."""
+        seconds = retry_after(stream.headers.get("retry-after"))
+        asked = f", and asks to wait {seconds:.0f} s" if seconds is not None else ""
+        failure = Transient(
+            f"{stream.origin} answered {stream.status} {phrase}".rstrip() + asked,
+            retry_after=seconds,
+            status=stream.status,
+        )
+        with suppress(RegistryError):
+            failure.details = said(stream.read().body, urlsplit(stream.origin).netloc)
+        if stream.status == 429:
+            failure.remedy = "wait, or log in: most registries allow more to those they know"
+        return failure
 
     @contextmanager
     def _explaining(self, origin: str, host: str) -> Iterator[None]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 import msgspec
 
 from builder.errors import StoreError
+from builder.oci.layout import Layout
 from builder.oci.reference import Reference
-from builder.oci.spec import Descriptor
+from builder.oci.spec import INDEXES, Descriptor, Platform
+from builder.store.collect import Needed, Walker
 from builder.store.images import StoredImage
-from builder.store.leases import held
+from builder.store.leases import frozen, held
 from builder.store.store import Store
+
+_ABOUT = "vnd.docker.reference.digest"  # which manifest an attestation in an index is about
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -38,6 +45,50 @@ def remove(store: Store, text: str, *, force: bool = False) -> Removal:
             remedy="remove it by its names, or use -f",
         )
     return _remove(store, entry, names)
+
+
+def remove_platforms(store: Store, text: str, platforms: Sequence[Platform]) -> Removal:
+    """Remove an image's variants for some platforms; its names keep standing for the index. With the last variant the
+    image goes as a whole. The data stays until the next collection.
+
+    Raises StoreError: there is no such image or variant, another image needs it, or a running build uses it.
+    """
+    entry = store.images.find(text)
+    if entry.descriptor.media_type not in INDEXES:
+        raise StoreError("the image is for one platform only", place=text, remedy="remove it without --platform")
+    here = store.images.manifests(entry.descriptor)
+    gone = [one for one in here if one.platform is not None and one.platform.normalised() in platforms]
+    found = {one.platform.normalised() for one in gone if one.platform is not None}
+    for platform in platforms:
+        if platform not in found:
+            raise StoreError(f"the image has no variant for {platform} here", place=text)
+    digests = {one.digest for one in gone}
+    gone += [one for one in here if (one.annotations or {}).get(_ABOUT) in digests]
+    if not [one for one in here if one not in gone]:
+        return _remove(store, entry, _names(store, entry.descriptor))
+    _refuse_shared(store, entry, digests)
+    with frozen(store.leases) as pins:
+        if any(one.digest in pins for one in gone):
+            raise StoreError("a running build uses the image", place=text, remedy="try again when it has ended")
+        for one in gone:
+            path = Layout(store.root).blob_path(one.digest)
+            try:
+                os.unlink(path)
+            except OSError as error:
+                raise StoreError(f"cannot be removed: {error.strerror}", place=path) from error
+    return Removal(deleted=", ".join(one.digest for one in gone))
+
+
+def _refuse_shared(store: Store, entry: StoredImage, digests: set[str]) -> None:
+    """Raise StoreError if another image consists of one of these manifests."""
+    for other in store.images.all():
+        if other.descriptor.digest == entry.descriptor.digest:
+            continue
+        needed = Needed()
+        Walker(Layout(store.root)).reach([other.descriptor.digest], needed)
+        if needed.blobs & digests:
+            name = other.reference.familiar if other.reference else other.descriptor.digest
+            raise StoreError(f"the variant is part of {name} too", remedy=f"remove {name} first")
 
 
 def remove_entirely(store: Store, entry: StoredImage) -> Removal:

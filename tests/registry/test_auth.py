@@ -69,6 +69,7 @@ def test_scopes() -> None:
         "repository:a:push",
         "repository:b:pull,push",
     )
+    assert merge_scopes(["aws", "repository:a:pull", "aws"]) == ("repository:a:pull", "aws")
 
 
 def run(
@@ -92,6 +93,64 @@ def test_token_with_a_password() -> None:
     assert request.headers == {"Authorization": "Basic " + base64.b64encode(b"u:p").decode()}
     assert "account=u" in request.url
     assert found == Authorization("Bearer t", 60)
+
+
+def test_logging_in_asks_for_an_identity_token() -> None:
+    flow = authorize([BEARER], Credential("u", "p"), [], host="example.com", secure=True, offline=True)
+    assert next(flow).url == "https://auth.example.com/token?service=s&account=u&offline_token=true&client_id=builder"
+    with pytest.raises(StopIteration) as stopped:
+        flow.send(TokenAnswer(200, b'{"token":"t","refresh_token":"r"}'))
+    assert stopped.value.value.identity_token == "r"
+    # Who did not ask keeps none.
+    assert run([BEARER], None, TokenAnswer(200, b'{"token":"t","refresh_token":"r"}'))[1].identity_token == ""
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (
+            'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:x:pull"',
+            "https://auth.docker.io/token?service=registry.docker.io&scope=repository%3Ax%3Apull",
+        ),
+        (
+            'Bearer realm="https://quay.io/v2/auth",service="quay.io",scope="repository:x:pull"',
+            "https://quay.io/v2/auth?service=quay.io&scope=repository%3Ax%3Apull",
+        ),
+        (
+            'Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:user/image:pull"',
+            "https://ghcr.io/token?service=ghcr.io&scope=repository%3Auser%2Fimage%3Apull&scope=repository%3Ax%3Apull",
+        ),
+        (
+            'Bearer realm="https://gcr.io/v2/token",service="gcr.io",scope="repository:x:pull"',
+            "https://gcr.io/v2/token?service=gcr.io&scope=repository%3Ax%3Apull",
+        ),
+        (
+            'Bearer realm="https://europe-docker.pkg.dev/v2/token",service="europe-docker.pkg.dev"',
+            "https://europe-docker.pkg.dev/v2/token?service=europe-docker.pkg.dev&scope=repository%3Ax%3Apull",
+        ),
+        (
+            'Bearer realm="https://public.ecr.aws/token/",service="public.ecr.aws",scope="aws"',
+            "https://public.ecr.aws/token/?service=public.ecr.aws&scope=repository%3Ax%3Apull&scope=aws",
+        ),
+        (
+            'Bearer realm="https://x.azurecr.io/oauth2/token",service="x.azurecr.io",scope="repository:x:pull"',
+            "https://x.azurecr.io/oauth2/token?service=x.azurecr.io&scope=repository%3Ax%3Apull",
+        ),
+        ('Basic realm="https://1.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com"', None),
+    ],
+)
+def test_what_public_registries_ask_for(header: str, expected: str | None) -> None:
+    """Their challenges as they send them, and the request for a token that answers each; ECR wants a password."""
+    challenges = parse_challenges([header])
+    asked = [scope for c in challenges for scope in c.parameters.get("scope", "").split()]
+    scopes = merge_scopes(["repository:x:pull", *asked])
+    flow = authorize(challenges, Credential("u", "p") if expected is None else None, scopes, host="h", secure=True)
+    if expected is None:
+        with pytest.raises(StopIteration) as stopped:
+            next(flow)
+        assert stopped.value.value.header.startswith("Basic ")
+    else:
+        assert next(flow) == TokenRequest(expected, {})
 
 
 def test_identity_token_is_exchanged() -> None:

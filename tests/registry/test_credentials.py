@@ -89,3 +89,39 @@ def test_a_malformed_file_is_named(tmp_path: Path, config: Any) -> None:
     with pytest.raises(RegistryError) as caught:
         store(tmp_path, config).get("ghcr.io")
     assert caught.value.place == str(tmp_path / "config.json")
+
+
+def test_the_variable_counts_before_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {"a": auth("u", "file"), "b": auth("u", "file")}}))
+    text = json.dumps({"auths": {"a": auth("u", "variable")}})
+    found = CredentialStore({"DOCKER_CONFIG": str(tmp_path), "DOCKER_AUTH_CONFIG": text})
+    assert found.get("a") == Credential("u", "variable")
+    assert found.get("b") == Credential("u", "file")
+    with pytest.raises(RegistryError) as caught:
+        CredentialStore({"HOME": str(tmp_path), "DOCKER_AUTH_CONFIG": "{"}).get("a")
+    assert caught.value.place == "DOCKER_AUTH_CONFIG"
+
+
+def test_podmans_file_is_the_last_resort(tmp_path: Path) -> None:
+    def write(path: str, host: str, password: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(json.dumps({"auths": {host: auth("u", password), "all": auth("u", password)}}))
+
+    write(".docker/config.json", "a", "docker")
+    write(".config/containers/auth.json", "b", "home")
+    write("run/containers/auth.json", "c", "run")
+    write("given.json", "d", "given")
+    environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    found = CredentialStore(environ)
+    assert [found.get(host) for host in "abcd"] == [
+        Credential("u", "docker"),
+        Credential("u", "home"),
+        Credential("u", "run"),
+        None,
+    ]
+    assert found.get("all") == Credential("u", "docker")
+    assert found.place("c") == str(tmp_path / "run/containers/auth.json")
+    assert found.place("x") is None
+    given = CredentialStore(environ | {"REGISTRY_AUTH_FILE": str(tmp_path / "given.json")})
+    assert given.get("d") == Credential("u", "given")
+    assert given.get("b") is None

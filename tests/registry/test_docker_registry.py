@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import shutil
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,48 +11,21 @@ import pytest
 from builder.errors import NotFoundError, RegistryError
 from builder.oci import reference
 from builder.oci.spec import Platform
-from builder.registry.pull import fetch_blob, list_tags, resolve
+from builder.registry.listing import list_tags
+from builder.registry.pull import fetch_blob, resolve
 from builder.registry.push import push
 from tests.registry.conftest import MakeSession
 from tests.registry.test_push import Blobs
+from tests.support.docker_registry import docker_registry, needs_docker_registry
 
-PROGRAM = shutil.which("docker-registry") or "/usr/bin/docker-registry"
-pytestmark = pytest.mark.skipif(
-    not os.access(PROGRAM, os.X_OK), reason="docker-registry is not installed (Debian package docker-registry)"
-)
-# The password "p" of the user "u", in bcrypt as htpasswd -B writes it.
-HTPASSWD = "u:$2y$05$abcdefghijklmnopqrstuuqwWMzKt5N8p.u2GX5MuH1t19BMWuLOW\n"
-
-
-@contextmanager
-def running(directory: Path, extra: str = "") -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
-    (directory / "config.yml").write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/data}}}}\n"
-        f"http: {{addr: '{host}'}}\n{extra}"
-    )
-    process = subprocess.Popen([PROGRAM, "serve", directory / "config.yml"], stderr=subprocess.DEVNULL)
-    try:
-        name, _, port = host.partition(":")
-        for _ in range(200):
-            try:
-                socket.create_connection((name, int(port)), 1).close()
-                break
-            except OSError:
-                time.sleep(0.02)
-        yield host
-    finally:
-        process.terminate()
-        process.wait(10)
+pytestmark = needs_docker_registry
 
 
 def test_round_trip(tmp_path: Path, session_for: MakeSession) -> None:
     blobs = Blobs()
     large = random.Random(2).randbytes(5_000_000)
     index = blobs.index(amd64=blobs.image(large, b"small"), arm64=blobs.image(b"arm", architecture="arm64"))
-    with running(tmp_path) as host, session_for() as session:
+    with docker_registry(tmp_path / "registry") as host, session_for() as session:
         name = reference.parse(f"{host}/team/app:1")
         done = push(session, name, index, blobs.open, tags=["2"])
         assert len(done.uploaded) == 5
@@ -79,10 +45,9 @@ def test_round_trip(tmp_path: Path, session_for: MakeSession) -> None:
 
 
 def test_basic_authentication(tmp_path: Path, session_for: MakeSession) -> None:
-    (tmp_path / "htpasswd").write_text(HTPASSWD)
     blobs = Blobs()
     image = blobs.image(b"x")
-    with running(tmp_path, f"auth: {{htpasswd: {{realm: test, path: {tmp_path}/htpasswd}}}}\n") as host:
+    with docker_registry(tmp_path / "registry", password=True) as host:
         name = reference.parse(f"{host}/app:1")
         with pytest.raises(RegistryError, match="user name and a password"):
             push(session_for(), name, image, blobs.open)

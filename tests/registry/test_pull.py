@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from builder.errors import NotFoundError, RegistryError, Unsupported
 from builder.oci import reference
 from builder.oci.reference import Reference
 from builder.oci.spec import DOCKER_MANIFEST, OCI_LAYER, Descriptor, Platform, digest_of
-from builder.registry.pull import fetch_blob, fetch_manifest, list_tags, resolve
+from builder.registry.pull import fetch_blob, fetch_manifest, resolve
 from builder.registry.transport import Session
 from tests.registry.conftest import QUICK, MakeSession
 from tests.support.registry import FakeRegistry, Faults, fake_registries
@@ -137,10 +138,22 @@ def test_wrong_manifests_are_refused(registry: FakeRegistry, session: Session) -
         resolve(session, ref(registry))
 
 
-def test_list_tags_over_pages(registry: FakeRegistry, session: Session) -> None:
-    for tag in ("a", "b", "c", "d", "e"):
-        registry.add_image("app", tag)
-    assert list_tags(session, ref(registry)) == ["a", "b", "c", "d", "e"]
+def test_documents_that_are_at_hand_are_not_fetched(registry: FakeRegistry, session: Session) -> None:
+    registry.add_index("app", "1", registry.add_image("app"))
+    held: dict[str, bytes] = {}
+
+    def keep(descriptor: Descriptor, fetch: Callable[[], bytes]) -> bytes:
+        if descriptor.digest not in held:
+            held[descriptor.digest] = fetch()
+        return held[descriptor.digest]
+
+    first = resolve(session, ref(registry), AMD64, keep)
+    registry.requests.clear()
+    assert resolve(session, ref(registry), AMD64, keep) == first
+    assert registry.requests == ["GET /v2/app/manifests/1"]
+    held[first.manifest_descriptor.digest] += b" "
+    with pytest.raises(RegistryError, match="is malformed"):
+        resolve(session, ref(registry), AMD64, keep)
 
 
 # blobs
@@ -176,6 +189,27 @@ def test_a_cut_connection_is_resumed(registry: FakeRegistry, session: Session, n
         "bytes=100000-",
         "bytes=120000-" if no_range else "bytes=220000-",
     ]
+
+
+@pytest.mark.parametrize("kept", [100_000, len(BLOB), 0])
+def test_what_an_earlier_call_left_is_not_fetched_again(registry: FakeRegistry, session: Session, kept: int) -> None:
+    blob = blob_of(registry)
+    file = io.BytesIO(BLOB[:kept])
+    fetch_blob(session, ref(registry), blob, file, resume=True)
+    assert file.getvalue() == BLOB
+    asked = [headers.get("range") for headers in registry.headers]
+    assert asked == {100_000: ["bytes=100000-"], len(BLOB): [], 0: [None]}[kept]
+
+
+@pytest.mark.parametrize("left", [b"x" * 100_000, b"x" * len(BLOB), b"x" * 400_000])
+def test_what_an_earlier_call_left_may_be_wrong(registry: FakeRegistry, session: Session, left: bytes) -> None:
+    file = io.BytesIO(left)
+    fetch_blob(session, ref(registry), blob_of(registry), file, resume=True)
+    assert file.getvalue() == BLOB
+    registry.faults = Faults(only="blobs", corrupt=True)
+    with pytest.raises(RegistryError, match="wrong blob"):
+        fetch_blob(session, ref(registry), blob_of(registry), file := io.BytesIO(left), resume=True)
+    assert file.getvalue() == b""  # nothing wrong is left to be gone on with
 
 
 def test_progress_renews_the_attempts(registry: FakeRegistry, session: Session) -> None:

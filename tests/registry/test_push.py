@@ -89,7 +89,7 @@ def test_push_and_pull(registry: FakeRegistry, session: Session, blobs: Blobs) -
     last_upload = max(number for number, request in enumerate(registry.requests) if "/blobs/uploads/" in request)
     assert registry.requests.index("PUT /v2/app/manifests/1") > last_upload
     large = digest_of(b"two" * 1_000_000)
-    assert Transfer(f"pushing {large[:19]}", 3_000_000, 3_000_000) in events
+    assert Transfer(f"pushing {large[:19]}", 3_000_000, 3_000_000, "sent") in events
 
 
 def test_nothing_is_sent_twice(registry: FakeRegistry, session: Session, blobs: Blobs) -> None:

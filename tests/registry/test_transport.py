@@ -24,6 +24,7 @@ from builder.registry.failures import refused, retry_after
 from builder.registry.pull import fetch_manifest, resolve
 from builder.registry.transport import Session
 from tests.registry.conftest import QUICK, MakeSession
+from tests.support.certificates import make_certificates
 from tests.support.registry import FakeRegistry, Faults
 
 AMD64 = Platform("linux", "amd64")
@@ -169,23 +170,7 @@ def test_unreachable_registries(session: Session) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, and certificates for 127.0.0.1 and for a client."""
-    path = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        try:
-            subprocess.run(["openssl", *arguments], cwd=path, check=True, capture_output=True)
-        except FileNotFoundError:
-            pytest.skip("openssl is not installed")
-
-    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-batch")
-    openssl(*new, "-x509", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test authority", "-days", "2")
-    for name, extension in (("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")):
-        openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (path / f"{name}.ext").write_text(extension)
-        signing = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext")
-        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *signing)
-    return path
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ class FakeRegistry:
     auth: str = ""
     users: dict[str, str] = field(default_factory=dict)
     anonymous_pull: bool = True
-    identity_token: str = ""
+    identity_token: str = ""  # what is given to those who log in, and accepted in place of a password
     tls: ssl.SSLContext | None = None
     token_lifetime: int = 300
     repositories: dict[str, dict[str, tuple[str, bytes]]] = field(default_factory=dict)  # name → tag or digest → …
@@ -67,6 +67,8 @@ class FakeRegistry:
     headers: list[dict[str, str]] = field(default_factory=list)
     tokens: dict[str, str] = field(default_factory=dict)  # token → scopes
     uploads: dict[str, bytes] = field(default_factory=dict)
+    results: list[dict[str, Any]] | None = None  # of every search; without any there is no search
+    has_catalog: bool = True
     waiting: int = 0  # requests that are held up by `faults.silent` now, and the most so far
     most_waiting: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -206,8 +208,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._reply(status, b'{"errors":[{"code":"FAULT","message":"made to fail"}]}', headers)
         if parts.path == "/token":
             return self._token(query, body)
+        if parts.path == "/v1/search" and registry.results is not None:
+            return self._reply(200, json.dumps({"results": registry.results}).encode())
         if not parts.path.startswith("/v2/"):
             return self._error(404, "NOT_FOUND")
+        if parts.path == "/v2/_catalog" and registry.has_catalog:
+            return self._pages("repositories", sorted(registry.repositories), "/v2/_catalog", query)
         match = re.fullmatch(r"/v2/(.+)/(manifests|blobs|tags)/(.*)", parts.path)
         if parts.path == "/v2/":
             return self._reply(200, b"{}") if self._allowed("", "pull") else self._challenge("", "pull")
@@ -233,8 +239,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if registry.auth == "basic":
             return self._user(header) is not None
         if registry.auth == "token":
-            granted = registry.tokens.get(header.removeprefix("Bearer "), "")
-            return any(
+            granted = registry.tokens.get(header.removeprefix("Bearer "))
+            if granted is None:
+                return False
+            return not name or any(
                 scope.rpartition(":")[0] == f"repository:{name}" and action in scope.rpartition(":")[2].split(",")
                 for scope in granted.split()
             )
@@ -252,7 +260,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             value = 'Basic realm="the \\"test\\" registry"'
         else:
             wanted = "pull" if action == "pull" else "pull,push"
-            value = f'Bearer realm="{registry.origin}/token",service="fake",scope="repository:{name}:{wanted}"'
+            scope = f',scope="repository:{name}:{wanted}"' if name else ""
+            value = f'Bearer realm="{registry.origin}/token",service="fake"{scope}'
         self._error(401, "UNAUTHORIZED", {"WWW-Authenticate": value})
 
     def _token(self, query: dict[str, list[str]], body: bytes) -> None:
@@ -278,7 +287,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with registry.lock:
             token = f"token-{len(registry.tokens)}"
             registry.tokens[token] = " ".join(granted)
-        return self._reply(200, json.dumps({"token": token, "expires_in": registry.token_lifetime}).encode())
+        answer = {"token": token, "expires_in": registry.token_lifetime}
+        if "offline_token" in query and pushing and registry.identity_token:
+            answer["refresh_token"] = registry.identity_token
+        return self._reply(200, json.dumps(answer).encode())
 
     # The registry itself
 
@@ -305,13 +317,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._content(data, {"Content-Type": media, "Docker-Content-Digest": stated}, faulty)
 
     def _tags(self, name: str, query: dict[str, list[str]]) -> None:
-        tags = sorted(key for key in self.served.repositories.get(name, {}) if ":" not in key)
+        if name not in self.served.repositories:
+            return self._error(404, "NAME_UNKNOWN")
+        tags = sorted(key for key in self.served.repositories[name] if ":" not in key)
+        return self._pages("tags", tags, f"/v2/{name}/tags/list", query)
+
+    def _pages(self, key: str, names: list[str], path: str, query: dict[str, list[str]]) -> None:
+        """Two names a page, whatever is asked for."""
         last = query.get("last", [""])[0]
-        page = [tag for tag in tags if tag > last][:2]
+        page = [name for name in names if name > last][:2]
         headers = {}
-        if page and page[-1] != tags[-1]:
-            headers["Link"] = f'</v2/{name}/tags/list?{urlencode({"last": page[-1], "n": 2})}>; rel="next"'
-        self._reply(200, json.dumps({"name": name, "tags": page}).encode(), headers)
+        if page and page[-1] != names[-1]:
+            headers["Link"] = f'<{path}?{urlencode({"last": page[-1], "n": 2})}>; rel="next"'
+        self._reply(200, json.dumps({key: page}).encode(), headers)
 
     def _blob(self, name: str, digest: str, faulty: bool) -> None:
         faults = self.served.faults

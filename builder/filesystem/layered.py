@@ -125,8 +125,10 @@ class LayeredTree:
         parent = self._stack(path.rpartition("/")[0]) if path else (tuple(range(len(self.directories))), False)
         if parent is None:
             return None
+        # At the top every layer may have the file, and nothing can lead elsewhere on the way to it.
+        look = self._top_info if _is_name(path) else self._layer_info
         for layer in parent[0]:
-            info = self._layer_info(layer, path)
+            info = look(layer, path)
             if info is not None:
                 return None if info.kind is Kind.WHITEOUT else (info, layer)
         return None
@@ -163,7 +165,10 @@ class LayeredTree:
 
     def _merge(self, path: str, candidates: _Stack, opaque: bool) -> tuple[_Stack, bool] | None:
         layers: list[int] = []
+        top = _is_name(path)
         for layer in candidates:
+            if top and self._top_info(layer, path) is None:
+                continue
             try:
                 descriptor = self._open(layer, path, os.O_PATH)
             except (FileNotFoundError, NotADirectoryError):
@@ -180,6 +185,14 @@ class LayeredTree:
             finally:
                 os.close(descriptor)
         return (tuple(layers), opaque) if layers or not path else None
+
+    def _top_info(self, layer: int, name: str) -> FileInfo | None:
+        path = f"{self.directories[layer]}/{name}"
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return None
+        return file_info(status, os.readlink(path) if stat.S_ISLNK(status.st_mode) else "")
 
     def _layer_info(self, layer: int, path: str) -> FileInfo | None:
         try:
@@ -214,6 +227,11 @@ class LayeredTree:
                     root = os.open(self.directories[layer], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                     self._roots[layer] = root
         return open_beneath(root, path, flags)
+
+
+def _is_name(path: str) -> bool:
+    """Whether a path names an entry of the root itself."""
+    return "/" not in path and path not in ("", ".", "..")
 
 
 def _entry_info(entry: os.DirEntry[str], directory: int) -> FileInfo:

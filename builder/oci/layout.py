@@ -22,22 +22,24 @@ _EMPTY_INDEX = encode(Index(schema_version=2, manifests=[]))
 class Layout:
     """The layout below `path`; `temporary` is a directory on the same file system for unfinished files.
 
-    `pin` is told of each digest before its blob is looked for or written.
+    `pin` is told of each digest before its blob is looked for or written, `settle` makes sure that all blobs outlive a
+    power failure before the list of manifests changes.
     """
 
     def __init__(self, path: str, temporary: str | None = None) -> None:
         self.pin: Callable[[str], object] = _no_pin
+        self.settle: Callable[[], object] = _settled
         self.path = path
         self.temporary = temporary or os.path.join(path, "tmp")
-        self._blobs = os.path.join(path, "blobs", "sha256")
+        self.blobs = os.path.join(path, "blobs", "sha256")
 
     def create(self) -> None:
         """Make the layout, or what one that another tool made lacks to be written to. Raises StoreError."""
         try:
             complete = os.path.exists(os.path.join(self.path, "oci-layout"))
-            if complete and os.path.isdir(self.temporary) and os.path.isdir(self._blobs):
+            if complete and os.path.isdir(self.temporary) and os.path.isdir(self.blobs):
                 return
-            os.makedirs(self._blobs, exist_ok=True)
+            os.makedirs(self.blobs, exist_ok=True)
             os.makedirs(self.temporary, exist_ok=True)
             if complete:
                 return
@@ -54,14 +56,14 @@ class Layout:
         if algorithm != "sha256" or len(encoded) != 64 or encoded.strip("0123456789abcdef"):
             raise StoreError(f"unsupported digest {digest!r}", remedy="only sha256 digests are kept")
         self.pin(digest)
-        return os.path.join(self._blobs, encoded)
+        return os.path.join(self.blobs, encoded)
 
     def has(self, digest: str) -> bool:
         return os.path.exists(self.blob_path(digest))
 
     def digests(self) -> list[str]:
         """All blobs that are here, sorted."""
-        names = os.listdir(self._blobs)
+        names = os.listdir(self.blobs)
         return sorted(f"sha256:{name}" for name in names if len(name) == 64 and not name.strip("0123456789abcdef"))
 
     def read(self, digest: str) -> bytes:
@@ -89,13 +91,15 @@ class Layout:
             self._write(path, data)
         return digest
 
-    def adopt(self, temporary: str, digest: str) -> None:
-        """Make a finished, synced temporary file the blob `digest`."""
+    def adopt(self, temporary: str, digest: str, *, sync: bool = True) -> None:
+        """Make a finished, synced temporary file the blob `digest`; with `sync=False` the caller answers for flushing
+        the file and the directory `blobs`."""
         path = self.blob_path(digest)
         try:
             os.chmod(temporary, 0o644)
             os.rename(temporary, path)
-            sync_directory(self._blobs)
+            if sync:
+                sync_directory(self.blobs)
         except OSError as error:
             raise StoreError(f"cannot store blob {digest}: {error.strerror}", place=self.path) from error
 
@@ -117,6 +121,7 @@ class Layout:
             before = list(manifests)
             yield manifests
             if manifests != before:
+                self.settle()
                 changed = Index(schema_version=2, manifests=manifests, annotations=index.annotations)
                 self._write(os.path.join(self.path, "index.json"), encode(changed))
 
@@ -161,6 +166,10 @@ class Layout:
 
 def _no_pin(digest: str) -> None:
     """Without a lease nothing is pinned."""
+
+
+def _settled() -> None:
+    """Whoever writes blobs here flushes each."""
 
 
 def _place_new(temporary: str, path: str) -> None:

@@ -74,6 +74,12 @@ class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
     artifact_type: str | None = None
 
 
+def is_image(descriptor: Descriptor) -> bool:
+    """Whether an entry of an index may be an image: neither an attestation (platform unknown/unknown) nor another
+    artifact."""
+    return not descriptor.artifact_type and (descriptor.platform is None or descriptor.platform.os != "unknown")
+
+
 class PlatformRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A platform as an index states it (not normalised)."""
 

@@ -5,6 +5,8 @@ process that forks each of them; `python -m builder.sandbox --lower DIR -- CMD` 
 
     client    the caller's side: starts the helper, streams the output, gives the result
     helper    the helper: takes requests, forks a guard for each, that forks the command
+    session   the caller's side of a command that somebody sits in front of: input, terminal, signals
+    terminal  the command's side of that
     rootfs    the file system of a step: overlay, mount points that leave no trace, mounts that were asked for
     system    /proc, /dev, /sys and their masks
     process   the last steps before the command: limits, user, capabilities, seccomp, exec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .command import Command, SandboxError
+from .command import Profile, SandboxError
 
 _UNIFIED = "/sys/fs/cgroup"
 _GROUP = "builder"
@@ -14,16 +14,16 @@ _PERIOD = 100_000
 class ControlGroup:
     """One group for one step. `join` moves the calling process in; `remove` is for when all processes are gone."""
 
-    def __init__(self, name: str, command: Command) -> None:
+    def __init__(self, name: str, profile: Profile) -> None:
         self._directories: list[str] = []
         self._events: list[str] = []
         if os.path.exists(f"{_UNIFIED}/cgroup.controllers"):
-            self._make_unified(name, command)
+            self._make_unified(name, profile)
         else:
-            self._make_version_1(name, command)
+            self._make_version_1(name, profile)
 
-    def _make_unified(self, name: str, command: Command) -> None:
-        wanted = _controllers(command)
+    def _make_unified(self, name: str, profile: Profile) -> None:
+        wanted = _controllers(profile)
         with open(f"{_UNIFIED}/cgroup.controllers") as file:
             present = file.read().split()
         for controller, option in wanted.items():
@@ -38,19 +38,19 @@ class ControlGroup:
         directory = f"{parent}/{name}"
         _make(directory)
         self._directories.append(directory)
-        if command.memory:
-            self._limit(directory, "memory.max", str(command.memory), "--memory")
+        if profile.memory:
+            self._limit(directory, "memory.max", str(profile.memory), "--memory")
             # As Docker: as much swap again as memory, where there is swap at all.
-            self._limit(directory, "memory.swap.max", str(command.memory), "", optional=True)
+            self._limit(directory, "memory.swap.max", str(profile.memory), "", optional=True)
             self._events.append(f"{directory}/memory.events")
-        if command.cpus:
-            self._limit(directory, "cpu.max", f"{int(command.cpus * _PERIOD)} {_PERIOD}", "--cpus")
-        if command.pids:
-            self._limit(directory, "pids.max", str(command.pids), "the process limit")
+        if profile.cpus:
+            self._limit(directory, "cpu.max", f"{int(profile.cpus * _PERIOD)} {_PERIOD}", "--cpus")
+        if profile.pids:
+            self._limit(directory, "pids.max", str(profile.pids), "the process limit")
 
-    def _make_version_1(self, name: str, command: Command) -> None:
+    def _make_version_1(self, name: str, profile: Profile) -> None:
         points = _version_1_points()
-        for controller, option in _controllers(command).items():
+        for controller, option in _controllers(profile).items():
             if controller not in points:
                 raise SandboxError(f"{option} needs the control group controller {controller!r}, which is not mounted")
             parent = f"{points[controller]}/{_GROUP}"
@@ -60,15 +60,15 @@ class ControlGroup:
             _make(directory)
             self._directories.append(directory)
             if controller == "memory":
-                self._limit(directory, "memory.limit_in_bytes", str(command.memory), option)
-                both = str(command.memory * 2)
+                self._limit(directory, "memory.limit_in_bytes", str(profile.memory), option)
+                both = str(profile.memory * 2)
                 self._limit(directory, "memory.memsw.limit_in_bytes", both, option, optional=True)
                 self._events.append(f"{directory}/memory.oom_control")
             elif controller == "cpu":
                 self._limit(directory, "cpu.cfs_period_us", str(_PERIOD), option)
-                self._limit(directory, "cpu.cfs_quota_us", str(int(command.cpus * _PERIOD)), option)
+                self._limit(directory, "cpu.cfs_quota_us", str(int(profile.cpus * _PERIOD)), option)
             else:
-                self._limit(directory, "pids.max", str(command.pids), option)
+                self._limit(directory, "pids.max", str(profile.pids), option)
 
     def _limit(self, directory: str, file: str, value: str, option: str, *, optional: bool = False) -> None:
         path = f"{directory}/{file}"
@@ -104,15 +104,15 @@ class ControlGroup:
                 continue
 
 
-def needed(command: Command) -> bool:
-    """Whether a command asks for a limit."""
-    return bool(_controllers(command))
+def needed(profile: Profile) -> bool:
+    """Whether a profile asks for a limit."""
+    return bool(_controllers(profile))
 
 
-def _controllers(command: Command) -> dict[str, str]:
-    """The controllers that a command needs, each with the name of the limit to blame."""
-    wanted = {"memory": (command.memory, "--memory"), "cpu": (command.cpus, "--cpus")}
-    wanted["pids"] = (command.pids, "the process limit")
+def _controllers(profile: Profile) -> dict[str, str]:
+    """The controllers that a profile needs, each with the name of the limit to blame."""
+    wanted = {"memory": (profile.memory, "--memory"), "cpu": (profile.cpus, "--cpus")}
+    wanted["pids"] = (profile.pids, "the process limit")
     return {controller: option for controller, (value, option) in wanted.items() if value}
 
 

@@ -6,14 +6,18 @@ import marshal
 import os
 import sys
 import threading
+from contextlib import contextmanager
 
 from . import namespaces
 from .command import PROTECT, Command, Result, SandboxError
+from .messages import frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from .session import Session
 
 STDOUT, STDERR = 1, 2
 _CHUNK = 65536
@@ -51,6 +55,23 @@ class Sandbox:
 
         Raises SandboxError where no command can run at all. An exception of `on_output` ends the command and goes up.
         """
+        with self._started(command, []) as (control, outputs):
+            return self._follow(control, outputs, on_output) if outputs else Result(cancelled=True)
+
+    def attach(self, command: Command, session: Session) -> Result:
+        """Run a command to its end with the session's input, output, terminal and signals. Raises SandboxError; OSError
+        where its output cannot be written, which ends it."""
+        command.terminal = session.size()
+        try:
+            with self._started(command, session.open()) as (control, outputs):
+                return self._result(session.follow(control, outputs)) if outputs else Result(cancelled=True)
+        finally:
+            session.close()
+
+    @contextmanager
+    def _started(self, command: Command, extra: list[int]) -> Iterator[tuple[socket.socket, dict[int, int]]]:
+        """Start a command: its socket, and the pipes with its output by their stream, none if it was cancelled already.
+        It is killed with the block's end if it still runs. `extra` is its third stream, which is closed here."""
         import socket
 
         control, theirs = socket.socketpair()
@@ -59,21 +80,20 @@ class Sandbox:
         try:
             try:
                 with self._lock:
-                    if self._cancelled:
-                        return Result(cancelled=True)
-                    self._running.add(control)
-                    self._send([theirs.fileno(), pipes[0][1], pipes[1][1]])
+                    cancelled = self._cancelled
+                    if not cancelled:
+                        self._running.add(control)
+                        self._send(command, [theirs.fileno(), pipes[0][1], pipes[1][1], *extra])
             finally:
                 theirs.close()
-                os.close(pipes[0][1])
-                os.close(pipes[1][1])
-            body = marshal.dumps(command.pack())
-            try:
-                control.sendall(len(body).to_bytes(8, "little") + body)
-            except OSError:
-                if self._cancelled:
-                    return Result(cancelled=True)
-            return self._follow(control, outputs, on_output)
+                for descriptor in (pipes[0][1], pipes[1][1], *extra):
+                    os.close(descriptor)
+            if not cancelled:
+                try:
+                    control.sendall(frame(marshal.dumps(command.pack())))
+                except OSError:
+                    cancelled = self._cancelled
+            yield control, {} if cancelled else outputs
         finally:
             with self._lock:
                 self._running.discard(control)
@@ -140,15 +160,16 @@ class Sandbox:
         except ChildProcessError:
             return  # this program ignores SIGCHLD
 
-    def _send(self, descriptors: list[int]) -> None:
+    def _send(self, command: Command, descriptors: list[int]) -> None:
         """Hand a request to the helper; start it if there is none or it has died."""
         import socket
 
+        profile = marshal.dumps(command.profile().pack())
         for attempt in (1, 2):
             if self._helper is None:
                 self._helper, self._pid = _start_helper()
             try:
-                socket.send_fds(self._helper, [b"r"], descriptors)
+                socket.send_fds(self._helper, [profile], descriptors)
                 return
             except OSError:
                 self._helper.close()

@@ -92,6 +92,20 @@ class Mount(Record):
         self.size = size
 
 
+class Profile(Record):
+    """What of a command can be set up before the command itself is known; see `Command` for the meanings."""
+
+    __slots__ = ("network", "security", "shm_size", "memory", "cpus", "pids")  # noqa: RUF023
+
+    def __init__(self, network: str, security: str, shm_size: int, memory: int, cpus: float, pids: int) -> None:
+        self.network = network
+        self.security = security
+        self.shm_size = shm_size
+        self.memory = memory
+        self.cpus = cpus
+        self.pids = pids
+
+
 class Command(Record):
     """A command and all that it may see.
 
@@ -107,12 +121,13 @@ class Command(Record):
     - `hosts`, `resolv_conf`: the texts of /etc/hosts and /etc/resolv.conf, read-only; None leaves the image's.
     - `shm_size` bytes of /dev/shm (0: 64 MiB); `ulimits`: (name as in `ulimit`, soft, hard), -1 for unlimited.
     - `memory` bytes (and as much swap again, as Docker), `cpus` processors, `pids` processes: 0 for no limit.
+    - `terminal`: rows and columns of a terminal of its own, None for none; `Sandbox.attach` sets it.
     """
 
     __slots__ = (  # noqa: RUF023
         "arguments", "environment", "lowers", "upper", "work", "mounts", "directory", "create_directory", "uid", "gid",
         "groups", "network", "security", "hostname", "hosts", "resolv_conf", "shm_size", "ulimits", "memory", "cpus",
-        "pids",
+        "pids", "terminal",
     )  # fmt: skip
 
     def __init__(
@@ -139,6 +154,7 @@ class Command(Record):
         memory: int = 0,
         cpus: float = 0.0,
         pids: int = 0,
+        terminal: tuple[int, int] | None = None,
     ) -> None:
         if network not in ("default", "host", "none"):
             raise ValueError(f"there is no network {network!r}")
@@ -165,6 +181,10 @@ class Command(Record):
         self.memory = memory
         self.cpus = cpus
         self.pids = pids
+        self.terminal = terminal
+
+    def profile(self) -> Profile:
+        return Profile(self.network, self.security, self.shm_size, self.memory, self.cpus, self.pids)
 
     def pack(self) -> tuple[Any, ...]:
         return tuple(

@@ -78,14 +78,26 @@ def _make_missing(root: int, command: Command) -> None:
         raise StartError(f"working directory {command.directory}: {error.strerror}") from None
 
 
-def become_user(command: Command, bounding: int, seccomp_filter: bytes) -> None:
-    """The filter, then ids and capabilities: for uid 0 Docker's default set, for others none, with it as the bound.
+def kept_capabilities(security: str, bounding: int) -> int:
+    """The bounding set of a command, of which `bounding` is that of this process: Docker's default set, or all."""
+    return _DEFAULT & bounding if security == "sandbox" else bounding
 
-    `bounding` is this process's bounding set.
-    """
-    sandboxed = command.security == "sandbox"
-    keep = _DEFAULT & bounding if sandboxed else bounding
+
+def limit_capabilities(bounding: int, keep: int) -> None:
+    """Make `keep` this process's bounding set, which is `bounding` so far; what it holds itself stays until exec."""
     capabilities.limit_bounding(bounding, keep)
+
+
+def own_pipes(streams: list[int], uid: int) -> None:
+    """Let the user open its streams again, by /dev/stdout and the like, as under runc."""
+    if uid:
+        for stream in streams:
+            os.fchown(stream, uid, -1)
+
+
+def become_user(command: Command, keep: int, seccomp_filter: bytes) -> None:
+    """The filter, then ids and capabilities: for uid 0 the set `keep`, which is the bounding set, for others none."""
+    sandboxed = command.security == "sandbox"
     if sandboxed:
         syscalls.install_filter(seccomp_filter)
     else:

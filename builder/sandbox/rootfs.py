@@ -1,8 +1,8 @@
 """The file system of a step: its layers merged, mount points that leave no trace, and the mounts it asked for.
 
-Everything from the host is opened before the scratch file system covers anything, and named by descriptor from then on:
-overlay options are relative to /proc/self/fd (`lowerdir=7:8:9`), which fits hundreds of layers into the one page that
-mount(2) takes, needs no escapes, and shows no path of the host in the step's /proc/self/mountinfo.
+Everything from the host is opened before something is mounted that could cover it, and named by descriptor from then
+on: overlay options are relative to /proc/self/fd (`lowerdir=7:8:9`), which fits hundreds of layers into the one page
+that mount(2) takes, needs no escapes, and shows no path of the host in the step's /proc/self/mountinfo.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from .command import Command, Mount, SandboxError
 from .lookup import Plan, build_stub
 from .syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
 
-# Where the scratch file system may be mounted, in the step's own mount namespace: something that every host has.
+# Where the scratch file system may be mounted, in the step's own mount namespace: something that every host has. What
+# the first two hold is never a source of a step, so that there the scratch file system can be made ahead.
+_HARMLESS_POINTS = ("/dev/pts", "/dev/mqueue")
 _SCRATCH_POINTS = ("/tmp", "/run", "/var", "/mnt")
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 SYSTEM_DIRECTORIES = ("/proc", "/dev", "/sys")
@@ -30,19 +32,27 @@ def open_directory(path: str, what: str) -> int:
         raise SandboxError(f"{what} {path}: {error.strerror}") from None
 
 
-class Sources:
-    """Descriptors of all that comes from the host, opened before anything is mounted."""
+class Host:
+    """Descriptors of what a step in a user namespace shows of the host's /dev and /sys; elsewhere it has its own."""
 
-    def __init__(self, command: Command, user_namespace: bool) -> None:
-        self.lowers = [open_directory(path, "layer") for path in command.lowers]
-        self.upper = open_directory(command.upper, "upper directory")
-        self.work = open_directory(command.work, "work directory")
-        self.mounts = [_MountSource(mount) for mount in command.mounts]
+    def __init__(self, user_namespace: bool) -> None:
+        self.user_namespace = user_namespace
         self.devices: dict[str, int] = {}
+        self.system = -1
         if user_namespace:
             for name in DEVICES:
                 self.devices[name] = os.open(f"/dev/{name}", os.O_PATH | os.O_CLOEXEC)
             self.system = os.open("/sys", os.O_PATH | os.O_CLOEXEC)
+
+
+class Sources:
+    """Descriptors of all that a command shows of the host."""
+
+    def __init__(self, command: Command) -> None:
+        self.lowers = [open_directory(path, "layer") for path in command.lowers]
+        self.upper = open_directory(command.upper, "upper directory")
+        self.work = open_directory(command.work, "work directory")
+        self.mounts = [_MountSource(mount) for mount in command.mounts]
 
 
 class _MountSource:
@@ -65,12 +75,12 @@ class _MountSource:
 
 
 class Scratch:
-    """A private file system in memory for stubs, generated files and mount points; gone once the root is entered."""
+    """A private file system in memory for stubs, generated files and mount points; gone once the root is entered.
 
-    def __init__(self) -> None:
-        point = next((path for path in _SCRATCH_POINTS if os.path.isdir(path)), None)
-        if point is None:
-            raise SandboxError(f"the host has none of {', '.join(_SCRATCH_POINTS)} to set up a root on")
+    `point` is the directory of the host that it covers.
+    """
+
+    def __init__(self, point: str) -> None:
         syscalls.mount("scratch", point, "tmpfs", syscalls.MS_NOSUID, "mode=0700", "mount scratch tmpfs")
         self.descriptor = os.open(point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._count = 0
@@ -105,14 +115,27 @@ class Scratch:
         return self.open(name)
 
 
+def harmless_point() -> str | None:
+    """A directory that a scratch file system may cover before the sources are known, if this host has one."""
+    return next((path for path in _HARMLESS_POINTS if os.path.isdir(path)), None)
+
+
+def scratch_point() -> str:
+    """A directory that a scratch file system may cover once the sources are open."""
+    point = next((path for path in _SCRATCH_POINTS if os.path.isdir(path)), None)
+    if point is None:
+        raise SandboxError(f"the host has none of {', '.join(_SCRATCH_POINTS)} to set up a root on")
+    return point
+
+
 class Root:
     """Builds a step's root. `nodev` keeps device nodes of the image and of mknod(2) from being opened."""
 
-    def __init__(self, command: Command, sources: Sources, user_namespace: bool) -> None:
+    def __init__(self, command: Command, sources: Sources, scratch: Scratch, user_namespace: bool) -> None:
         self.command = command
         self.sources = sources
         self.user_namespace = user_namespace
-        self.scratch = Scratch()
+        self.scratch = scratch
         self.descriptor = -1
         self.stubs: tuple[str, ...] = ()
 

@@ -1,5 +1,7 @@
 """/proc, /dev, /sys and the two generated files of /etc, as runc and BuildKit give them to a step.
 
+The three directories take half of a root's set-up and depend on nothing but the profile, so they are made ahead.
+
 The lists of masked and read-only paths are those of Docker and containerd together (containerd `oci/mounts.go`, moby
 `daemon/pkg/oci/defaults.go`).
 """
@@ -10,7 +12,8 @@ import os
 import stat
 
 from . import syscalls
-from .rootfs import DEVICES, Root, attach
+from .command import Profile
+from .rootfs import DEVICES, Host, Root, Scratch, attach
 from .syscalls import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -43,44 +46,48 @@ _CLOSED = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_
 
 
 class System:
-    """Mounts the system's parts onto a root whose layers are mounted."""
+    """The system's parts, put together in the scratch file system for any root, and then moved onto one."""
 
-    def __init__(self, root: Root) -> None:
-        self.root = root
-        self.insecure = root.command.security == "insecure"
-
-    def mount(self) -> None:
-        """All of them; before the mounts that were asked for, which may lie above."""
+    def __init__(self, profile: Profile, host: Host, scratch: Scratch) -> None:
+        self.profile = profile
+        self.host = host
+        self.scratch = scratch
+        self.insecure = profile.security == "insecure"
         devices = self._make_devices()
-        self._proc(devices["null"])
-        self._dev(devices)
-        self._sys()
-        command = self.root.command
+        self.parts = {"proc": self._proc(devices["null"]), "dev": self._dev(devices), "sys": self._sys()}
+
+    def mount(self, root: Root) -> None:
+        """Mount all onto a root whose layers are mounted; before the mounts that were asked for, which may be above."""
+        for name, part in self.parts.items():
+            # As it is, never through a link.
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            point = os.open(name, flags, dir_fd=root.descriptor)
+            syscalls.move_mount(part, point, f"mount /{name}")
+            os.close(point)
+        command = root.command
         for text, path in ((command.resolv_conf, "/etc/resolv.conf"), (command.hosts, "/etc/hosts")):
             if text is not None:
-                file = self.root.scratch.file(text.encode(), 0o644, 0, 0)
-                self.root.bind(file, path, _CLOSED, f"mount {path}")
+                file = self.scratch.file(text.encode(), 0o644, 0, 0)
+                root.bind(file, path, _CLOSED, f"mount {path}")
 
     def _make_devices(self) -> dict[str, int]:
         """The harmless devices: nodes of this step's own, since one can chmod them; in a user namespace the host's."""
-        if self.root.user_namespace:
-            return self.root.sources.devices
+        if self.host.user_namespace:
+            return self.host.devices
         nodes = {}
         for name, (major, minor) in DEVICES.items():
-            os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=self.root.scratch.descriptor)
-            nodes[name] = self.root.scratch.open(name)
+            os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=self.scratch.descriptor)
+            nodes[name] = self.scratch.open(name)
         return nodes
 
-    def _point(self, name: str) -> int:
-        """Open a directory at the top of the root: as it is, never through a link."""
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(name, flags, dir_fd=self.root.descriptor)
+    def _mount(self, name: str, filesystem: str, flags: int, options: str = "") -> int:
+        """Mount a file system on a directory of the scratch file system and open it."""
+        os.mkdir(name, 0o755, dir_fd=self.scratch.descriptor)
+        syscalls.mount(filesystem, self.scratch.path(name), filesystem, flags, options, f"mount /{name}")
+        return self.scratch.open(name)
 
-    def _proc(self, null: int) -> None:
-        point = self._point("proc")
-        syscalls.mount("proc", f"/proc/self/fd/{point}", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, what="mount /proc")
-        os.close(point)
-        proc = self._point("proc")
+    def _proc(self, null: int) -> int:
+        proc = self._mount("proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
         if not self.insecure:
             self._mask(proc, _MASKED_PROC, null)
             for name in _READ_ONLY_PROC:
@@ -88,24 +95,21 @@ class System:
                 if part is not None:
                     attach(part, part, _CLOSED, f"make /proc/{name} read-only")
                     os.close(part)
-        os.close(proc)
+        return proc
 
     def _mask(self, directory: int, names: tuple[str, ...], null: int) -> None:
         """Cover files with /dev/null and directories with an empty one."""
         for name in names:
             part = _open(directory, name)
             if part is not None:
-                cover = self.root.scratch.empty if stat.S_ISDIR(os.fstat(part).st_mode) else null
+                cover = self.scratch.empty if stat.S_ISDIR(os.fstat(part).st_mode) else null
                 attach(cover, part, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, f"mask {name}")
                 os.close(part)
 
-    def _dev(self, devices: dict[str, int]) -> None:
+    def _dev(self, devices: dict[str, int]) -> int:
         """A directory in memory where only the nodes bound into it can be opened, whatever mknod(2) makes there."""
-        point = self._point("dev")
         flags = MS_NOSUID | MS_STRICTATIME | (0 if self.insecure else MS_NODEV)
-        syscalls.mount("tmpfs", f"/proc/self/fd/{point}", "tmpfs", flags, "mode=755,size=65536k", "mount /dev")
-        os.close(point)
-        dev = self._point("dev")
+        dev = self._mount("dev", "tmpfs", flags, "mode=755,size=65536k")
         for name, node in devices.items():
             file = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o666, dir_fd=dev)
             attach(node, file, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, f"mount /dev/{name}")
@@ -113,12 +117,12 @@ class System:
         for name, target in _DEVICE_LINKS.items():
             os.symlink(target, name, dir_fd=dev)
         common = MS_NOSUID | MS_NOEXEC
-        group = "" if self.root.user_namespace else ",gid=5"
+        group = "" if self.host.user_namespace else ",gid=5"
         self._device_directory(dev, "pts", "devpts", common, f"newinstance,ptmxmode=0666,mode=0620{group}")
-        size = self.root.command.shm_size or DEFAULT_SHM_SIZE
+        size = self.profile.shm_size or DEFAULT_SHM_SIZE
         self._device_directory(dev, "shm", "tmpfs", common | MS_NODEV, f"mode=1777,size={size}")
         self._device_directory(dev, "mqueue", "mqueue", common | MS_NODEV, "")
-        os.close(dev)
+        return dev
 
     def _device_directory(self, dev: int, name: str, filesystem: str, flags: int, options: str) -> None:
         os.mkdir(name, 0o755, dir_fd=dev)
@@ -126,23 +130,23 @@ class System:
         syscalls.mount(filesystem, f"/proc/self/fd/{point}", filesystem, flags, options, f"mount /dev/{name}")
         os.close(point)
 
-    def _sys(self) -> None:
+    def _sys(self) -> int:
         """/sys read-only; in a user namespace that shares the host's network only the host's own can be shown."""
-        point = self._point("sys")
         flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | (0 if self.insecure else MS_RDONLY)
-        if self.root.user_namespace and self.root.command.network != "none":
-            attach(self.root.sources.system, point, _CLOSED, "mount /sys", recursive=True)
+        if self.host.user_namespace and self.profile.network != "none":
+            point = self.scratch.directory("sys")
+            attach(self.host.system, point, _CLOSED, "mount /sys", recursive=True)
+            os.close(point)
+            system = self.scratch.open("sys")
         else:
-            syscalls.mount("sysfs", f"/proc/self/fd/{point}", "sysfs", flags, what="mount /sys")
-        os.close(point)
-        system = self._point("sys")
+            system = self._mount("sys", "sysfs", flags)
         cgroup = _open(system, "fs/cgroup")
         if cgroup is not None and UNIFIED_CGROUPS:
             syscalls.mount("cgroup2", f"/proc/self/fd/{cgroup}", "cgroup2", flags, what="mount /sys/fs/cgroup")
             os.close(cgroup)
         if not self.insecure:
             self._mask(system, _MASKED_SYS, -1)
-        os.close(system)
+        return system
 
 
 # Where version 1 is in use a step sees an empty /sys/fs/cgroup.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from builder.errors import BuilderError, LayerError, StoreError
 from builder.filesystem.compress import LayerBlob, LayerSink
@@ -12,6 +13,9 @@ from builder.filesystem.compression import Compression
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.tree import FileInfo, Kind
 from builder.solver.staging import Content, Staged, Staging
+
+if TYPE_CHECKING:
+    from builder.solver.secrets import Guard
 
 _PIECE = 1 << 20
 
@@ -26,16 +30,18 @@ def write_layer(
     compression: Compression | None = None,
     epoch: int | None = None,
     observe: Observe | None = None,
+    guard: Guard | None = None,
 ) -> LayerBlob:
     """Write the layer that `staging` holds into a temporary file in `directory`.
 
-    With `epoch` (seconds) no entry is younger than that. Raises LayerError when a file changes while it is read.
+    With `epoch` (seconds) no entry is younger than that. Raises LayerError when a file changes while it is read, and
+    SecretLeak when `guard` finds a secret in it.
     """
     limit = None if epoch is None else epoch * 1_000_000_000
     try:
         form = compression or Compression()
-        with LayerSink(directory, compression=form.kind, level=form.level) as sink:
-            writer = TarWriter(sink.write)
+        with LayerSink(directory, compression=form.kind, level=form.level, sync=False) as sink:
+            writer = guard.writer(sink.write) if guard is not None else TarWriter(sink.write)
             for entry in staging.entries():
                 _write_entry(writer, _clamped(entry, limit), observe)
             writer.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from builder.errors import Interrupted
@@ -15,11 +15,32 @@ from builder.solver.limits import Limits
 from builder.store.store import Store
 
 if TYPE_CHECKING:
+    from builder.plan.steps import CopyNode
     from builder.sandbox.client import Sandbox
+    from builder.solver.gather import Source
+    from builder.solver.roots import Layers
+    from builder.solver.secrets import Guard
+    from builder.solver.users import Accounts
+
+
+class Materials:
+    """What was fetched for a build: the digest of each URL's content, and of each git source its repository's URL with
+    the reference, and the commit. The keys are the texts of the Dockerfile."""
+
+    def __init__(self) -> None:
+        self.urls: dict[str, str] = {}
+        self.commits: dict[str, tuple[str, str]] = {}
 
 
 class Environment:
-    """The store, the contexts, the secrets and the settings of one build. `secret` gives a secret's bytes or None."""
+    """The store, the contexts, the secrets and the settings of one build. `secret` gives a secret's bytes or None.
+
+    `offline` keeps sources from being fetched, `isolated` gives no step a network, whatever it asks for.
+
+    `guard` keeps secrets out of layers and logs; None when the build has none.
+
+    `copied` is told of each COPY and ADD that read its sources, once they are read.
+    """
 
     def __init__(
         self,
@@ -32,8 +53,12 @@ class Environment:
         limits: Limits | None = None,
         secrets: Mapping[str, Callable[[], bytes]] | None = None,
         agents: Mapping[str, str] | None = None,
+        offline: bool = False,
+        isolated: bool = False,
+        guard: Guard | None = None,
     ) -> None:
         self.store = store
+        self.guard = guard
         self.cache = StepCache(store)
         self.contexts = contexts
         self.report = report
@@ -42,6 +67,11 @@ class Environment:
         self.limits = limits or Limits()
         self.secrets = secrets or {}
         self.agents = agents or {}
+        self.offline = offline
+        self.isolated = isolated
+        self.materials = Materials()
+        self.copied: Callable[[CopyNode, Sequence[Source]], None] = _unobserved
+        self.accounts: dict[Layers, Accounts] = {}
         self.cancelled = threading.Event()
         self._sandbox: Sandbox | None = None
         self._lock = threading.Lock()
@@ -74,3 +104,7 @@ class Environment:
         """End what still runs."""
         if self._sandbox is not None:
             self._sandbox.close()
+
+
+def _unobserved(node: CopyNode, sources: Sequence[Source]) -> None:
+    """Nobody wants to know what a COPY reads."""

@@ -18,14 +18,13 @@ from builder.plan.steps import RunNode
 from builder.progress import StepOutput
 from builder.sandbox.command import Command, Result, SandboxError
 from builder.solver.cache import Made, now
+from builder.solver.commands import overlay_directories, step_command
 from builder.solver.environment import Environment
 from builder.solver.mounts import Mounting
-from builder.solver.roots import Layers, root_tree
-from builder.solver.users import ExecUser, find_user
+from builder.solver.roots import Layers
+from builder.solver.users import accounts_of, find_user
 
 _TAIL_LINES = 30
-_HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-_RESOLV_CONF = "/etc/resolv.conf"
 
 
 def execute(
@@ -38,34 +37,11 @@ def execute(
 ) -> Made:
     store = environment.store
     lowers = store.layers.directories(parent)
-    user = find_user(root_tree(environment, parent), node.user)
-    with store.scratch() as scratch, ExitStack() as held:
-        upper, work = _overlay_directories(scratch, lowers)
+    user = find_user(accounts_of(environment, parent), node.user)
+    with store.scratch(linger=True) as scratch, ExitStack() as held:
+        upper, work = overlay_directories(scratch, lowers)
         mounting = Mounting(environment, roots, contents, scratch, held)
-        mounts = tuple(mount for planned in node.mounts for mount in mounting.mounts(planned))
-        if node.script is not None:
-            mounts = (*mounts, mounting.script(*node.script))
-        command = Command(
-            node.argv,
-            environment=tuple(f"{name}={value}" for name, value in _variables(node, user, mounting).items()),
-            lowers=tuple(lowers),
-            upper=upper,
-            work=work,
-            mounts=mounts,
-            directory=node.workdir,
-            uid=user.uid,
-            gid=user.gid,
-            groups=user.groups,
-            network=node.network,
-            security=node.security,
-            hostname=environment.limits.hostname or "buildkitsandbox",
-            hosts=_hosts(environment),
-            resolv_conf=_resolv_conf(node.network),
-            shm_size=environment.limits.shm_size,
-            ulimits=environment.limits.ulimits,
-            memory=environment.limits.memory,
-            cpus=environment.limits.cpus,
-        )
+        command = step_command(environment, node, user, lowers, (upper, work), mounting)
         result, tail = _run_command(environment, command, step)
         environment.check_cancelled()
         _check(node, result, tail)
@@ -75,45 +51,17 @@ def execute(
     return Made(blob.diff_id, now(environment.epoch))
 
 
-def _overlay_directories(scratch: str, lowers: list[str]) -> tuple[str, str]:
-    """Empty directories for an overlay. As in containerd `/` keeps its owner from the layer below, not its mode."""
-    upper, work = os.path.join(scratch, "upper"), os.path.join(scratch, "work")
-    os.mkdir(upper)
-    os.mkdir(work)
-    if lowers:
-        root = os.stat(lowers[0])
-        os.chown(upper, root.st_uid, root.st_gid)
-    os.chmod(upper, 0o755)
-    return upper, work
-
-
-def _variables(node: RunNode, user: ExecUser, mounting: Mounting) -> dict[str, str]:
-    """The command's environment: the image's and the arguments', proxies, secrets; HOME if nothing else sets it."""
-    variables = {**dict(node.proxies), **dict(node.env), **mounting.variables}
-    variables.setdefault("HOME", user.home or "/")
-    if mounting.agents:
-        variables.setdefault("SSH_AUTH_SOCK", mounting.agents[0])
-    return variables
-
-
-def _hosts(environment: Environment) -> str:
-    return _HOSTS + "".join(f"{address}\t{name}\n" for name, address in environment.limits.hosts)
-
-
-def _resolv_conf(network: str) -> str | None:
-    if network == "none":
-        return ""
-    try:
-        with open(_RESOLV_CONF, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return None
-
-
 def _run_command(environment: Environment, command: Command, step: str) -> tuple[Result, list[str]]:
     tail: deque[bytes] = deque([b""], maxlen=_TAIL_LINES)
+    masking = environment.guard.masking() if environment.guard is not None else None
 
     def show(stream: int, data: bytes) -> None:
+        if masking is not None:
+            data = masking.feed(stream, data)
+        if data:
+            tell(stream, data)
+
+    def tell(stream: int, data: bytes) -> None:
         first, *others = data.split(b"\n")
         tail[-1] += first
         tail.extend(others)
@@ -123,6 +71,9 @@ def _run_command(environment: Environment, command: Command, step: str) -> tuple
         result = environment.sandbox.run(command, show)
     except SandboxError as error:
         raise Unsupported(str(error), remedy="RUN needs root, overlayfs and namespaces on this machine") from error
+    finally:
+        for held in masking.finish() if masking is not None else ():
+            tell(*held)
     return result, [line.decode("utf-8", "backslashreplace") for line in tail if line]
 
 
@@ -174,8 +125,11 @@ def _layer(
         clamp_times(upper, environment.epoch)
     form = environment.compression
     try:
-        with LayeredTree(lowers) as below, LayerSink(scratch, compression=form.kind, level=form.level) as sink:
-            writer = TarWriter(sink.write)
+        with (
+            LayeredTree(lowers) as below,
+            LayerSink(scratch, compression=form.kind, level=form.level, sync=False) as sink,
+        ):
+            writer = TarWriter(sink.write) if environment.guard is None else environment.guard.writer(sink.write)
             _write_root(writer, upper, lowers)
             found = changes(upper, below if lowers else None)
             write_changes((c for c in found if not (c.info.kind is Kind.WHITEOUT and c.path in passing)), writer)

@@ -1,20 +1,28 @@
 """Users and groups by name, from an image's own `/etc/passwd` and `/etc/group`.
 
 Two sets of rules: `find_owner` is that of --chown and WORKDIR (a name that nobody has means 0, as in BuildKit);
-`find_user` is that of RUN (runc's and moby/sys `user.GetExecUser`: an unknown name is an error).
+`find_user` is that of RUN (runc's and moby/sys `user.GetExecUser`: an unknown name is an error). RUN after RUN asks the
+same files, so what they hold is kept for a build's stacks of layers: see `Accounts`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from builder.errors import StepFailed
+from builder.filesystem.overlay_format import attributes, is_opaque
 from builder.filesystem.resolve import resolve
 from builder.filesystem.tree import FileTree, Kind
+from builder.solver.roots import Layers, root_tree
 
+if TYPE_CHECKING:
+    from builder.solver.environment import Environment
+
+_PASSWD, _GROUP = "etc/passwd", "etc/group"
 _LIMIT = 10 << 20
 _MAX_ID = (1 << 31) - 1
 
@@ -38,25 +46,58 @@ def find_owner(tree: FileTree, text: str) -> tuple[int, int]:
     if number is not None:
         uid = gid = number
     else:
-        for entry in _records(tree, "etc/passwd", 4):
+        for entry in _records(tree, _PASSWD, 4):
             if entry[0] == user:
                 uid, gid = _id(entry[2]), _id(entry[3])
                 break
     if colon:
         number = 0 if group in ("", "root") else _number(group)
         if number is None:
-            number = next((_id(entry[2]) for entry in _records(tree, "etc/group", 3) if entry[0] == group), gid)
+            number = next((_id(entry[2]) for entry in _records(tree, _GROUP, 3) if entry[0] == group), gid)
         gid = number
     return uid, gid
 
 
-def find_user(tree: FileTree, text: str) -> ExecUser:
+class Accounts(msgspec.Struct, frozen=True):
+    """The lines of an image's passwd and group, split into their fields. `plain` if no link leads to the files."""
+
+    users: tuple[list[str], ...] = ()
+    groups: tuple[list[str], ...] = ()
+    plain: bool = True
+
+
+def read_accounts(tree: FileTree) -> Accounts:
+    """The accounts of a root file system; none where it lacks the files."""
+    plain = all(resolve(tree, path) == path for path in (_PASSWD, _GROUP))
+    return Accounts(tuple(_records(tree, _PASSWD, 4)), tuple(_records(tree, _GROUP, 3)), plain)
+
+
+def accounts_of(environment: Environment, layers: Layers) -> Accounts:
+    """The accounts of a stack of layers. Where the topmost has nothing of /etc they are those of the stack below it, if
+    that was asked before, as in a chain of RUNs."""
+    known = environment.accounts.get(layers)
+    if known is None:
+        below = environment.accounts.get(layers[:-1])
+        if below is not None and below.plain and not _has_accounts(environment.store.layers.paths(layers)[-1]):
+            known = below
+        else:
+            known = read_accounts(root_tree(environment, layers))
+        environment.accounts[layers] = known
+    return known
+
+
+def _has_accounts(directory: str) -> bool:
+    """Whether an unpacked layer may change /etc: with files in it, with a whiteout, or by hiding all below."""
+    return os.path.lexists(f"{directory}/etc") or is_opaque(directory, attributes(directory))
+
+
+def find_user(accounts: Accounts, text: str) -> ExecUser:
     """The user that a command runs as, for the image's `User` field. Raises StepFailed for names nobody has."""
     user, colon, group = text.partition(":")
     user = user or "0"
     number = _number(user)
     uid, gid, home, name = number or 0, 0, "", ""
-    for entry in _records(tree, "etc/passwd", 4):
+    for entry in accounts.users:
         if entry[0] == user or (number is not None and _id(entry[2]) == number):
             uid, gid, name = _id(entry[2]), _id(entry[3]), entry[0]
             home = entry[5] if len(entry) > 5 else ""
@@ -68,14 +109,14 @@ def find_user(tree: FileTree, text: str) -> ExecUser:
                 remedy="create it in an earlier RUN, or give a number",
             )
     if colon and group:
-        return ExecUser(uid, _find_group(tree, group), (), home)
-    groups = [_id(entry[2]) for entry in _records(tree, "etc/group", 4) if name and name in entry[3].split(",")]
+        return ExecUser(uid, _find_group(accounts, group), (), home)
+    groups = [_id(entry[2]) for entry in accounts.groups if name and len(entry) > 3 and name in entry[3].split(",")]
     return ExecUser(uid, gid, tuple(dict.fromkeys(groups)), home)
 
 
-def _find_group(tree: FileTree, group: str) -> int:
+def _find_group(accounts: Accounts, group: str) -> int:
     number = _number(group)
-    for entry in _records(tree, "etc/group", 3):
+    for entry in accounts.groups:
         if entry[0] == group or (number is not None and _id(entry[2]) == number):
             return _id(entry[2])
     if number is None:

@@ -8,6 +8,7 @@ itself, which may take long, follows after.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 
@@ -118,7 +119,7 @@ def collect(store: Store) -> Collected:
     try:
         with frozen(store.leases) as pins:
             kept = needed(store, store.database.holdings(), pins)
-            blobs = _set_blobs_aside(store, kept)
+            blobs = [*_set_blobs_aside(store, kept), *_set_partial_aside(store, kept)]
             snapshots = store.snapshots.set_aside(kept.diff_ids)
             gone = [record for record in store.database.all_layers() if _is_gone(record, kept)]
             if gone:
@@ -159,6 +160,18 @@ def _set_blobs_aside(store: Store, kept: Needed) -> list[str]:
             path = os.path.join(store.temporary, f"{_GONE}{os.urandom(8).hex()}")
             os.rename(layout.blob_path(digest), path)
             aside.append(path)
+    return aside
+
+
+def _set_partial_aside(store: Store, kept: Needed) -> list[str]:
+    """Beginnings of blobs that nobody needs, which transfers that were cut short left."""
+    aside = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(store.partial):
+            if f"sha256:{name}" not in kept.blobs:
+                path = os.path.join(store.temporary, f"{_GONE}{os.urandom(8).hex()}")
+                os.rename(os.path.join(store.partial, name), path)
+                aside.append(path)
     return aside
 
 

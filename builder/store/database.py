@@ -1,7 +1,9 @@
 """`cache.db`: what the store remembers in SQLite. All of it can be lost without losing an image.
 
-Tables: `layers` (diff ID → stored blob and where it can be fetched), `steps` (cache key → layer, with the readable
-recipe), `memos` (derived data under a kind and a key: parsed Dockerfiles, file digests, resolved references).
+Tables: `layers` (diff ID → stored blob and where it can be fetched), `steps` (cache key → layer), `recipes` (cache key
+→ what it was computed from, readable; kept when the step is forgotten, so that a miss can be explained), `memos`
+(derived data under a kind and a key: parsed Dockerfiles, file digests, resolved references), `unsettled` (blobs that
+were not flushed to the disk, see `settle`).
 Every call opens a short transaction; threads share one connection under a lock, processes SQLite's own.
 """
 
@@ -12,32 +14,41 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 
 from builder.errors import StoreError
 from builder.store.locks import exclusive
 
-VERSION = 2
+VERSION = 3
 
 _SCHEMA = """
 DROP TABLE IF EXISTS layers;
 DROP TABLE IF EXISTS steps;
+DROP TABLE IF EXISTS recipes;
 DROP TABLE IF EXISTS memos;
+DROP TABLE IF EXISTS unsettled;
 CREATE TABLE IF NOT EXISTS layers (
     diff_id TEXT NOT NULL, digest TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER NOT NULL,
     origin TEXT NOT NULL DEFAULT '', uncompressed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (diff_id, digest)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS steps (
-    key TEXT PRIMARY KEY, diff_id TEXT NOT NULL, recipe BLOB NOT NULL, lineage TEXT NOT NULL, created REAL NOT NULL,
+    key TEXT PRIMARY KEY, diff_id TEXT NOT NULL, lineage TEXT NOT NULL, created REAL NOT NULL,
     used REAL NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS steps_by_lineage ON steps (lineage, created);
+CREATE TABLE IF NOT EXISTS recipes (key TEXT PRIMARY KEY, recipe BLOB NOT NULL, content TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS memos (
     kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, used REAL NOT NULL, holds TEXT NOT NULL,
     PRIMARY KEY (kind, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unsettled (digest TEXT PRIMARY KEY, boot TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
+_ADD_LAYER = (
+    "INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (diff_id, digest) DO UPDATE SET"
+    " origin = CASE WHEN excluded.origin != '' THEN excluded.origin ELSE origin END,"
+    " uncompressed = max(uncompressed, excluded.uncompressed)"
+)
 _ALL_LAYERS = "SELECT diff_id, digest, media_type, size, origin, uncompressed FROM layers"
 _USED_AGAIN = 3600.0  # seconds after which a step's use is noted anew: a rebuild need not write
 
@@ -55,13 +66,25 @@ class LayerRecord(msgspec.Struct, frozen=True):
 
 
 class StepRecord(msgspec.Struct, frozen=True):
-    """What a step made: the diff ID of its layer, the recipe of its key as JSON, when (seconds since the epoch)."""
+    """What a step made: the diff ID of its layer, the recipe of its key as JSON, when (seconds since the epoch).
+
+    `lineage` names the place in a Dockerfile where it was made.
+    """
 
     key: str
     diff_id: str
     recipe: bytes
     lineage: str
     created: float
+
+
+class RecipeRecord(msgspec.Struct, frozen=True):
+    """What a cache key was computed from, as JSON. `content` is the key of another recipe that says the same file by
+    file, '' where there is none or this one does."""
+
+    key: str
+    recipe: bytes
+    content: str = ""
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -121,12 +144,25 @@ class Database:
 
     def add_layer(self, record: LayerRecord) -> None:
         with self._cursor() as connection:
-            connection.execute(
-                "INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (diff_id, digest) DO UPDATE SET"
-                " origin = CASE WHEN excluded.origin != '' THEN excluded.origin ELSE origin END,"
-                " uncompressed = max(uncompressed, excluded.uncompressed)",
-                msgspec.structs.astuple(record),
-            )
+            connection.execute(_ADD_LAYER, msgspec.structs.astuple(record))
+
+    def add_unsettled_layer(self, record: LayerRecord, boot: str) -> None:
+        """Keep a layer whose blob was written in this boot and not flushed yet."""
+        with self._cursor() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(_ADD_LAYER, msgspec.structs.astuple(record))
+            connection.execute("INSERT OR REPLACE INTO unsettled VALUES (?, ?)", (record.digest, boot))
+            connection.execute("COMMIT")
+
+    def unsettled(self) -> list[tuple[str, str]]:
+        """The blobs that were not flushed to the disk, each with the boot in which it was written."""
+        with self._cursor() as connection:
+            return connection.execute("SELECT digest, boot FROM unsettled").fetchall()
+
+    def settled(self, digests: Iterable[str]) -> None:
+        """Note that these blobs are on the disk, or gone."""
+        with self._cursor() as connection:
+            connection.executemany("DELETE FROM unsettled WHERE digest = ?", [(digest,) for digest in digests])
 
     def layers(self, diff_id: str) -> list[LayerRecord]:
         with self._cursor() as connection:
@@ -151,28 +187,75 @@ class Database:
     def step(self, key: str) -> StepRecord | None:
         with self._cursor() as connection:
             row = connection.execute(
-                "SELECT key, diff_id, recipe, lineage, created, used FROM steps WHERE key = ?", (key,)
+                "SELECT steps.key, diff_id, recipe, lineage, created, used FROM steps JOIN recipes USING (key)"
+                " WHERE steps.key = ?",
+                (key,),
             ).fetchone()
-            if row and (now := time.time()) - row[5] > _USED_AGAIN:
-                connection.execute("UPDATE steps SET used = ? WHERE key = ?", (now, key))
+            self._note_use(connection, key, row)
         return StepRecord(*row[:5]) if row else None
 
-    def add_step(self, record: StepRecord) -> None:
-        with self._cursor() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)",
-                (record.key, record.diff_id, record.recipe, record.lineage, record.created, time.time()),
-            )
-
-    def latest_step(self, lineage: str) -> StepRecord | None:
-        """The newest record of the same place in the same Dockerfile, to compare a miss with."""
+    def result(self, key: str) -> StepRecord | None:
+        """`step` without its recipe, which may be large."""
         with self._cursor() as connection:
             row = connection.execute(
-                "SELECT key, diff_id, recipe, lineage, created FROM steps WHERE lineage = ?"
-                " ORDER BY created DESC LIMIT 1",
-                (lineage,),
+                "SELECT key, diff_id, x'', lineage, created, used FROM steps WHERE key = ?", (key,)
             ).fetchone()
-        return StepRecord(*row) if row else None
+            self._note_use(connection, key, row)
+        return StepRecord(*row[:5]) if row else None
+
+    def _note_use(self, connection: sqlite3.Connection, key: str, row: tuple[Any, ...] | None) -> None:
+        """Note that a step was used; the last column of `row` says when it last was."""
+        if row and (now := time.time()) - row[-1] > _USED_AGAIN:
+            connection.execute("UPDATE steps SET used = ? WHERE key = ?", (now, key))
+
+    def add_step(self, record: StepRecord, content: str = "") -> None:
+        """Keep what a step made, and its recipe; for `content` see RecipeRecord."""
+        with self._cursor() as connection:
+            self._add_recipe(connection, RecipeRecord(record.key, record.recipe, content))
+            connection.execute(
+                "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?)",
+                (record.key, record.diff_id, record.lineage, record.created, time.time()),
+            )
+
+    # --- recipes
+
+    def recipe(self, key: str) -> RecipeRecord | None:
+        """The recipe of a key, also of one whose step was forgotten or never came to a result."""
+        with self._cursor() as connection:
+            row = connection.execute("SELECT key, recipe, content FROM recipes WHERE key = ?", (key,)).fetchone()
+        return RecipeRecord(*row) if row else None
+
+    def add_recipe(self, record: RecipeRecord) -> None:
+        """Keep the recipe of a step that has no result."""
+        with self._cursor() as connection:
+            self._add_recipe(connection, record)
+
+    def _add_recipe(self, connection: sqlite3.Connection, record: RecipeRecord) -> None:
+        connection.execute(
+            "INSERT INTO recipes VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET recipe = excluded.recipe,"
+            " content = CASE WHEN excluded.content != '' THEN excluded.content ELSE content END",
+            (record.key, record.recipe, record.content),
+        )
+
+    def forget_recipes(self, kept: Iterable[str]) -> None:
+        """Forget the recipes that neither a step has nor `kept` names, with those that the kept ones point to."""
+        with self._cursor() as connection:
+            connection.execute("CREATE TEMP TABLE kept (key TEXT PRIMARY KEY)")
+            connection.executemany("INSERT OR IGNORE INTO kept VALUES (?)", [(key,) for key in kept])
+            connection.execute("INSERT OR IGNORE INTO kept SELECT key FROM steps")
+            connection.execute("INSERT OR IGNORE INTO kept SELECT content FROM recipes JOIN kept USING (key)")
+            connection.execute("DELETE FROM recipes WHERE key NOT IN (SELECT key FROM kept)")
+            connection.execute("DROP TABLE kept")
+
+    def equal_steps(self, lineage: str, diff_id: str) -> list[StepRecord]:
+        """The records of one place in one Dockerfile that gave this layer, oldest first."""
+        with self._cursor() as connection:
+            rows = connection.execute(
+                "SELECT key, diff_id, recipe, lineage, created FROM steps JOIN recipes USING (key)"
+                " WHERE lineage = ? AND diff_id = ? ORDER BY created, key",
+                (lineage, diff_id),
+            ).fetchall()
+        return [StepRecord(*row) for row in rows]
 
     # --- memos
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from builder.errors import StoreError
+from builder.config import ArchiveLimits
+from builder.errors import BuilderError, Interrupted, LayerError, StoreError
 from builder.filesystem.compression import Compression, kind_of
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
 from builder.store.database import Database, LayerRecord
 from builder.store.locks import exclusive
+from builder.store.settle import Settling, current_boot
 
 if TYPE_CHECKING:
     from builder.filesystem.archive import Readable
@@ -29,36 +31,92 @@ if TYPE_CHECKING:
     from builder.filesystem.snapshots import Snapshots
 
 Fetch = Callable[[str, Descriptor, BinaryIO], None]
-"""Fetches a blob: the reference it belongs to, its descriptor, the file that takes the verified bytes."""
+"""Fetches a blob: the reference it belongs to, its descriptor, the file that takes the verified bytes. The file is at
+its start, and may hold a beginning of the blob, which an earlier transfer left."""
+
+CACHE = "cache:"
+"""Begins the origin of a layer that a build cache claims to have."""
+
+
+def is_claim(record: LayerRecord) -> bool:
+    """Whether only a build cache says that this blob holds this layer. Nothing is done with the blob as that layer
+    before its content was compared with the diff ID; the record then has the layer's size, and is a claim no more."""
+    return record.origin.startswith(CACHE) and not record.uncompressed
+
+
+class MissingLayer(StoreError):
+    """Layers (`diff_ids`) are not here and cannot be fetched, for one of them because of a `failure`. Whoever knows how
+    they were made may make them again."""
+
+    def __init__(self, diff_ids: Sequence[str], path: str, failure: BuilderError | None = None) -> None:
+        super().__init__(
+            f"layer {', '.join(diff_ids)} is missing from the store",
+            place=path,
+            remedy="build with --no-cache",
+            details=(f"  {failure}",) if failure is not None else (),
+        )
+        self.diff_ids = tuple(diff_ids)
+        self.failure = failure
 
 
 class Layers:
     """The layers of one store. `fetch` brings a blob from where its record says it comes from."""
 
-    def __init__(self, layout: Layout, database: Database, snapshots: Callable[[], Snapshots]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        database: Database,
+        snapshots: Callable[[], Snapshots],
+        partial: str,
+        limits: Callable[[], ArchiveLimits] = ArchiveLimits,
+    ) -> None:
+        """`partial` is the directory for blobs whose transfer was cut short; `limits` bound what is unpacked."""
         self._layout = layout
         self._database = database
         self._open_snapshots = snapshots
+        self._partial = partial
+        self._limits = limits
         self.fetch: Fetch = _nowhere
+        self._stacks: dict[tuple[str, ...], list[str]] = {}
+        self._boot = current_boot()
+        self._settling = Settling(layout, database, self._boot)
+        self._settling.recover()
+
+    def settle(self) -> None:
+        """Flush layers to the disk that are not yet: before anything but the cache names them."""
+        self._settling.settle()
+
+    def forget_paths(self) -> None:
+        """Look for snapshots anew: nobody kept them from being removed meanwhile."""
+        self._stacks.clear()
 
     @cached_property
     def _snapshots(self) -> Snapshots:
         return self._open_snapshots()
 
     def add(self, blob: LayerBlob) -> None:
-        """Keep a finished layer: its temporary file becomes a blob of the store."""
+        """Keep a finished layer: its temporary file, which need not be flushed, becomes a blob of the store."""
         self._layout.pin(blob.diff_id)
-        self._layout.adopt(blob.path, blob.digest)
-        self._database.add_layer(
-            LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size, uncompressed=blob.uncompressed_size)
+        self._layout.adopt(blob.path, blob.digest, sync=False)
+        self._database.add_unsettled_layer(
+            LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size, uncompressed=blob.uncompressed_size),
+            self._boot,
         )
 
     def know(self, diff_id: str, descriptor: Descriptor, origin: str = "") -> None:
         """Remember that `descriptor` holds the layer, and the reference that it can be fetched from."""
-        known = self._database.layers(diff_id)
+        known = [record for record in self._database.layers(diff_id) if not is_claim(record)]
         if not any(record.digest == descriptor.digest and (record.origin or not origin) for record in known):
             self._database.add_layer(
                 LayerRecord(diff_id, descriptor.digest, descriptor.media_type, descriptor.size, origin)
+            )
+
+    def offer(self, diff_id: str, descriptor: Descriptor, origin: str) -> None:
+        """Remember that a build cache at `origin` claims to hold the layer, unless it is here or an image has it."""
+        record = self.record(diff_id)
+        if record is None or is_claim(record):
+            self._database.add_layer(
+                LayerRecord(diff_id, descriptor.digest, descriptor.media_type, descriptor.size, CACHE + origin)
             )
 
     def ensure_form(self, diff_id: str, compression: Compression | None) -> LayerRecord:
@@ -66,7 +124,7 @@ class Layers:
         if compression is None:
             return self.ensure_blob(diff_id)
         for record in self._database.layers(diff_id):
-            if kind_of(record.media_type) == compression.kind and self._layout.has(record.digest):
+            if kind_of(record.media_type) == compression.kind and self._is_here(record):
                 return record
         with self._once(f"{diff_id}-{compression.kind}"):
             return self._compress(diff_id, compression)
@@ -74,7 +132,9 @@ class Layers:
     def _compress(self, diff_id: str, compression: Compression) -> LayerRecord:
         from builder.filesystem.compress import LayerSink
 
-        with LayerSink(self._layout.temporary, compression=compression.kind, level=compression.level) as sink:
+        with LayerSink(
+            self._layout.temporary, compression=compression.kind, level=compression.level, sync=False
+        ) as sink:
             stream = self.open_tar(diff_id)
             while piece := stream.read(1 << 20):
                 sink.write(piece)
@@ -87,12 +147,13 @@ class Layers:
     def record(self, diff_id: str) -> LayerRecord | None:
         """The best stored form of a layer: one that is here before one that must be fetched. None without either.
 
-        Forms that were made or unpacked here come first: what others hold is only claimed by an image's configuration.
+        Forms that were made or unpacked here come first: what others hold is only claimed by an image's configuration,
+        and after these by a build cache.
         """
         self._layout.pin(diff_id)
-        records = sorted(self._database.layers(diff_id), key=lambda record: not record.uncompressed)
+        records = sorted(self._database.layers(diff_id), key=_trust)
         for record in records:
-            if self._layout.has(record.digest):
+            if self._is_here(record):
                 return record
         return next((record for record in records if record.origin), None)
 
@@ -101,28 +162,79 @@ class Layers:
         return self.record(diff_id) is not None
 
     def ensure_blob(self, diff_id: str) -> LayerRecord:
-        """The layer's blob, fetched if it is not here. Raises StoreError, RegistryError."""
-        record = self._required(diff_id)
-        if self._layout.has(record.digest):
-            return record
+        """The layer's blob, fetched if it is not here. Raises StoreError, RegistryError; MissingLayer if nobody has it,
+        or only caches that do not keep what they promised."""
+        failure: BuilderError | None = None
+        while True:
+            record = self._required(diff_id, failure)
+            try:
+                self.fetch_form(record)
+                return record
+            except BuilderError as error:
+                if isinstance(error, Interrupted) or not record.origin.startswith(CACHE):
+                    raise
+                failure = error
+                self._database.forget_blobs([record])
+
+    def fetch_form(self, record: LayerRecord) -> bool:
+        """Have this very blob here, whatever other forms of its layer there are. Whether it had to be fetched."""
+        if self._is_here(record):
+            return False
         with self._once(record.digest):
             if not self._layout.has(record.digest):
                 self._fetch_blob(record)
-        return record
+                return True
+            if is_claim(record):  # the blob came for another reason
+                self._check_claim(record, self._layout.blob_path(record.digest))
+        return False
+
+    def _is_here(self, record: LayerRecord) -> bool:
+        return not is_claim(record) and self._layout.has(record.digest)
+
+    def _check_claim(self, record: LayerRecord, path: str) -> None:
+        """Find out whether a file with a blob's bytes holds the layer that a cache says it does. Raises LayerError."""
+        import hashlib
+
+        from builder.filesystem.decompress import decompressor
+
+        hasher = hashlib.sha256()
+        with open(path, "rb") as file:
+            stream = decompressor(file, limits=self._limits(), place=record.digest)
+            while piece := stream.read(1 << 20):
+                hasher.update(piece)
+        if f"sha256:{hasher.hexdigest()}" != record.diff_id:
+            raise LayerError(
+                f"{record.origin.removeprefix(CACHE)} gives blob {record.digest} as layer {record.diff_id}, but its"
+                f" content is sha256:{hasher.hexdigest()}"
+            )
+        self._database.add_layer(msgspec.structs.replace(record, uncompressed=stream.total))
 
     def _fetch_blob(self, record: LayerRecord) -> None:
-        temporary = os.path.join(self._layout.temporary, f"fetch.{os.getpid()}.{os.urandom(4).hex()}")
+        """Fetch a blob, from where a transfer that was cut short left off; what is fetched of it is kept then."""
+        path = os.path.join(self._partial, record.digest.partition(":")[2])
+        complete = False
         try:
-            with open(temporary, "xb") as file:
+            os.makedirs(self._partial, mode=0o700, exist_ok=True)
+            with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+b") as file:
                 self.fetch(record.origin, Descriptor(record.media_type, record.digest, record.size), file)
                 file.flush()
                 os.fsync(file.fileno())
-            self._layout.adopt(temporary, record.digest)
+            if is_claim(record):
+                self._check_claim(record, path)
+            self._layout.adopt(path, record.digest)
+            complete = True
+        except LayerError:
+            os.unlink(path)
+            raise
         except OSError as error:
+            with suppress(OSError):  # a disk that is full needs the space more than the next call needs the beginning
+                os.unlink(path)
             raise StoreError(f"cannot store blob {record.digest}: {error.strerror}", place=self._layout.path) from error
         finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
+            if not complete:
+                with suppress(OSError):
+                    if not os.path.getsize(path):
+                        os.unlink(path)
 
     def open_tar(self, diff_id: str) -> Readable:
         """The layer's uncompressed tar stream."""
@@ -141,14 +253,25 @@ class Layers:
         Those that are not there are unpacked now, from the lowest up: a layer may leave out directories that those
         below it have, and takes over their owners and modes.
         """
-        paths: list[str] = []
-        for diff_id in diff_ids:
+        stack = tuple(diff_ids)
+        start = len(stack)
+        while start and stack[:start] not in self._stacks:
+            start -= 1
+        # A chain of steps asks for the same stack with one layer more each time.
+        paths = list(self._stacks[stack[:start]]) if start else []
+        for diff_id in stack[start:]:
             self._layout.pin(diff_id)
             below = top_first(paths)
             path = self._snapshots.path(diff_id, below)
             if path is None:
-                path = self._unpack(diff_id, below)
+                try:
+                    path = self._unpack(diff_id, below)
+                except MissingLayer as missing:  # name all at once: they may have to be made again, one by one
+                    others = [other for other in diff_ids if other != diff_id and not self.available(other)]
+                    missing.diff_ids = (*missing.diff_ids, *others)
+                    raise
             paths.append(path)
+        self._stacks[stack] = list(paths)
         return paths
 
     def _unpack(self, diff_id: str, below: Sequence[str]) -> str:
@@ -156,8 +279,9 @@ class Layers:
         record = self.ensure_blob(diff_id)
         from builder.filesystem.decompress import decompressor
 
-        reader = decompressor(self._layout.open(record.digest))
-        path = self._snapshots.unpack(diff_id, lambda: reader, below)
+        limits = self._limits()
+        reader = decompressor(self._layout.open(record.digest), limits=limits, place=record.digest)
+        path = self._snapshots.unpack(diff_id, lambda: reader, below, max_entries=limits.entries or None)
         if not record.uncompressed and reader.total:
             self._database.add_layer(msgspec.structs.replace(record, uncompressed=reader.total))
         return path
@@ -173,12 +297,10 @@ class Layers:
 
         return LayeredTree(self.directories(diff_ids))
 
-    def _required(self, diff_id: str) -> LayerRecord:
+    def _required(self, diff_id: str, failure: BuilderError | None = None) -> LayerRecord:
         record = self.record(diff_id)
         if record is None:
-            raise StoreError(
-                f"layer {diff_id} is missing from the store", place=self._layout.path, remedy="build with --no-cache"
-            )
+            raise MissingLayer((diff_id,), self._layout.path, failure)
         return record
 
     @contextmanager
@@ -186,6 +308,10 @@ class Layers:
         path = os.path.join(self._layout.temporary, f"fetch-{digest.partition(':')[2]}.lock")
         with exclusive(path):
             yield
+
+
+def _trust(record: LayerRecord) -> tuple[bool, bool]:
+    return not record.uncompressed, record.origin.startswith(CACHE)
 
 
 def top_first(paths: Sequence[str]) -> list[str]:

@@ -5,6 +5,8 @@ ROOT/snapshots/                        unpacked layers, a cache
 ROOT/cache.db                          step cache, fingerprints, parsed Dockerfiles
 ROOT/mounts/                           cache mounts
 ROOT/leases/                           what running builds use
+ROOT/builds/                           records and logs of past builds
+ROOT/partial/                          beginnings of blobs whose transfer was cut short
 ROOT/tmp/                              unfinished files, locks
 """
 
@@ -18,28 +20,38 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from builder.config import ArchiveLimits
 from builder.errors import StoreError
 from builder.oci.layout import Layout
 from builder.store.database import Database
 from builder.store.images import Images
+from builder.store.janitor import Janitor
 from builder.store.layers import Layers
 from builder.store.locks import exclusive, take_share
 
 if TYPE_CHECKING:
     from builder.filesystem.snapshots import Snapshots
+    from builder.store.builds import Builds
 
 
 class Store:
-    """The store below `root`, made on first use. Raises StoreError when it cannot be."""
+    """The store below `root`, made on first use. Raises StoreError when it cannot be.
 
-    def __init__(self, root: str) -> None:
+    `limits` says what archives and layers may hold that come into it; it is asked when the first one is read.
+    """
+
+    def __init__(self, root: str, limits: Callable[[], ArchiveLimits] = ArchiveLimits) -> None:
         self.root = os.path.abspath(root)
+        self._limits = limits
         self.temporary = os.path.join(self.root, "tmp")
         self.mounts = os.path.join(self.root, "mounts")
         self.leases = os.path.join(self.root, "leases")
+        self.partial = os.path.join(self.root, "partial")
         self._leave: Callable[[], object] | None = None
         self._enter()
+        self._janitor = Janitor(remove_tree)
         self.layout = Layout(self.root, self.temporary)
+        self.layout.settle = self._settle
         self.layout.create()
         self.images = Images(self.layout)
 
@@ -60,14 +72,25 @@ class Store:
 
     def close(self) -> None:
         """Let go of the store, which can then no longer be used."""
+        self._janitor.finish()
         if "database" in self.__dict__:
             self.database.close()
         if self._leave is not None:
             self._leave()
 
+    def _settle(self) -> None:
+        if "database" in self.__dict__:  # otherwise nothing was found or made that is not named already
+            self.layers.settle()
+
     @cached_property
     def database(self) -> Database:
         return Database(os.path.join(self.root, "cache.db"))
+
+    @cached_property
+    def builds(self) -> Builds:
+        from builder.store.builds import Builds
+
+        return Builds(self.root, self.temporary)
 
     @cached_property
     def snapshots(self) -> Snapshots:
@@ -79,8 +102,12 @@ class Store:
         return Snapshots(Path(self.root), userxattr=in_user_namespace())
 
     @cached_property
+    def limits(self) -> ArchiveLimits:
+        return self._limits()
+
+    @cached_property
     def layers(self) -> Layers:
-        return Layers(self.layout, self.database, lambda: self.snapshots)
+        return Layers(self.layout, self.database, lambda: self.snapshots, self.partial, lambda: self.limits)
 
     @contextmanager
     def lease(self) -> Iterator[None]:
@@ -89,16 +116,22 @@ class Store:
         from builder.store.leases import Lease
 
         lease = Lease(self.leases)
+        self._forget_paths()
         before, self.layout.pin = self.layout.pin, lease.pin
         try:
             yield
         finally:
             self.layout.pin = before
+            self._forget_paths()
             lease.release()
 
+    def _forget_paths(self) -> None:
+        if "layers" in self.__dict__:
+            self.layers.forget_paths()
+
     @contextmanager
-    def scratch(self) -> Iterator[str]:
-        """A private directory below tmp/, removed at the end."""
+    def scratch(self, *, linger: bool = False) -> Iterator[str]:
+        """A private directory below tmp/, removed at the end; with `linger` soon after, beside what comes next."""
         path = os.path.join(self.temporary, f"work.{os.getpid()}.{os.urandom(6).hex()}")
         try:
             os.mkdir(path, 0o700)
@@ -107,7 +140,10 @@ class Store:
         try:
             yield path
         finally:
-            remove_tree(path)
+            if linger:
+                self._janitor.discard(path)
+            else:
+                remove_tree(path)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[bool]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builder.context.local import LocalTree
 from builder.errors import StepFailed
 from builder.filesystem.tree import FileTree
-from builder.solver.users import ExecUser, find_owner, find_user
+from builder.solver.users import ExecUser, find_owner, find_user, read_accounts
 from tests.solver.support import write
 
 PASSWD = """\
@@ -81,7 +81,7 @@ USERS = {
 
 @pytest.mark.parametrize("text", USERS)
 def test_users(tree: FileTree, text: str) -> None:
-    assert find_user(tree, text) == USERS[text]
+    assert find_user(read_accounts(tree), text) == USERS[text]
 
 
 @pytest.mark.parametrize(
@@ -89,16 +89,16 @@ def test_users(tree: FileTree, text: str) -> None:
 )
 def test_names_that_nobody_has(tree: FileTree, text: str, cause: str) -> None:
     with pytest.raises(StepFailed, match=cause) as caught:
-        find_user(tree, text)
+        find_user(read_accounts(tree), text)
     assert caught.value.remedy
 
 
 def test_an_image_without_users(bare: FileTree) -> None:
-    assert find_user(bare, "") == ExecUser()
-    assert find_user(bare, "5:6") == ExecUser(5, 6)
+    assert find_user(read_accounts(bare), "") == ExecUser()
+    assert find_user(read_accounts(bare), "5:6") == ExecUser(5, 6)
     assert find_owner(bare, "app:app") == (0, 0)
     with pytest.raises(StepFailed):
-        find_user(bare, "app")
+        find_user(read_accounts(bare), "app")
 
 
 def test_passwd_may_be_a_link_but_leads_nowhere_outside(tmp_path: Path) -> None:
@@ -115,6 +115,6 @@ def test_any_passwd_can_be_read(tmp_path_factory: pytest.TempPathFactory, data: 
     tree = LocalTree(str(root))
     find_owner(tree, name)
     try:
-        find_user(tree, name)
+        find_user(read_accounts(tree), name)
     except StepFailed:
         return

@@ -1,0 +1,82 @@
+"""Blobs that are in their place but not yet flushed to the disk.
+
+Flushing each layer when it is made would make every step wait for the disk, so a build's layers are flushed together,
+before anything outside the cache names them. Until then the database knows in which boot they were written. A builder
+that is killed loses nothing by that; after a power failure such a blob may have holes, so it is read again once, and
+forgotten if it is not what its name says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from builder.errors import StoreError
+from builder.oci.layout import Layout, sync_directory
+from builder.store.database import Database
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+def current_boot(path: str = _BOOT_ID) -> str:
+    """A name of this boot of the machine."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return "unknown"
+
+
+class Settling:
+    """Flushes the unflushed blobs of one store, and checks those that an earlier boot left."""
+
+    def __init__(self, layout: Layout, database: Database, boot: str) -> None:
+        self._layout = layout
+        self._database = database
+        self._boot = boot
+
+    def settle(self) -> None:
+        """Flush all that is not flushed, whichever process wrote it. Raises StoreError."""
+        digests = [digest for digest, _ in self._database.unsettled()]
+        if digests:
+            self._flush(digests)
+            self._database.settled(digests)
+
+    def recover(self) -> None:
+        """Believe nothing that an earlier boot left unflushed before it was read again."""
+        for digest, boot in self._database.unsettled():
+            if boot != self._boot:
+                if self._layout.has(digest) and self._is_damaged(digest):
+                    os.unlink(self._layout.blob_path(digest))
+                self._flush([digest])
+                self._database.settled([digest])
+
+    def _is_damaged(self, digest: str) -> bool:
+        import hashlib
+
+        found = hashlib.sha256()
+        with self._layout.open(digest) as file:
+            while piece := file.read(1 << 20):
+                found.update(piece)
+        return f"sha256:{found.hexdigest()}" != digest
+
+    def _flush(self, digests: Sequence[str]) -> None:
+        from builder.filesystem.syscalls import start_writing
+
+        opened: list[int] = []
+        try:
+            for digest in digests:
+                try:
+                    opened.append(os.open(self._layout.blob_path(digest), os.O_RDONLY | os.O_CLOEXEC))
+                except FileNotFoundError:
+                    continue  # collected meanwhile
+                # With all of them on their way the file system's journal is written once, not once a file.
+                start_writing(opened[-1])
+            for descriptor in opened:
+                os.fsync(descriptor)
+            sync_directory(self._layout.blobs)
+        except OSError as error:
+            raise StoreError(f"cannot flush layers to the disk: {error.strerror}", place=self._layout.path) from error
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)

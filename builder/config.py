@@ -1,4 +1,4 @@
-"""The configuration file `builder.toml`: which registries to ask, and how; and where the store lives.
+"""The configuration file `builder.toml`: which registries to ask, and how; what archives may hold; where the store lives.
 
     [registry."docker.io"]
     mirrors = ["127.0.0.1:5050", "mirror.example.com/proxy"]
@@ -10,7 +10,12 @@
     keypair = [{ key = "client.key", cert = "client.pem" }]
     tlsconfigdir = ["/etc/example/certs"]     # *.crt are authorities, NAME.cert with NAME.key client certificates
 
-The tables have the form of BuildKit's `buildkitd.toml`. Relative paths are relative to the file's directory.
+    [limits]                                  # of each archive and layer that is read; 0 is no limit
+    entries = 5_000_000
+    size = 1_099_511_627_776                  # bytes, uncompressed
+    ratio = 1_100                             # uncompressed bytes for a compressed one, once there are many
+
+The registries' tables have the form of BuildKit's `buildkitd.toml`. Relative paths are relative to the file's directory.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -49,11 +55,34 @@ class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tlsconfigdir: tuple[str, ...] = ()
 
 
+_Limit = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class ArchiveLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one archive or layer may hold before it is taken for hostile; 0 stands for no limit.
+
+    `entries` counts headers, `size` uncompressed bytes. `ratio` bounds what a compressed byte becomes on average, and
+    counts from GRACE uncompressed bytes on: no gzip stream exceeds 1032, but bombs of the other formats do by far.
+    """
+
+    GRACE: ClassVar[int] = 1 << 30
+
+    entries: _Limit = 5_000_000
+    size: _Limit = 1 << 40
+    ratio: _Limit = 1_100
+
+    @staticmethod
+    def remedy(setting: str) -> str:
+        """What to do when a limit is too low."""
+        return f"if you trust it, raise {setting} below [limits] in builder.toml (0: no limit)"
+
+
 class Config(msgspec.Struct, frozen=True):
     """All settings. `certificate_directories` hold a directory `HOST[:PORT]` for each registry (Docker's `certs.d`)."""
 
     registries: dict[str, RegistryConfig] = msgspec.field(default_factory=dict)
     certificate_directories: tuple[str, ...] = ()
+    limits: ArchiveLimits = ArchiveLimits()
 
     def registry(self, host: str) -> RegistryConfig:
         """The settings of a registry; the defaults where the file has no table for it."""
@@ -62,27 +91,31 @@ class Config(msgspec.Struct, frozen=True):
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     registry: dict[str, RegistryConfig] = msgspec.field(default_factory=dict)
+    limits: ArchiveLimits | None = None
 
 
 def load(environ: Mapping[str, str]) -> Config:
     """Read the file that `$BUILDER_CONFIG` names, else the system's file and then the user's, where they exist.
 
-    A registry's table in the user's file replaces the system's table of the same name. Raises ConfigError.
+    A table in the user's file replaces the system's table of the same name. Raises ConfigError.
     """
     user = _home(environ, "XDG_CONFIG_HOME", ".config")
     registries: dict[str, RegistryConfig] = {}
+    limits = ArchiveLimits()
     if named := environ.get("BUILDER_CONFIG"):
-        registries = _read(named, required=True)
+        files = [_read(named, required=True)]
     else:
-        for path in (SYSTEM_FILE, os.path.join(user, "builder", "builder.toml")):
-            registries |= _read(path, required=False)
+        files = [_read(path, required=False) for path in (SYSTEM_FILE, os.path.join(user, "builder", "builder.toml"))]
+    for file in files:
+        registries |= file.registry
+        limits = file.limits or limits
     directories = (
         "/etc/docker/certs.d",
         "/etc/containers/certs.d",
         os.path.join(user, "docker", "certs.d"),
         os.path.join(user, "containers", "certs.d"),
     )
-    return Config(registries, directories)
+    return Config(registries, directories, limits)
 
 
 def default_root(environ: Mapping[str, str]) -> str:
@@ -105,13 +138,13 @@ def _home(environ: Mapping[str, str], variable: str, below_home: str) -> str:
     return given if os.path.isabs(given) else os.path.join(environ.get("HOME") or os.path.expanduser("~"), below_home)
 
 
-def _read(path: str, *, required: bool) -> dict[str, RegistryConfig]:
+def _read(path: str, *, required: bool) -> _File:
     try:
         with open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
         if not required:
-            return {}
+            return _File()
         raise ConfigError(
             "the configuration file does not exist", place=path, remedy="create it, or unset BUILDER_CONFIG"
         ) from None
@@ -125,15 +158,16 @@ def _read(path: str, *, required: bool) -> dict[str, RegistryConfig]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"not valid TOML: {error}", place=path) from error
     try:
-        found = msgspec.convert(document, _File).registry
+        found = msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"wrong setting: {error}",
             place=path,
-            remedy='a registry\'s table is [registry."HOST"] with mirrors, http, insecure, ca, keypair, tlsconfigdir',
+            remedy='a registry\'s table is [registry."HOST"] with mirrors, http, insecure, ca, keypair, tlsconfigdir;'
+            " [limits] has entries, size and ratio, whole numbers",
         ) from error
     base = os.path.dirname(os.path.abspath(path))
-    return {host: _absolute(registry, base) for host, registry in found.items()}
+    return _File({host: _absolute(registry, base) for host, registry in found.registry.items()}, found.limits)
 
 
 def _absolute(registry: RegistryConfig, base: str) -> RegistryConfig:

@@ -79,7 +79,19 @@ class LayerError(BuilderError):
 
 
 class StepFailed(BuilderError):
-    """A step of the build failed: a command's exit status, a missing source, a refused option."""
+    """A step of the build failed: a command's exit status, a missing source, a refused option.
+
+    `kept` is the name under which the state of the step is kept, '' if it is not."""
+
+    kept = ""
+
+
+class BudgetExceeded(BuilderError):
+    """The image is larger, or wastes more, than the build may."""
+
+
+class OfflineError(BuilderError):
+    """Something is not here, and the build was told not to fetch it."""
 
 
 class Unsupported(BuilderError):

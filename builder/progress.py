@@ -15,11 +15,27 @@ class Event(msgspec.Struct, frozen=True, tag=True, tag_field="event"):
     """The base of all events."""
 
 
+class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a step was not taken from the cache. `kind` is a word for machines (README, "Why a step ran"), `text` a line
+    for people; `step` the step that it follows from, '' where there is none."""
+
+    kind: str
+    text: str
+    step: str = ""
+
+
 class StepStarted(Event, frozen=True):
     """A step began to run. `step` is unique within the build; `name` is what people see (`[build 2/5] RUN make`)."""
 
     step: str
     name: str
+
+
+class StepMissed(Event, frozen=True):
+    """A step's result is not in the cache, and why that is. Comes when it is known, and not at all if it is not."""
+
+    step: str
+    reason: Reason
 
 
 class StepOutput(Event, frozen=True):
@@ -31,21 +47,28 @@ class StepOutput(Event, frozen=True):
 
 
 class StepDone(Event, frozen=True):
-    """A step ended. `cached` when its result was already there; `error` when it failed."""
+    """A step ended. `cached` when its result was already there, else `reason` says why not where that is known; `error`
+    when it failed."""
 
     step: str
     name: str
     cached: bool = False
     seconds: float = 0.0
     error: str | None = None
+    reason: Reason | None = None
 
 
 class Transfer(Event, frozen=True):
-    """Progress of a pull, a push or an export: `done` of `total` bytes (`total` is -1 while unknown)."""
+    """Progress of a pull, a push or an export: `done` of `total` bytes (`total` is -1 while unknown).
+
+    `outcome` comes with the last event of a blob, from those who know it: `fetched`, `sent`, `present` (nothing had to
+    move), `mounted from REPOSITORY`.
+    """
 
     name: str
     done: int
     total: int
+    outcome: str = ""
 
 
 class Message(Event, frozen=True):
@@ -67,3 +90,12 @@ Reporter = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """A reporter that drops every event."""
+
+
+def human_size(count: float) -> str:
+    """Bytes for people, in powers of 1000 as Docker shows them: `1.23MB`."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.5 or unit == "TB":
+            return f"{count:.3g}{unit}" if unit != "B" else f"{int(count)}B"
+        count /= 1000
+    raise AssertionError

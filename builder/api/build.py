@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
 from contextlib import closing
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from builder import config as configuration
-from builder.api.inputs import Inputs, load_inputs
-from builder.api.options import BuildOptions, BuildResult, SecretSource
+from builder.api.context_use import warn_of_large_copies
+from builder.api.inputs import Inputs, load_inputs, ssh_agents
+from builder.api.options import BuildOptions, BuildResult
 from builder.api.planning import connector, locator, parse_dockerfile, plan_build
+from builder.api.prepare import caches_of, make_environment
+from builder.api.recording import Recording, recording
 from builder.api.special import special_arguments
-from builder.errors import StepFailed
-from builder.export.deliver import Delivery, deliver
-from builder.filesystem.compression import Compression
+from builder.export.deliver import Approve, Delivery, deliver
 from builder.oci import reference
+from builder.oci.reference import Reference
+from builder.plan.locate import Locator
 from builder.plan.steps import Plan
 from builder.progress import Reporter, Warned, ignore
 from builder.solver.bases import Bases
-from builder.solver.contexts import Contexts
+from builder.solver.commit import Committed
 from builder.solver.environment import Environment
-from builder.solver.solve import Root, Solver
+from builder.solver.solve import Solver
 from builder.store.store import Store
+
+if TYPE_CHECKING:
+    from builder.api.caches import Caches
+    from builder.solver.secrets import Guard
 
 
 def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | None = None) -> BuildResult:
@@ -35,11 +41,25 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
     """
     started = time.monotonic()
     names = tuple(reference.parse(tag) for tag in options.tags)
+    if options.offline:
+        from builder.api.offline import check_offline
+
+        check_offline(options)
+    if options.attestations:
+        from builder.export.attestations import check_outputs
+
+        check_outputs(options.attestations, options.outputs)
     special = special_arguments(options)
     for warning in special.warnings:
         report(Warned(warning))
     root = options.root or configuration.default_root(options.environ)
-    with closing(Store(root)) as store, store.lease(), store.scratch() as scratch:
+    with (
+        closing(Store(root, lambda: configuration.load(options.environ).limits)) as store,
+        store.lease(),
+        store.scratch() as scratch,
+        ssh_agents(options.agents) as agents,
+        recording(store, options, report) as record,
+    ):
         inputs = load_inputs(
             store,
             options.context,
@@ -48,77 +68,106 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
             scratch,
             stdin,
             keep_git_dir=special.keep_git_dir,
+            agent=agents.get("default", ""),
+            offline=options.offline,
         )
-        bases = Bases(store, connector(options.environ, report), report, pull=options.pull)
-        environment = Environment(
-            store,
-            Contexts(inputs.openers),
-            report,
-            epoch=special.epoch,
-            compression=_compression(options),
-            limits=msgspec.structs.replace(options.limits, hostname=special.hostname or options.limits.hostname),
-            secrets={name: _secret(name, source, options.environ) for name, source in options.secrets.items()},
-            agents=options.agents,
-        )
+        bases = Bases(store, connector(options.environ, record), record, pull=options.pull, offline=options.offline)
+        environment = make_environment(store, inputs, options, special, agents, record)
+        environment.copied = warn_of_large_copies(locator(inputs), record)
         try:
-            planned, roots = _solve(store, inputs, options, bases, environment)
+            caches = caches_of(options, special, environment, bases)
+            planned, solver = _solve(store, inputs, options, bases, environment, caches, record)
+            roots = solver.roots
+            if environment.guard is not None:
+                _search_for_secrets(environment.guard, planned, options)
+            attester = None
+            if options.attestations:
+                from builder.api.attesting import make_attester
+
+                keys = {number: solved.trace.key for number, solved in solver.solved.items()}
+                seconds = time.monotonic() - started
+                attester = make_attester(options, inputs, planned, roots, keys, bases, environment, seconds)
             delivery = Delivery(
                 store=store,
                 images=planned.images,
                 roots=roots,
                 names=names,
                 outputs=options.outputs,
-                annotations=options.annotations,
+                annotations=options.annotations + (caches.annotations(planned, roots) if caches else ()),
                 squash=options.squash,
                 index=special.index,
                 epoch=special.epoch,
                 compression=environment.compression,
-                report=report,
-                connect=connector(options.environ, report),
+                report=record,
+                connect=connector(options.environ, record),
+                approve=_approve(store, options, planned, locator(inputs)),
+                attester=attester,
             )
             committed = deliver(delivery)
+            if caches is not None:
+                caches.write(planned, roots, record.portable_steps())
+            record.result = _result(store, planned, committed, names, time.monotonic() - started)
         finally:
             environment.close()
             bases.close()
-    seconds = time.monotonic() - started
+    return record.result
+
+
+def _search_for_secrets(guard: Guard, planned: Plan, options: BuildOptions) -> None:
+    """Search what will be said of the images. Raises SecretLeak."""
+    for image in planned.images:
+        for line in image.history:
+            guard.check(line.created_by, f"the line {line.created_by!r} of the history")
+        guard.check(msgspec.to_builtins(image.config), "the configuration")
+    for annotation in (*options.annotations, *(one for output in options.outputs for one in output.annotations)):
+        guard.check({annotation.key: annotation.value}, "the annotations")
+    if options.attestations:  # the provenance names them all
+        guard.check(dict(options.build_args), "the build arguments")
+
+
+def _result(
+    store: Store, planned: Plan, committed: Committed | None, names: tuple[Reference, ...], seconds: float
+) -> BuildResult:
+    """What was made; what became of the steps is added when the record is finished."""
+    platforms = tuple(str(image.platform) for image in planned.images)
     if committed is None:
-        return BuildResult(seconds=seconds)
+        return BuildResult(platforms=platforms, seconds=seconds, root=store.root)
     return BuildResult(
         image_id=committed.config_digests[0],
         digest=committed.descriptor.digest,
         media_type=committed.descriptor.media_type,
         size=committed.descriptor.size,
-        names=tuple(name.familiar for name in names),
+        tags=tuple(name.familiar for name in names),
+        platforms=platforms,
         seconds=seconds,
+        root=store.root,
     )
 
 
-def _compression(options: BuildOptions) -> Compression:
-    """How new layers are compressed: as the outputs want it if they agree, so that nothing is compressed twice."""
-    wanted = {output.compression or Compression() for output in options.outputs if output.type not in ("tar", "local")}
-    return wanted.pop() if len(wanted) == 1 else Compression()
+def _approve(store: Store, options: BuildOptions, planned: Plan, locate: Locator) -> Approve | None:
+    """What refuses images that are over the budget, if there is one."""
+    if options.budget is None:
+        return None
+    from builder.api.budget import approver
+
+    return approver(store, options.budget, planned, locate)
 
 
 def _solve(
-    store: Store, inputs: Inputs, options: BuildOptions, bases: Bases, environment: Environment
-) -> tuple[Plan, Mapping[int, Root]]:
+    store: Store,
+    inputs: Inputs,
+    options: BuildOptions,
+    bases: Bases,
+    environment: Environment,
+    caches: Caches | None,
+    record: Recording,
+) -> tuple[Plan, Solver]:
+    """Plan the build and solve all that its images need."""
     planned = plan_build(inputs, options, parse_dockerfile(store, inputs), bases, environment.report)
-    lineage = os.path.abspath(inputs.name) + "|" + os.path.abspath(options.context)
-    solver = Solver(planned, environment, bases.layers, locator(inputs), lineage)
+    if caches is not None:
+        caches.read(record.project)
+    solver = Solver(planned, environment, bases.layers, locator(inputs), record.project)
+    record.watch(planned, solver, bases.digest)
     jobs = options.jobs or len(os.sched_getaffinity(0))
-    return planned, solver.solve([image.node for image in planned.images], jobs)
-
-
-def _secret(name: str, source: SecretSource, environ: Mapping[str, str]) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if source.variable:
-            if source.variable not in environ:
-                raise StepFailed(f"secret {name!r}: the variable {source.variable} is not set")
-            return environ[source.variable].encode("utf-8", "surrogateescape")
-        try:
-            with open(source.path, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise StepFailed(f"secret {name!r} cannot be read: {error.strerror}", place=source.path) from error
-
-    return read
+    solver.solve([image.node for image in planned.images], jobs)
+    return planned, solver

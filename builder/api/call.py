@@ -13,7 +13,7 @@ from typing import BinaryIO
 import msgspec
 
 from builder import config as configuration
-from builder.api.inputs import Inputs, load_inputs
+from builder.api.inputs import Inputs, load_inputs, ssh_agents
 from builder.api.options import BuildOptions
 from builder.api.planning import (
     complete_plan,
@@ -110,8 +110,22 @@ def targets_of(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO
 @contextmanager
 def _open(options: BuildOptions, stdin: BinaryIO | None) -> Iterator[tuple[Store, str, Inputs]]:
     root = options.root or configuration.default_root(options.environ)
-    with closing(Store(root)) as store, store.lease(), store.scratch() as scratch:
-        inputs = load_inputs(store, options.context, options.dockerfile, options.contexts, scratch, stdin)
+    with (
+        closing(Store(root, lambda: configuration.load(options.environ).limits)) as store,
+        store.lease(),
+        store.scratch() as scratch,
+        ssh_agents(options.agents) as agents,
+    ):
+        inputs = load_inputs(
+            store,
+            options.context,
+            options.dockerfile,
+            options.contexts,
+            scratch,
+            stdin,
+            agent=agents.get("default", ""),
+            offline=options.offline,
+        )
         yield store, scratch, msgspec.structs.replace(inputs, name=_shown_name(inputs, options))
 
 
@@ -125,7 +139,7 @@ def _shown_name(inputs: Inputs, options: BuildOptions) -> str:
 
 
 def _bases(store: Store, options: BuildOptions, report: Reporter) -> Bases:
-    return Bases(store, connector(options.environ, report), report, pull=options.pull)
+    return Bases(store, connector(options.environ, report), report, pull=options.pull, offline=options.offline)
 
 
 def _check_scripts(checks: Checks, inputs: Inputs, dockerfile: Dockerfile, options: BuildOptions, scratch: str) -> None:

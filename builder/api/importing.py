@@ -111,8 +111,9 @@ def _add_layer(store: Store, stream: Readable, scratch: str, place: str) -> tupl
     """Compress the archive as a layer, once it is known to be a good one; its bytes stay as they are."""
     from builder.filesystem.compress import LayerSink, decompressor
 
-    reader = decompressor(stream, place=place)
-    with LayerSink(scratch) as sink:
+    limits = store.limits
+    reader = decompressor(stream, limits=limits, place=place)
+    with LayerSink(scratch, sync=False) as sink:
 
         def copied() -> Iterator[bytes]:
             while piece := reader.read(1 << 20):
@@ -120,7 +121,7 @@ def _add_layer(store: Store, stream: Readable, scratch: str, place: str) -> tupl
                 yield piece
 
         try:
-            archive = TarReader(copied())
+            archive = TarReader(copied(), max_entries=limits.entries or None)
             for _ in archive:
                 pass
             archive.drain()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import BinaryIO
 
 import msgspec
 
+from builder.config import ArchiveLimits
 from builder.context.ignore import IgnoreFile, Matcher, Rules, compile_rules, find_ignore_file
 from builder.context.local import LocalTree
 from builder.context.source import (
@@ -19,11 +21,12 @@ from builder.context.source import (
     ImageContext,
     LayoutContext,
     LocalContext,
+    Origin,
     StdinContext,
     TargetContext,
     parse_context,
 )
-from builder.errors import ContextError, DockerfileError, UsageError
+from builder.errors import ContextError, DockerfileError, OfflineError, UsageError
 from builder.filesystem.tree import FileTree
 from builder.oci import reference
 from builder.plan.options import ContextKind
@@ -47,13 +50,18 @@ class _Directory(msgspec.Struct, frozen=True):
 
 class Inputs(msgspec.Struct, frozen=True):
     """The Dockerfile (`name` as people know it, and its text), how to open each context as files, what the named
-    contexts are for the plan, and the ignore rules of the main context (None without an ignore file)."""
+    contexts are for the plan, and the ignore rules of the main context (None without an ignore file).
+
+    `remote` are the contexts that must be fetched, as they were given; `origins` what those that were fetched already
+    turned out to be."""
 
     name: str
     text: bytes
     openers: dict[str, Callable[[], FileTree]]
     kinds: dict[str, ContextKind]
     rules: Callable[[], Rules | None] = lambda: None
+    remote: dict[str, str] = {}
+    origins: dict[str, Origin] = {}
 
 
 def load_inputs(
@@ -65,9 +73,14 @@ def load_inputs(
     stdin: BinaryIO | None = None,
     *,
     keep_git_dir: bool = False,
+    agent: str = "",
+    offline: bool = False,
 ) -> Inputs:
     """Find the Dockerfile and the contexts. Remote ones are fetched into `scratch`; with `keep_git_dir` a main context
-    from a repository has its `.git`. Raises ContextError, UsageError."""
+    from a repository has its `.git`; `agent` is the socket of an SSH agent for repositories.
+
+    Raises ContextError, UsageError, OfflineError.
+    """
     source = parse_context(context)
     if isinstance(source, StdinContext) and dockerfile == "-":
         raise UsageError(
@@ -75,7 +88,8 @@ def load_inputs(
         )
     stream = stdin or sys.stdin.buffer
     openers: dict[str, Callable[[], FileTree]] = {}
-    main = _main_directory(source, scratch, stream, keep_git_dir)
+    fetching = _Fetching(scratch, agent, offline, lambda: store.limits)
+    main = _main_directory(source, context, fetching, stream, keep_git_dir)
     directory = main.path
     if main.dockerfile is not None:
         name, text = "Dockerfile", main.dockerfile
@@ -83,7 +97,7 @@ def load_inputs(
     elif dockerfile == "-":
         name, text, path = "Dockerfile", stream.read(_MAX_DOCKERFILE + 1), None
     else:
-        path = _dockerfile_path(directory, dockerfile, local=isinstance(source, LocalContext))
+        path = find_dockerfile(directory, dockerfile, local=isinstance(source, LocalContext))
         name, text = os.path.basename(path), _read(path)
     if len(text) > _MAX_DOCKERFILE:
         raise DockerfileError("the Dockerfile is larger than 16 MiB", place=name)
@@ -91,41 +105,86 @@ def load_inputs(
     openers[MAIN_CONTEXT] = lambda: _tree(main, rules())
     kinds: dict[str, ContextKind] = {}
     for key, value in named.items():
-        kinds[_context_key(key)] = _named(store, key, value, scratch, openers)
-    return Inputs(name, text, openers, kinds, rules)
+        kinds[_context_key(key)] = _named(store, key, value, fetching, openers)
+    return Inputs(name, text, openers, kinds, rules, fetching.remote, fetching.origins)
+
+
+@contextmanager
+def ssh_agents(given: Mapping[str, tuple[str, ...]]) -> Iterator[Mapping[str, str]]:
+    """The sockets of a build's SSH agents by ID; those that serve keys from files end with the context.
+
+    Raises StepFailed for what is neither a socket nor a key."""
+    if not given:
+        yield {}
+        return
+    from builder.solver.ssh_keys import open_agents
+
+    with open_agents(given) as sockets:
+        yield sockets
 
 
 def _context_key(name: str) -> str:
     return context_name(name) if name == name.lower() else name
 
 
-def _main_directory(source: Context, scratch: str, stream: BinaryIO, keep_git_dir: bool) -> _Directory:
+def _main_directory(
+    source: Context, given: str, fetching: _Fetching, stream: BinaryIO, keep_git_dir: bool
+) -> _Directory:
     if isinstance(source, LocalContext):
         return _Directory(source.path)
     if isinstance(source, StdinContext):
-        return _from_stream(stream, "standard input", scratch)
-    return _fetched(source, os.path.join(scratch, "context"), keep_git_dir)
+        return _from_stream(stream, "standard input", fetching.scratch, fetching.limits())
+    fetching.note(MAIN_CONTEXT, given)
+    return fetching.fetch(MAIN_CONTEXT, source, keep_git_dir)
 
 
-def _fetched(source: Context, into: str, keep_git_dir: bool = False) -> _Directory:
-    if isinstance(source, GitContext):
-        from builder.context.git import checkout
+class _Fetching:
+    """Fetches the contexts of one build: `remote` are those that it knows of, `origins` what the fetched ones were."""
 
-        os.mkdir(into)
-        checkout(source.ref, into, keep_git_dir=keep_git_dir or None)
-        return _Directory(into)
-    if isinstance(source, HTTPContext):
-        from builder.context.http import fetch
+    def __init__(self, scratch: str, agent: str, offline: bool, limits: Callable[[], ArchiveLimits]) -> None:
+        self.scratch = scratch
+        self.limits = limits
+        self.remote: dict[str, str] = {}
+        self.origins: dict[str, Origin] = {}
+        self._agent = agent
+        self._offline = offline
 
-        path = into + ".download"
-        with open(path, "w+b") as file:
-            fetch(source.url, file)
-            file.seek(0)
-            return _from_stream(file, source.url, os.path.dirname(into))
-    raise UsageError("an image cannot be the main build context", remedy="give a directory, a URL or -")
+    def note(self, key: str, given: str) -> None:
+        """Keep what must be fetched, without credentials."""
+        from builder.context.http import redacted
+
+        self.remote[key] = redacted(given)
+
+    def fetch(self, key: str, source: Context, keep_git_dir: bool = False) -> _Directory:
+        """Raises ContextError, OfflineError; UsageError for what is none of a main context's forms."""
+        if self._offline:
+            raise OfflineError(
+                "this context must be fetched, and the build is offline",
+                place=self.remote[key],
+                remedy="build from a directory, or without --offline",
+            )
+        into = os.path.join(self.scratch, f"context-{os.urandom(4).hex()}")
+        if isinstance(source, GitContext):
+            from builder.context.git import checkout
+
+            os.mkdir(into)
+            commit = checkout(source.ref, into, keep_git_dir=keep_git_dir or None, agent=self._agent)
+            algorithm = "sha256" if len(commit) == 64 else "sha1"
+            fragment = f"#{source.ref.ref}" if source.ref.ref else ""
+            self.origins[key] = Origin(source.ref.place + fragment, f"{algorithm}:{commit}")
+            return _Directory(into)
+        if isinstance(source, HTTPContext):
+            from builder.context.http import fetch, redacted
+
+            with open(into + ".download", "w+b") as file:
+                digest = fetch(source.url, file).digest
+                self.origins[key] = Origin(redacted(source.url), digest)
+                file.seek(0)
+                return _from_stream(file, source.url, self.scratch, self.limits())
+        raise UsageError("an image cannot be the main build context", remedy="give a directory, a URL or -")
 
 
-def _from_stream(stream: BinaryIO, name: str, scratch: str) -> _Directory:
+def _from_stream(stream: BinaryIO, name: str, scratch: str, limits: ArchiveLimits) -> _Directory:
     from builder.context.archive import is_archive, peek, unpack
 
     into = os.path.join(scratch, f"archive-{os.urandom(4).hex()}")
@@ -135,10 +194,10 @@ def _from_stream(stream: BinaryIO, name: str, scratch: str) -> _Directory:
         raise ContextError("nothing was given", place=name, remedy="pipe a Dockerfile or a tar archive into it")
     if not is_archive(head):
         return _Directory(into, dockerfile=whole.read(_MAX_DOCKERFILE + 1))
-    return _Directory(into, unpack(whole, into, name=name).owners)
+    return _Directory(into, unpack(whole, into, name=name, limits=limits).owners)
 
 
-def _dockerfile_path(directory: str, given: str, *, local: bool) -> str:
+def find_dockerfile(directory: str, given: str, *, local: bool = True) -> str:
     """Where the Dockerfile is. For a local context `given` is relative to the working directory, as with Docker (and if
     there is nothing there, to the context). In any other context no link and no `..` leads out of it."""
     if given:
@@ -203,7 +262,7 @@ def _rules(store: Store, file: IgnoreFile) -> Rules:
 
 
 def _named(
-    store: Store, name: str, value: str, scratch: str, openers: dict[str, Callable[[], FileTree]]
+    store: Store, name: str, value: str, fetching: _Fetching, openers: dict[str, Callable[[], FileTree]]
 ) -> ContextKind:
     source = parse_context(value, name=name)
     if isinstance(source, ImageContext):
@@ -221,10 +280,10 @@ def _named(
         return ContextKind()
     if isinstance(source, StdinContext):
         raise UsageError(f"context {name!r} cannot be standard input", remedy="give a directory, a URL or an image")
-    into = os.path.join(scratch, f"context-{os.urandom(4).hex()}")
+    fetching.note(key, value)
 
     def open_fetched() -> FileTree:
-        directory = _fetched(source, into)
+        directory = fetching.fetch(key, source)
         if directory.dockerfile is not None:
             raise ContextError("is neither an archive nor a repository", place=value)
         return _tree(directory, None)

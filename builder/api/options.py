@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from builder.errors import UsageError
 from builder.export.output import Output
 from builder.oci.spec import Platform
+from builder.progress import Warned
 from builder.solver.annotations import Annotation
 from builder.solver.limits import Limits
+from builder.store.builds import BuiltStep
+
+if TYPE_CHECKING:
+    from builder.export.attestations import Attestations
+    from builder.export.cache_options import CacheSource, CacheTarget
+
+
+ENTITLEMENTS = ("network.host", "security.insecure")
+"""What a build may be allowed beyond what every build may."""
 
 
 class SecretSource(msgspec.Struct, frozen=True):
-    """Where a secret's bytes are: a file of the host, or a variable of the environment."""
+    """Where a secret's bytes are: a file of the host, a variable of the environment, or here."""
 
     path: str = ""
     variable: str = ""
+    value: bytes | None = None
+
+    def __repr__(self) -> str:
+        kept = "value=***" if self.value is not None else f"path={self.path!r}, variable={self.variable!r}"
+        return f"SecretSource({kept})"
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that an image, each of its layers, and what no one can see of it may have; `waste_share` is the latter as a
+    fraction of the image's size. None for no limit."""
+
+    size: int | None = None
+    layer: int | None = None
+    waste: int | None = None
+    waste_share: float | None = None
 
 
 class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +51,11 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `squash` is '' (keep the layers), `all` (one layer) or `new` (one layer above the base's). `no_cache` is None for
     caching, an empty set for none at all, or the names of stages that run anew. `environ` is what
-    variables (SOURCE_DATE_EPOCH, credentials) are looked up in.
+    variables (SOURCE_DATE_EPOCH, credentials) are looked up in. `agents` are SSH agents by ID: the path of a socket, or
+    those of files with private keys. `cache_from` are caches to look steps up in too, `cache_to` caches to write.
+
+    `network` is that of RUN steps: `none`, `host` or `default`; '' means the latter too, but gives way to `offline`,
+    with which nothing is fetched and steps have no network. `attestations` are what is said beside the image.
     """
 
     context: str = "."
@@ -40,23 +71,49 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     pull: bool = False
     squash: str = ""
     outputs: tuple[Output, ...] = ()
-    network: str = "default"
+    attestations: Attestations | None = None
+    cache_from: tuple[CacheSource, ...] = ()
+    cache_to: tuple[CacheTarget, ...] = ()
+    network: str = ""
+    offline: bool = False
     allow: frozenset[str] = frozenset()
     secrets: dict[str, SecretSource] = {}
-    agents: dict[str, str] = {}
+    agents: dict[str, tuple[str, ...]] = {}
     limits: Limits = Limits()
     jobs: int = 0
+    budget: Budget | None = None
     root: str = ""
     environ: Mapping[str, str] = {}
 
 
 class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished build. `image_id` is the digest of the (first) configuration, `digest` that of the manifest or index;
-    both are '' when only files were exported. `seconds` is how long it took."""
+    """A finished build.
+
+    `image_id` is the digest of the (first) configuration, which Docker calls the image's ID; `digest` that of the
+    manifest, or of the index for several platforms; `media_type` and `size` (bytes) are of the same. All are empty when
+    only files were exported. `tags` are the image's names as people write them, `platforms` what it was built for.
+
+    `steps` are the steps in the order of the Dockerfile, with `outcome` (`cached`, `ran`, `not needed`), `reason` and
+    `seconds`; `warnings` what was dubious. `build` is the name under which the build is recorded, `seconds` how long it
+    took, `root` the store.
+    """
 
     image_id: str = ""
     digest: str = ""
     media_type: str = ""
     size: int = 0
-    names: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
+    steps: tuple[BuiltStep, ...] = ()
+    warnings: tuple[Warned, ...] = ()
+    build: str = ""
     seconds: float = 0.0
+    root: str = ""
+
+
+def check_entitlements(names: Iterable[str]) -> frozenset[str]:
+    """The names of entitlements, as a set. Raises UsageError for what is not known."""
+    found = frozenset(names)
+    for name in sorted(found.difference(ENTITLEMENTS)):
+        raise UsageError(f"unknown entitlement {name!r} in --allow", remedy=f"known: {', '.join(ENTITLEMENTS)}")
+    return found

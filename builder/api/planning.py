@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from builder import config as configuration
+from builder.api.context_use import warn_of_climbing
 from builder.api.inputs import Inputs
 from builder.api.options import BuildOptions
 from builder.api.special import NAMES, special_arguments
@@ -75,7 +76,7 @@ def plan_options(inputs: Inputs, options: BuildOptions, *, all_stages: bool = Fa
         labels=options.labels,
         contexts=inputs.kinds,
         no_cache=options.no_cache,
-        network=options.network,
+        network=options.network or "default",
         allow=options.allow,
         cache_namespace=special_arguments(options).cache_namespace,
         all_stages=all_stages,
@@ -94,7 +95,7 @@ def plan_build(inputs: Inputs, options: BuildOptions, dockerfile: Dockerfile, ba
     locate = locator(inputs)
     checks = make_checks(inputs, dockerfile, options.build_args)
     try:
-        planned = complete_plan(dockerfile, plan_options(inputs, options), bases, locate, checks)
+        planned = complete_plan(dockerfile, plan_options(inputs, options), bases, locate, checks, inputs.remote)
     finally:
         for finding in checks.findings:
             report(Warned(finding.message, place(finding, locate), finding.rule))
@@ -103,11 +104,28 @@ def plan_build(inputs: Inputs, options: BuildOptions, dockerfile: Dockerfile, ba
         raise violation
     for warning in unused_arguments(dockerfile, options.build_args, planned.used_args):
         report(warning)
+    for warning in warn_of_climbing(dockerfile, planned, locate):
+        report(warning)
     return planned
 
 
-def complete_plan(dockerfile: Dockerfile, options: PlanOptions, bases: Bases, locate: Locator, checks: Checks) -> Plan:
-    """Plan, resolving images until none is missing. Raises BuilderError."""
+def complete_plan(
+    dockerfile: Dockerfile,
+    options: PlanOptions,
+    bases: Bases,
+    locate: Locator,
+    checks: Checks,
+    remote: Mapping[str, str] | None = None,
+) -> Plan:
+    """Plan, resolving images until none is missing. Raises BuilderError.
+
+    Offline, one error tells of everything that is missing; with `remote`, the contexts to be fetched, that includes
+    what the steps need.
+    """
+    if bases.offline:
+        from builder.api.offline import plan_offline
+
+        return plan_offline(dockerfile, options, bases, locate, checks, remote)
     images: dict[ImageKey, ResolvedImage] = {}
     while True:
         planned = plan(dockerfile, options, images, locate, checks)

@@ -32,7 +32,8 @@ class Special(msgspec.Struct, frozen=True, kw_only=True):
 
     `epoch` is SOURCE_DATE_EPOCH in seconds (also from the environment), `hostname` that of RUN steps ('': the default),
     `cache_namespace` keeps the caches of RUN apart, `index` wants an index even for one platform, `keep_git_dir` wants
-    `.git` in a main context from a git repository. `warnings` say what cannot be done.
+    `.git` in a main context from a git repository, `inline_cache` wants the cache in the image as well. `warnings` say
+    what cannot be done.
     """
 
     epoch: int | None = None
@@ -40,6 +41,7 @@ class Special(msgspec.Struct, frozen=True, kw_only=True):
     cache_namespace: str = ""
     index: bool = False
     keep_git_dir: bool = False
+    inline_cache: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -57,6 +59,7 @@ def special_arguments(options: BuildOptions) -> Special:
         cache_namespace=given.get("BUILDKIT_CACHE_MOUNT_NS", ""),
         index=_index(options),
         keep_git_dir=bool(_boolean(given, "BUILDKIT_CONTEXT_KEEP_GIT_DIR")),
+        inline_cache=bool(_boolean(given, "BUILDKIT_INLINE_CACHE")),
         warnings=tuple(_warnings(given)),
     )
 
@@ -101,8 +104,6 @@ def _warnings(given: Mapping[str, str]) -> Iterator[str]:
         yield f"BUILDKIT_SYNTAX={syntax}: Dockerfiles are read by the builder itself; no frontend image is fetched"
     if given.get("BUILDKIT_BUILD_NAME"):
         yield "BUILDKIT_BUILD_NAME: builds are kept under no name here; -t names the image"
-    if _boolean(given, "BUILDKIT_INLINE_CACHE"):
-        yield "BUILDKIT_INLINE_CACHE: images get no cache metadata; the cache is kept below --root"
     for name in ("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"):
         if given.get(name, "").lower() not in ("", "0", "f", "false"):
-            yield f"{name}: no SBOM is made"
+            yield f"{name}: an SBOM tells of the final image only"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from builder.cli.call import Call
 
 
-class _BuildCommand(click.Command):
+class BuildCommand(click.Command):
     """`--squash` takes a value only after `=`: what follows a bare one is the context, as in Docker."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -27,7 +27,7 @@ class _BuildCommand(click.Command):
         )
 
 
-@click.command("build", cls=_BuildCommand, epilog="Example: builder build -t app:1 --build-arg VERSION=2 .")
+@click.command("build", cls=BuildCommand, epilog="Example: builder build -t app:1 --build-arg VERSION=2 .")
 @click.argument("context", metavar="PATH|URL|-")
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Name of the image (repeatable).")
 @click.option("-f", "--file", "dockerfile", default="", metavar="PATH", help="The Dockerfile; - reads standard input.")
@@ -44,6 +44,7 @@ class _BuildCommand(click.Command):
 @click.option("--no-cache", is_flag=True, help="Run every step anew.")
 @click.option("--no-cache-filter", multiple=True, metavar="STAGE", help="Run the steps of these stages anew.")
 @click.option("--pull", is_flag=True, help="Ask the registry for newer base images.")
+@click.option("--offline", is_flag=True, help="Fetch nothing; RUN steps have no network unless --network is given.")
 @click.option(
     "--squash",
     is_flag=False,
@@ -70,12 +71,14 @@ class _BuildCommand(click.Command):
     help="A secret for RUN --mount=type=secret.",
 )
 @click.option(
-    "--ssh", "agents", multiple=True, metavar="default|ID=SOCKET", help="An SSH agent for RUN --mount=type=ssh."
+    "--ssh",
+    "agents",
+    multiple=True,
+    metavar="default|ID=SOCKET|ID=KEY,…",
+    help="An SSH agent, or keys, for RUN --mount=type=ssh; default is for git, too.",
 )
 @click.option("--add-host", "hosts", multiple=True, metavar="HOST:IP", help="Add a line to /etc/hosts of RUN steps.")
-@click.option(
-    "--network", type=click.Choice(["default", "none", "host"]), default="default", help="Network of RUN steps."
-)
+@click.option("--network", type=click.Choice(["default", "none", "host"]), default=None, help="Network of RUN steps.")
 @click.option("--allow", multiple=True, metavar="ENTITLEMENT", help="Allow network.host or security.insecure.")
 @click.option("--shm-size", default="", metavar="BYTES", help="Size of /dev/shm, for example 64m.")
 @click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="A limit for RUN steps.")
@@ -84,12 +87,29 @@ class _BuildCommand(click.Command):
 @click.option(
     "--jobs", type=click.IntRange(min=0), default=0, metavar="N", help="Steps at once (default: one a processor)."
 )
-@click.option("--provenance", default="", metavar="false", help="Provenance attestations; only false is supported.")
-@click.option("--sbom", default="", metavar="false", help="SBOM attestations; only false is supported.")
-@click.option("--attest", multiple=True, hidden=True)
+@click.option("--max-size", default="", metavar="SIZE", help="Fail if the image is larger, for example 300MB.")
+@click.option("--max-layer", default="", metavar="SIZE", help="Fail if a layer is larger.")
+@click.option(
+    "--max-waste", default="", metavar="SHARE", help="Fail if more is stored that no one can see, for example 5%."
+)
+@click.option(
+    "--provenance", default="", metavar="true|mode=min|…", help="Say beside the image how it was made (SLSA)."
+)
+@click.option("--sbom", default="", metavar="true", help="Say beside the image which packages are in it (SPDX).")
+@click.option("--attest", multiple=True, metavar="type=TYPE,…", help="The same two as type=provenance,… and type=sbom.")
 @click.option("--isolation", default="default", metavar="default", help="How steps are isolated; only default.")
-@click.option("--cache-from", multiple=True, hidden=True)
-@click.option("--cache-to", multiple=True, hidden=True)
+@click.option(
+    "--cache-from",
+    multiple=True,
+    metavar="NAME|type=TYPE,…",
+    help="Look steps up in another cache, too: registry,ref=NAME or local,src=DIR.",
+)
+@click.option(
+    "--cache-to",
+    multiple=True,
+    metavar="type=TYPE,…",
+    help="Write a cache for others: registry,ref=NAME, local,dest=DIR or inline; mode=max for all stages.",
+)
 @click.option("--rm/--no-rm", default=True, hidden=True)  # there are no intermediate containers to keep
 @click.option("--force-rm", is_flag=True, hidden=True)
 @click.option("--iidfile", default="", metavar="FILE", help="Write the image ID to a file.")
@@ -98,6 +118,7 @@ class _BuildCommand(click.Command):
 @click.option(
     "--call", default="build", metavar="METHOD", help="Ask instead of build: check, outline, targets[,format=json]."
 )
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, as builder plan does.")
 @click.option("--check", is_flag=True, help="Shorthand for --call=check.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image ID only.")
 @click.pass_obj
@@ -113,6 +134,10 @@ def command(settings: Settings, /, **given: Any) -> int:
         call = parse_call(given["call"], given["check"])
         if call is not None:
             return _answer(settings, call, given)
+    if given["dry_run"]:
+        from builder.cli.plan import show_plan
+
+        return show_plan(settings, given)
     from builder.api.build import build
 
     for path in (given["iidfile"], given["metadata_file"]):
@@ -136,7 +161,7 @@ def command(settings: Settings, /, **given: Any) -> int:
     if given["quiet"] and result.image_id and not writes_to_stdout:
         print(result.image_id)
     elif not given["quiet"] and given["progress"] != "rawjson" and result.image_id:
-        names = ", ".join(result.names) or "(no name; give one with -t)"
+        names = ", ".join(result.tags) or "(no name; give one with -t)"
         print(f"image {result.image_id[:19]} {names}", file=sys.stderr)
     return 0
 

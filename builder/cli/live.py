@@ -8,8 +8,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from builder.cli.progress import size, warning
-from builder.progress import Event, Message, StepDone, StepOutput, StepStarted, Transfer, Warned
+from builder.cli.progress import printable, size, warning
+from builder.progress import Event, Message, StepDone, StepMissed, StepOutput, StepStarted, Transfer, Warned
 
 _TAIL = 5
 
@@ -24,6 +24,7 @@ class LiveView:
         self._names: dict[str, str] = {}
         self._started: dict[str, float] = {}
         self._tails: dict[str, list[str]] = {}
+        self._reasons: dict[str, str] = {}
         self._stopped = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
         self._ticker.start()
@@ -32,6 +33,8 @@ class LiveView:
         with self._lock:
             if isinstance(event, StepStarted):
                 self._begin(event)
+            elif isinstance(event, StepMissed):
+                self._reasons[event.step] = f"because {printable(event.reason.text)}"
             elif isinstance(event, StepOutput):
                 self._tail(event)
             elif isinstance(event, StepDone):
@@ -53,7 +56,7 @@ class LiveView:
     def _describe(self, step: str) -> None:
         bar = self._bars[step]
         width = self._width(bar)
-        tail = self._tails[step][-1] if self._tails[step] else ""
+        tail = self._tails[step][-1] if self._tails[step] else self._reasons.get(step, "")
         text = _row(time.monotonic() - self._started[step], self._names[step], width if not tail else width // 2)
         bar.set_description_str((f"{text} | {tail}" if tail else text)[:width], refresh=True)
 
@@ -75,6 +78,9 @@ class LiveView:
             bar.close()
         state = "ERROR" if event.error else "CACHED" if event.cached else None
         self._print(_row(event.seconds, event.name, width, state))
+        reason = self._reasons.pop(event.step, "")
+        if reason and not event.cached:
+            self._print(_cut(f"{'':9}{reason}", width))
 
     def _transfer(self, event: Transfer) -> None:
         bar = self._bars.get(f"transfer {event.name}")
@@ -117,5 +123,8 @@ class LiveView:
 
 def _row(seconds: float, name: str, width: int, state: str | None = None) -> str:
     """A line of at most `width` columns: the time or the state, then the step, cut where it does not fit."""
-    text = f"{state or f'{seconds:.1f}s':>8} {' '.join(name.split())}"
+    return _cut(f"{state or f'{seconds:.1f}s':>8} {' '.join(name.split())}", width)
+
+
+def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -11,9 +11,11 @@ import time
 from typing import Protocol, TextIO
 
 from builder.errors import UsageError
-from builder.progress import Event, Message, StepDone, StepOutput, StepStarted, Transfer, Warned
+from builder.progress import Event, Message, StepDone, StepMissed, StepOutput, StepStarted, Transfer, Warned, human_size
 
 MODES = ("auto", "plain", "tty", "quiet", "rawjson", "none")
+
+size = human_size
 
 
 class View(Protocol):
@@ -79,7 +81,8 @@ class JsonView:
 
 
 class PlainView:
-    """A log: `#4 [stage 2/5] RUN make`, output lines with their times, `#4 DONE 1.2s` or `#4 CACHED`."""
+    """A log: `#4 [stage 2/5] RUN make`, why it runs (`#4 because main.c changed`), output lines with their times, and
+    `#4 DONE 1.2s` or `#4 CACHED`."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -99,6 +102,8 @@ class PlainView:
             number = self._numbers.setdefault(event.step, len(self._numbers) + 1)
             self._started[event.step] = time.monotonic()
             self._line(f"#{number} {event.name}")
+        elif isinstance(event, StepMissed):
+            self._line(f"#{self._numbers.get(event.step, 0)} because {printable(event.reason.text)}")
         elif isinstance(event, StepOutput):
             self._output(event)
         elif isinstance(event, StepDone):
@@ -145,16 +150,12 @@ class PlainView:
         pass
 
 
+def printable(text: str) -> str:
+    """A text in one line that cannot steer a terminal."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
 def warning(event: Warned) -> str:
     """One line for a warning: `WARNING: Dockerfile:3: RULE: text`."""
     parts = [part for part in (event.place, event.rule, event.text) if part]
     return "WARNING: " + ": ".join(parts)
-
-
-def size(count: float) -> str:
-    """Bytes for people, in powers of 1000 as Docker shows them: `1.23MB`."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 999.5 or unit == "TB":
-            return f"{count:.3g}{unit}" if unit != "B" else f"{int(count)}B"
-        count /= 1000
-    raise AssertionError

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
+from builder import config as configuration
 from builder.cli.main import Settings
 from builder.errors import BuilderError, StoreError, Unsupported, UsageError
 from builder.oci.platform import parse_platform
@@ -23,7 +24,7 @@ def open_store(settings: Settings, *, as_root: bool = False) -> Store:
 
         with suppress(Unsupported):
             become_root()
-    return Store(settings.root)
+    return Store(settings.root, lambda: configuration.load(os.environ).limits)
 
 
 def platform_of(text: str) -> Platform | None:

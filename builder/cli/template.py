@@ -12,7 +12,7 @@ an error; a map has no value for a missing key, shown as `<no value>`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from builder.cli.template_functions import FUNCTIONS, MISSING, Record, TemplateFailure, field, text_of, truth
@@ -20,9 +20,11 @@ from builder.cli.template_parser import Branch, Call, Chain, Constant, Jump, Nod
 
 
 class Template:
-    """A parsed template. Raises UsageError when the text is none."""
+    """A parsed template. Raises UsageError when the text is none. `functions` take the place of those of the same
+    name."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, functions: Mapping[str, Callable[..., Any]] | None = None) -> None:
+        self._functions = FUNCTIONS | dict(functions or {})
         self._text = text
         self._body = Parser(text).template()
 
@@ -30,7 +32,7 @@ class Template:
         """The text for `data`. Raises UsageError."""
         pieces: list[str] = []
         try:
-            _run(self._body, data, _Scope({"$": data}, None), pieces)
+            _run(self._body, data, _Scope({"$": data}, None, self._functions), pieces)
         except TemplateFailure as failure:
             raise invalid(self._text, str(failure)) from None
         return "".join(pieces)
@@ -39,9 +41,12 @@ class Template:
 class _Scope:
     """Variables, those of the enclosing block behind them."""
 
-    def __init__(self, values: dict[str, Any], outer: _Scope | None) -> None:
+    def __init__(
+        self, values: dict[str, Any], outer: _Scope | None, functions: Mapping[str, Callable[..., Any]] | None = None
+    ) -> None:
         self._values = values
         self._outer = outer
+        self.functions: Mapping[str, Callable[..., Any]] = functions or (outer.functions if outer else FUNCTIONS)
 
     def declare(self, name: str, value: Any) -> None:
         self._values[name] = value
@@ -148,7 +153,7 @@ def _operand_value(operand: Operand, dot: Any, scope: _Scope, last: tuple[Any, .
     if operand.function in ("and", "or"):
         return _shortcut(operand, dot, scope, last)
     arguments = [_operand_value(argument, dot, scope) for argument in operand.arguments]
-    function: Callable[..., Any] = FUNCTIONS[operand.function]
+    function = scope.functions[operand.function]
     try:
         return function(*arguments, *last)
     except TypeError:

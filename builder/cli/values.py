@@ -5,32 +5,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from builder.api.options import BuildOptions, BuildResult, SecretSource
+from builder.api.options import Budget, BuildOptions, BuildResult, SecretSource, check_entitlements
 from builder.errors import Unsupported, UsageError
-from builder.export.output import Output, parse_output
+from builder.export.output import adjust_outputs, parse_output
 from builder.oci.platform import parse_platform
 from builder.oci.spec import Platform
 from builder.solver.annotations import parse_annotation
 from builder.solver.limits import Limits
 
+if TYPE_CHECKING:
+    from builder.export.attestations import Attestations
+    from builder.export.cache_options import CacheSource, CacheTarget
+
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) *([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _ULIMIT = re.compile(r"([a-z]+)=(-1|[0-9]{1,18})(?::(-1|[0-9]{1,18}))?")
-_ENTITLEMENTS = ("network.host", "security.insecure")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildOptions:
     """The options of a build from the command line's. Raises UsageError."""
     refuse_unsupported(given)
-    outputs = tuple(parse_output(text) for text in given["outputs"])
-    if given["push"]:
-        outputs = _pushing(outputs)
-    if given["load"] and not any(output.type == "image" for output in outputs):
-        outputs = (*outputs, Output(type="image"))
+    outputs = adjust_outputs(
+        tuple(parse_output(text) for text in given["outputs"]), push=given["push"], load=given["load"]
+    )
     if given["squash"] not in ("", "all", "new"):
         raise UsageError(f"--squash={given['squash']!r} is neither all nor new")
     no_cache: frozenset[str] | None = frozenset() if given["no_cache"] else None
@@ -51,7 +50,11 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
         pull=given["pull"],
         squash=given["squash"],
         outputs=outputs,
-        network=given["network"],
+        attestations=attestations(given["provenance"], given["sbom"], given["attest"]),
+        cache_from=cache_sources(given["cache_from"]),
+        cache_to=cache_targets(given["cache_to"]),
+        network=given["network"] or "",
+        offline=given["offline"],
         allow=entitlements(given["allow"]),
         secrets=dict(secret(text, environ) for text in given["secrets"]),
         agents=dict(agent(text, environ) for text in given["agents"]),
@@ -63,6 +66,7 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
             hosts=tuple(host(text) for text in given["hosts"]),
         ),
         jobs=given["jobs"],
+        budget=budget(given["max_size"], given["max_layer"], given["max_waste"]),
         root=root,
         environ=environ,
     )
@@ -70,28 +74,37 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
 
 def refuse_unsupported(given: Mapping[str, Any]) -> None:
     """Raises Unsupported for options of Docker's that are known and not done: none is accepted and ignored."""
-    for option in ("provenance", "sbom"):
-        if given[option].lower() not in ("", "false", "0"):
-            raise Unsupported(
-                f"--{option}={given[option]}: attestations are not supported", remedy=f"use --{option}=false"
-            )
-    if any(not text.endswith("disabled=true") for text in given["attest"]):
-        raise Unsupported("--attest: attestations are not supported", remedy="leave it out")
-    for option in ("cache_from", "cache_to"):
-        if given[option]:
-            name = option.replace("_", "-")
-            raise Unsupported(f"--{name}: external caches are not supported", remedy="the cache is kept below --root")
     if given["isolation"] != "default":
         raise Unsupported(f"--isolation={given['isolation']} is not supported", remedy="use --isolation=default")
     if not given["rm"]:
         raise Unsupported("--rm=false: there are no intermediate containers to keep", remedy="leave it out")
 
 
-def _pushing(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-    """`--push`: the image outputs push; without one there is one more."""
-    if not any(output.type == "image" for output in outputs):
-        return (*outputs, Output(type="image", push=True))
-    return tuple(msgspec.structs.replace(output, push=True) if output.type == "image" else output for output in outputs)
+def attestations(provenance: str, sbom: str, attest: tuple[str, ...]) -> Attestations | None:
+    """`--provenance`, `--sbom` and `--attest`, loaded only where they are used. Raises UsageError, Unsupported."""
+    if not (provenance or sbom or attest):
+        return None
+    from builder.export.attestations import parse_attestations
+
+    return parse_attestations(provenance, sbom, attest) or None
+
+
+def cache_sources(texts: tuple[str, ...]) -> tuple[CacheSource, ...]:
+    """`--cache-from`, loaded only where it is used. Raises UsageError."""
+    if not texts:
+        return ()
+    from builder.export.cache_options import parse_cache_sources
+
+    return parse_cache_sources(texts)
+
+
+def cache_targets(texts: tuple[str, ...]) -> tuple[CacheTarget, ...]:
+    """`--cache-to`, loaded only where it is used. Raises UsageError."""
+    if not texts:
+        return ()
+    from builder.export.cache_options import parse_cache_targets
+
+    return parse_cache_targets(texts)
 
 
 def build_args(texts: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
@@ -120,11 +133,8 @@ def pairs(texts: Iterable[str], option: str, *, value_optional: bool = False) ->
 
 
 def entitlements(texts: Iterable[str]) -> frozenset[str]:
-    """What --allow allows. Raises UsageError for what is not known."""
-    found = frozenset(name for text in texts for name in text.split(",") if name)
-    for name in sorted(found.difference(_ENTITLEMENTS)):
-        raise UsageError(f"unknown entitlement {name!r} in --allow", remedy=f"known: {', '.join(_ENTITLEMENTS)}")
-    return found
+    """What --allow allows, with commas between. Raises UsageError for what is not known."""
+    return check_entitlements(name for text in texts for name in text.split(",") if name)
 
 
 def platforms(texts: Iterable[str]) -> tuple[Platform, ...]:
@@ -141,6 +151,15 @@ def size(text: str, option: str) -> int:
             f"invalid size {text!r} for {option}", remedy="write a number with k, m or g, for example 512m"
         )
     return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def budget(size: str, layer: str, waste: str) -> Budget | None:
+    """What --max-size, --max-layer and --max-waste allow; None without any."""
+    if not (size or layer or waste):
+        return None
+    from builder.api.budget import parse_budget
+
+    return parse_budget(size, layer, waste)
 
 
 def secret(text: str, environ: Mapping[str, str]) -> tuple[str, SecretSource]:
@@ -166,16 +185,17 @@ def secret(text: str, environ: Mapping[str, str]) -> tuple[str, SecretSource]:
     return name, SecretSource(variable=name) if name in environ else SecretSource(path=name)
 
 
-def agent(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """`default` or `ID[=SOCKET]`: an agent's socket, by default the one that SSH_AUTH_SOCK names."""
-    name, _, path = text.partition("=")
-    path = path or environ.get("SSH_AUTH_SOCK", "")
-    if not path:
+def agent(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """`default` or `ID[=SOCKET|KEYFILE[,KEYFILE…]]`: an agent's socket, by default the one that SSH_AUTH_SOCK names, or
+    files with private keys."""
+    name, _, given = text.partition("=")
+    paths = tuple(path for path in (given or environ.get("SSH_AUTH_SOCK", "")).split(",") if path)
+    if not paths:
         raise UsageError(
             f"--ssh {name}: no agent is running",
-            remedy="start one (eval $(ssh-agent)), or give its socket: --ssh ID=PATH",
+            remedy="start one (eval $(ssh-agent)), or give its socket or a key: --ssh ID=PATH",
         )
-    return name or "default", path
+    return name or "default", paths
 
 
 def host(text: str) -> tuple[str, str]:
@@ -208,6 +228,6 @@ def metadata(result: BuildResult) -> str:
             "containerimage.descriptor": {"mediaType": result.media_type, "digest": result.digest, "size": result.size},
             "containerimage.digest": result.digest,
         }
-    if result.names:
-        document["image.name"] = ",".join(result.names)
+    if result.tags:
+        document["image.name"] = ",".join(result.tags)
     return json.dumps(document, indent=2) + "\n"

@@ -15,6 +15,7 @@ from typing import BinaryIO, NoReturn, cast
 
 import msgspec
 
+from builder.config import ArchiveLimits
 from builder.context.descriptor import Directory, open_directory
 from builder.errors import ContextError, LayerError
 from builder.filesystem.archive import ArchiveEntry, TarReader, pieces
@@ -86,20 +87,20 @@ def unpack(
     into: str,
     *,
     name: str = "context archive",
-    max_size: int = 1 << 40,
-    max_entries: int = 10_000_000,
+    limits: ArchiveLimits | None = None,
 ) -> Unpacked:
     """Unpack an archive, compressed in whatever way, into the empty directory `into`.
 
     Names are taken relative to it; `.` and leading slashes are dropped, `..` is refused. A later entry replaces an
     earlier one of the same name. Links are kept as they are and never followed. Owners are returned, not set; extended
-    attributes are dropped. `max_size` limits the sum of all files in bytes. Raises ContextError, naming the entry; what
+    attributes are dropped. Raises ContextError, naming the entry; what
     was unpacked until then stays for the caller to remove.
     """
     try:
         unpacker = _Unpacker(into, name)
-        chunks = pieces(decompressor(stream))
-        reader = TarReader(chunks, max_entries=max_entries, max_bytes=max_size, strict_names=True)
+        limits = limits or ArchiveLimits()
+        chunks = pieces(decompressor(stream, limits=limits))
+        reader = TarReader(chunks, max_entries=limits.entries or None, strict_names=True)
         for entry in reader:
             unpacker.add(entry)
         reader.drain()  # or whoever writes to us would find the pipe closed

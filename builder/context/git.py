@@ -55,10 +55,11 @@ def is_commit(text: str) -> bool:
     return _COMMIT.fullmatch(text) is not None
 
 
-def resolve(ref: GitRef, *, authorization: str | None = None) -> Resolved:
+def resolve(ref: GitRef, *, authorization: str | None = None, agent: str = "") -> Resolved:
     """Ask the remote which commit `ref` is, without fetching it; a full commit needs no question.
 
-    `authorization` is the value of an Authorization header. Raises ContextError, also if it is not `ref.checksum`.
+    `authorization` is the value of an Authorization header, `agent` the socket of an SSH agent (by default that of the
+    environment). Raises ContextError, also if it is not `ref.checksum`.
     """
     if ref.checksum and not _CHECKSUM.fullmatch(ref.checksum):
         remedy = "give a commit, or at least its first 7 digits"
@@ -68,7 +69,7 @@ def resolve(ref: GitRef, *, authorization: str | None = None) -> Resolved:
             raise ContextError("fetch-by-commit needs a complete commit as checksum", place=ref.place)
         name = ref.ref if ref.ref.startswith("refs/") else f"refs/heads/{ref.ref}"
         return Resolved(name if ref.ref else ref.checksum, ref.checksum, ref.checksum)
-    found = Resolved(*[ref.ref] * 3) if is_commit(ref.ref) else _look_up(ref, _Git(ref, None, authorization))
+    found = Resolved(*[ref.ref] * 3) if is_commit(ref.ref) else _look_up(ref, _Git(ref, None, authorization, agent))
     if not any(commit.startswith(ref.checksum.lower()) for commit in (found.object, found.commit)):
         raise ContextError(
             f"{ref.ref or 'the default branch'} is commit {found.commit}, not {ref.checksum}",
@@ -85,22 +86,24 @@ def checkout(
     keep_git_dir: bool | None = None,
     resolved: Resolved | None = None,
     authorization: str | None = None,
+    agent: str = "",
 ) -> str:
     """Put the files of `ref` (or of its `subdir`) into the existing, empty directory `into`; returns the commit.
 
     Files have mode 644 or 755 and the time of the checkout, or of the commit with `ref.mtime`. `.git` is kept with
     `keep_git_dir` (by default what the URL says) if no subdirectory was asked for. `resolved` pins what an earlier
-    `resolve` found. Raises ContextError; what is in `into` then is for the caller to remove.
+    `resolve` found, which explains the other arguments. Raises ContextError; what is in `into` then is for the caller
+    to remove.
     """
     import shutil
     import tempfile
 
     if resolved is None:
-        resolved = resolve(ref, authorization=authorization)
+        resolved = resolve(ref, authorization=authorization, agent=agent)
     subdir = posixpath.normpath("/" + ref.subdir).lstrip("/")
     keep = (bool(ref.keep_git_dir) if keep_git_dir is None else keep_git_dir) and not subdir
     work = tempfile.mkdtemp(prefix=".checkout-", dir=into)
-    git = _Git(ref, work, authorization)
+    git = _Git(ref, work, authorization, agent)
     try:
         sha256 = ("--object-format=sha256",) if len(resolved.object) == 64 else ()
         git.run("init", "--quiet", *sha256)
@@ -248,7 +251,7 @@ def _set_times(root: str, when: int) -> None:
 class _Git:
     """The git program with one repository, or none (`directory` None)."""
 
-    def __init__(self, ref: GitRef, directory: str | None, authorization: str | None) -> None:
+    def __init__(self, ref: GitRef, directory: str | None, authorization: str | None, agent: str) -> None:
         self.directory = directory
         self._ref = ref
         self._environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | {
@@ -265,6 +268,8 @@ class _Git:
             "GIT_HTTP_LOW_SPEED_LIMIT": "1",
             "GIT_HTTP_LOW_SPEED_TIME": "60",
         }
+        if agent:
+            self._environment["SSH_AUTH_SOCK"] = agent
         if authorization is not None and ref.remote.startswith(("http://", "https://")):
             # in the environment, because everybody can read a command line; for this host only
             scheme, _, rest = ref.remote.partition("://")

@@ -21,6 +21,14 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """Where a context was fetched from, without credentials, and what came: `sha256:…` of an archive, `sha1:…` or
+    `sha256:…` of a commit."""
+
+    uri: str
+    digest: str
+
+
 class ContextSource(msgspec.Struct, frozen=True, tag=True):
     """The base of all kinds of contexts."""
 

@@ -16,7 +16,7 @@ from builder.filesystem.tar import TarWriter
 from builder.filesystem.tree import FileInfo, Kind
 from builder.oci.layout import LAYOUT_FILE
 from builder.oci.reference import Reference
-from builder.oci.spec import IMAGE_NAME, INDEXES, REF_NAME, Descriptor, Index, Manifest, decode, encode
+from builder.oci.spec import IMAGE_NAME, INDEXES, REF_NAME, Descriptor, Index, Manifest, decode, encode, is_image
 from builder.store.store import Store
 
 
@@ -42,7 +42,8 @@ def write_archive(
             manifest = decode(store.layout.read(manifest_descriptor.digest), Manifest, manifest_descriptor.digest)
             for blob in (manifest_descriptor, manifest.config, *manifest.layers):
                 blobs[blob.digest] = blob.size
-            legacy.append((manifest, image.names))
+            if is_image(manifest_descriptor):
+                legacy.append((manifest, image.names))
     _directory(tar, "blobs")
     _directory(tar, "blobs/sha256")
     for digest in sorted(blobs):

@@ -8,7 +8,7 @@ from builder.errors import InvalidReference, StoreError
 from builder.export.archive import ArchivedImage
 from builder.oci import reference as references
 from builder.oci.reference import Reference
-from builder.oci.spec import Descriptor, Platform
+from builder.oci.spec import Descriptor, Platform, is_image
 from builder.store.images import StoredImage
 from builder.store.store import Store
 
@@ -47,6 +47,6 @@ def _entries(store: Store, text: str) -> list[StoredImage]:
 
 def _for_platform(store: Store, entry: StoredImage, platform: Platform, text: str) -> Descriptor:
     for manifest in store.images.manifests(entry.descriptor):
-        if store.images.config(manifest).platform() == platform:
+        if is_image(manifest) and store.images.config(manifest).platform() == platform:
             return manifest
     raise StoreError(f"the image has no variant for {platform} here", place=text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -26,13 +26,19 @@ from builder.solver.solve import Root
 from builder.store.store import Store
 
 if TYPE_CHECKING:
+    from builder.export.attest import Attester, Said
     from builder.registry.transport import Session
+
+
+Approve = Callable[[Sequence[PlannedImage], Mapping[int, Root]], None]
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that outputs are made from. `squash` is '', `all` or `new`; no outputs means the store.
 
-    `index` asks for an index, and for directories by platform, even where there is one platform only.
+    `index` asks for an index, and for directories by platform, even where there is one platform only. `approve` is
+    shown the images as they will be, before anything is written; it raises what keeps them from that. `attester`
+    says what goes beside them, if anything does.
     """
 
     store: Store
@@ -47,38 +53,49 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     compression: Compression
     report: Reporter
     connect: Callable[[], Session]
+    approve: Approve | None = None
+    attester: Attester | None = None
 
 
 def deliver(delivery: Delivery) -> Committed | None:
     """Write the outputs; returns the image (None if only files were written). Raises BuilderError."""
     if delivery.squash:
         delivery = _squashed(delivery)
+    if delivery.approve is not None:
+        delivery.approve(delivery.images, delivery.roots)
     first: Committed | None = None
-    made: dict[Form, Committed] = {}
+    made: dict[tuple[Form, Said | None], Committed] = {}
     named: list[tuple[Committed, list[Reference], bool]] = []
     for output in delivery.outputs or (Output(type="image"),):
         if output.type in ("tar", "local"):
             _write_files(delivery, output)
             continue
-        form = _form(delivery, output)
-        if form not in made:
+        names = [reference.parse(name) for name in output.names] or list(delivery.names)
+        key = _form(delivery, output), delivery.attester.choose(output, names) if delivery.attester else None
+        if key not in made:
             with _step(delivery, f"export-{len(made)}", "exporting the image"):
-                made[form] = commit(delivery.store, delivery.images, delivery.roots, epoch=delivery.epoch, form=form)
-        first = first or made[form]
+                made[key] = _commit(delivery, *key)
+        first = first or made[key]
         if output.type == "image":
-            names = [reference.parse(name) for name in output.names] or list(delivery.names)
             if not names and output.push:
                 raise UsageError(
                     "an image without a name cannot be pushed", remedy="name it with -t, or with name= in --output"
                 )
-            named.append((made[form], names, output.push))
+            named.append((made[key], names, output.push))
         else:
-            _write_archive(delivery, output, made[form])
+            _write_archive(delivery, output, made[key])
     for committed, names, push in named:  # names change last, when nothing else can fail but a push
         delivery.store.images.tag(committed.descriptor, names)
         if push:
             _push(delivery, committed, names)
     return first
+
+
+def _commit(delivery: Delivery, form: Form, said: Said | None) -> Committed:
+    attest = None
+    if delivery.attester is not None and said is not None:
+        attest = delivery.attester.writer(said, delivery.images, delivery.roots)
+    return commit(delivery.store, delivery.images, delivery.roots, epoch=delivery.epoch, form=form, attest=attest)
 
 
 def _push(delivery: Delivery, committed: Committed, names: list[Reference]) -> None:
@@ -143,12 +160,21 @@ def _write_files(delivery: Delivery, output: Output) -> None:
             raise UsageError("type=tar holds one platform", remedy="use type=local, which makes a directory for each")
         layers = delivery.roots[delivery.images[0].node].layers
         with _step(delivery, output.dest, f"writing files to {output.dest}"), destination(output.dest) as file:
-            write_tar(delivery.store, layers, file.write)
+            write_tar(delivery.store, layers, file.write, _statements(delivery, output, 0), delivery.epoch)
         return
-    for image in delivery.images:
+    for position, image in enumerate(delivery.images):
         path = os.path.join(output.dest, str(image.platform).replace("/", "_")) if several else output.dest
         with _step(delivery, path, f"writing files to {path}"):
-            write_directory(delivery.store, delivery.roots[image.node].layers, path)
+            statements = _statements(delivery, output, position)
+            write_directory(delivery.store, delivery.roots[image.node].layers, path, statements, delivery.epoch)
+
+
+def _statements(delivery: Delivery, output: Output, position: int) -> dict[str, bytes]:
+    """What is said of an image's files, as files beside them."""
+    if delivery.attester is None:
+        return {}
+    name = str(delivery.names[0]) if delivery.names else "image"
+    return delivery.attester.files(output, delivery.images[position], position, delivery.roots, name)
 
 
 def _write_archive(delivery: Delivery, output: Output, committed: Committed) -> None:

@@ -15,7 +15,8 @@ TYPES = ("oci", "docker", "local", "tar", "image", "registry")
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
-    """One `--output`. `dest` is a path, or `-` for standard output; `level` None for the format's default."""
+    """One `--output`. `dest` is a path, or `-` for standard output; `level` None for the format's default;
+    `oci_artifact` stores attestations as artifacts, not in the form of images."""
 
     type: str
     dest: str = ""
@@ -26,6 +27,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     force_compression: bool = False
     rewrite_timestamp: bool = False
     oci_media_types: bool | None = None
+    oci_artifact: bool = True
     annotations: tuple[Annotation, ...] = ()
 
 
@@ -48,6 +50,19 @@ def parse_output(text: str) -> Output:
             )
         values[key.strip().lower() if not key.startswith("annotation") else key.strip()] = value
     return _from_values(values, text)
+
+
+def adjust_outputs(outputs: tuple[Output, ...], *, push: bool = False, load: bool = False) -> tuple[Output, ...]:
+    """What `--push` and `--load` make of the outputs: images are pushed, or one more output puts the image into the
+    store."""
+    if push and any(output.type == "image" for output in outputs):
+        replace = msgspec.structs.replace
+        outputs = tuple(replace(output, push=True) if output.type == "image" else output for output in outputs)
+    elif push:
+        outputs = (*outputs, Output(type="image", push=True))
+    if load and not any(output.type == "image" for output in outputs):
+        outputs = (*outputs, Output(type="image"))
+    return outputs
 
 
 def _from_values(values: dict[str, str], text: str) -> Output:
@@ -78,6 +93,7 @@ def _from_values(values: dict[str, str], text: str) -> Output:
         force_compression=_flag(values, "force-compression", False),
         rewrite_timestamp=_flag(values, "rewrite-timestamp", False),
         oci_media_types=_flag(values, "oci-mediatypes", True) if "oci-mediatypes" in values else None,
+        oci_artifact=_flag(values, "oci-artifact", True),
         annotations=tuple(annotations),
     )
     if values:

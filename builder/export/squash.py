@@ -30,7 +30,7 @@ def squash_layers(store: Store, layers: Sequence[str], keep: int, compression: C
     below = LayeredTree(top_first(paths[:keep])) if keep else None
     with store.scratch() as scratch:
         try:
-            with LayerSink(scratch, compression=compression.kind, level=compression.level) as sink:
+            with LayerSink(scratch, compression=compression.kind, level=compression.level, sync=False) as sink:
                 writer = TarWriter(sink.write)
                 write_changes(squash(above, below=below), writer)
                 writer.close()

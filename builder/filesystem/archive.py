@@ -14,6 +14,7 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
+from builder.config import ArchiveLimits
 from builder.errors import LayerError
 from builder.filesystem.tree import FileInfo, Kind
 
@@ -238,9 +239,17 @@ class TarReader:
         self.entries += 1
         self.bytes += size
         if self._max_entries is not None and self.entries > self._max_entries:
-            raise LayerError(f"the archive has more than {self._max_entries} entries", place=place)
+            raise LayerError(
+                f"the archive has more than {self._max_entries} entries",
+                place=place,
+                remedy=ArchiveLimits.remedy("entries"),
+            )
         if self._max_bytes is not None and self.bytes > self._max_bytes:
-            raise LayerError(f"the archive's files have more than {self._max_bytes} bytes", place=place)
+            raise LayerError(
+                f"the archive's files have more than {self._max_bytes} bytes",
+                place=place,
+                remedy=ArchiveLimits.remedy("size"),
+            )
 
     def _place(self, header: bytes) -> str:
         return _raw_name(header).decode("utf-8", "backslashreplace") or self._last or "archive"

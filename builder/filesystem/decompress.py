@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from builder.config import ArchiveLimits
 from builder.errors import LayerError, Unsupported
 from builder.filesystem.archive import Readable
 
@@ -66,12 +67,16 @@ def sniff(start: bytes) -> str:
 
 
 def decompressor(
-    stream: Readable, media_type: str | None = None, *, limit: int | None = None, place: str | None = None
+    stream: Readable,
+    media_type: str | None = None,
+    *,
+    limits: ArchiveLimits | None = None,
+    place: str | None = None,
 ) -> Reader:
     """The uncompressed bytes of `stream`, whatever its compression.
 
-    `media_type` is only checked: encrypted layers are refused by it with Unsupported. `limit` bounds the uncompressed
-    size in bytes; `place` is what errors call the stream. Reading raises LayerError for damaged, truncated or too
+    `media_type` is only checked: encrypted layers are refused by it with Unsupported. `limits` bound the
+    uncompressed size and its ratio to what was read; `place` is what errors call the stream. Reading raises LayerError for damaged, truncated or too
     large data.
     """
     if media_type is not None and media_type.endswith("+encrypted"):
@@ -79,7 +84,7 @@ def decompressor(
     start = b""
     while len(start) < 6 and (more := stream.read(6 - len(start))):
         start += more
-    return Reader(stream, start, sniff(start), limit, place)
+    return Reader(stream, start, sniff(start), limits, place)
 
 
 def _factory(compression: str) -> tuple[Callable[[], Decompressor], tuple[type[Exception], ...], int]:
@@ -105,12 +110,15 @@ def _factory(compression: str) -> tuple[Callable[[], Decompressor], tuple[type[E
 class Reader:
     """A readable binary stream of uncompressed bytes; `compression` says what the source was."""
 
-    def __init__(self, stream: Readable, start: bytes, compression: str, limit: int | None, place: str | None) -> None:
+    def __init__(
+        self, stream: Readable, start: bytes, compression: str, limits: ArchiveLimits | None, place: str | None
+    ) -> None:
         self.compression = compression
         self.total = 0
         self._stream = stream
         self._input = start
-        self._limit = limit
+        self._limits = limits or ArchiveLimits(0, 0, 0)
+        self._consumed = len(start)
         self._place = place
         self._ready = b""
         self._position = 0
@@ -156,9 +164,18 @@ class Reader:
         """The next uncompressed bytes; b"" at the end."""
         data = self._plain(wanted) if self.compression == "uncompressed" else self._decompress(wanted)
         self.total += len(data)
-        if self._limit is not None and self.total > self._limit:
+        limits = self._limits
+        if limits.size and self.total > limits.size:
             raise LayerError(
-                f"uncompressed it has more than the {self._limit} bytes that are allowed", place=self._place
+                f"uncompressed it has more than the {limits.size} bytes that are allowed",
+                place=self._place,
+                remedy=limits.remedy("size"),
+            )
+        if limits.ratio and self.total > limits.GRACE and self.total > self._consumed * limits.ratio:
+            raise LayerError(
+                f"it looks like a compression bomb: {self._consumed} bytes became more than {self.total}",
+                place=self._place,
+                remedy=limits.remedy("ratio"),
             )
         return data
 
@@ -166,7 +183,12 @@ class Reader:
         if self._input:
             data, self._input = self._input, b""
             return data
-        return self._stream.read(wanted if wanted > 0 else 1 << 20)
+        return self._take(wanted if wanted > 0 else 1 << 20)
+
+    def _take(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._consumed += len(data)
+        return data
 
     def _decompress(self, wanted: int) -> bytes:
         most = wanted if wanted > 0 else 1 << 20
@@ -192,7 +214,7 @@ class Reader:
     def _fill(self) -> bytes:
         """The next compressed bytes, at most `_step`."""
         if not self._input:
-            return self._stream.read(self._step)
+            return self._take(self._step)
         data, self._input = self._input[: self._step], self._input[self._step :]
         return data
 
@@ -202,7 +224,7 @@ class Reader:
         self._input = b""
         self._current = None
         while not (rest := rest.lstrip(b"\0")):
-            if not (rest := self._stream.read(_INPUT)):
+            if not (rest := self._take(_INPUT)):
                 self._finished = True
                 return False
         self._input = rest

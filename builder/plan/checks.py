@@ -146,10 +146,15 @@ def check_undefined(state: StageState, instruction: df.Instruction, names: Itera
         _report(state, instruction, "UndefinedVar", f"Usage of undefined variable '${name}'{hint}")
 
 
-def check_secret(state: StageState, instruction: df.Instruction, kind: str, name: str) -> None:
-    """SecretsUsedInArgOrEnv: a name with a word such as `token`, and none such as `public`. `kind` is ARG or ENV."""
+def is_sensitive(name: str) -> bool:
+    """Whether a variable's name says that its value is a secret: a word such as `token`, and none such as `public`."""
     words = set(name.lower().split("_"))
-    if words & _SECRET_WORDS and not words & _HARMLESS_WORDS:
+    return bool(words & _SECRET_WORDS) and not words & _HARMLESS_WORDS
+
+
+def check_secret(state: StageState, instruction: df.Instruction, kind: str, name: str) -> None:
+    """SecretsUsedInArgOrEnv. `kind` is ARG or ENV."""
+    if is_sensitive(name):
         message = f"Do not use ARG or ENV instructions for sensitive data ({kind} {_quoted(name)})"
         _report(state, instruction, "SecretsUsedInArgOrEnv", message)
 

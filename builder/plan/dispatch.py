@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from builder.dockerfile import instructions as df
-from builder.errors import PlanError
+from builder.errors import DockerfileError, PlanError
 from builder.oci.spec import Healthcheck
 from builder.plan import checks
 from builder.plan.mounts import plan_mounts
@@ -27,6 +29,7 @@ _HEREDOC = re.compile(r"\s*\d*<<-?\s*(['\"]?)[^<'\"]+\1\s*")
 def dispatch(state: StageState, instruction: df.StageInstruction) -> None:
     """Apply one instruction. Raises PlanError (without a place; the caller adds it)."""
     state.scope.watch = lambda names: checks.check_undefined(state, instruction, names)
+    state.scope.used = {}
     _DISPATCH[type(instruction)](state, instruction)
 
 
@@ -100,6 +103,7 @@ def _run(state: StageState, instruction: df.Run) -> None:
         parent=state.node,
         argv=tuple(arguments),
         env=tuple(state.scope.env.items()),
+        arguments=tuple(name for name in state.scope.env if name in state.scope.declared),
         proxies=state.proxies,
         user=state.image.config.user,
         workdir=state.image.config.working_dir or "/",
@@ -226,6 +230,22 @@ def _shell(state: StageState, instruction: df.Shell) -> None:
 
 def _on_build(state: StageState, instruction: df.OnBuild) -> None:
     state.image.change(on_build=[*(state.image.config.on_build or ()), instruction.trigger])
+    if state.checks.reads_scripts and instruction.trigger[:3].upper() == "RUN":
+        _note_trigger(state, instruction)
+
+
+def _note_trigger(state: StageState, instruction: df.OnBuild) -> None:
+    """Leave a trigger's script to ShellCheck. What it will find set is this stage's ENV, not its arguments."""
+    from builder.dockerfile.parser import parse_trigger
+
+    try:
+        run = parse_trigger(instruction.trigger)
+    except DockerfileError:
+        return  # whoever builds on this image is told
+    if isinstance(run, df.Run):
+        run = msgspec.structs.replace(run, range=instruction.range, comments=instruction.comments)
+        names = state.scope.env.keys() - state.scope.declared.keys()
+        state.checks.note_run(run, state.image.config.shell or (), names)
 
 
 def _maintainer(state: StageState, instruction: df.Maintainer) -> None:

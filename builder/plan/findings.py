@@ -84,6 +84,11 @@ class Checks:
             self._hides, self._hidden = self._hidden(), None
         return self._hides is not None and self._hides(path)
 
+    @property
+    def reads_scripts(self) -> bool:
+        """Whether RUN instructions are kept for ShellCheck."""
+        return self._scripts
+
     def note_run(self, run: Run, shell: Iterable[str], names: Iterable[str]) -> None:
         """Keep a RUN for ShellCheck, if that is wanted."""
         if self._scripts:

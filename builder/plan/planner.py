@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from builder.dockerfile.instructions import Dockerfile, From, OnBuild, Range, StageInstruction
+from builder.dockerfile.instructions import Add, Copy, Dockerfile, From, OnBuild, Range, Run, StageInstruction, Workdir
+from builder.dockerfile.stage_graph import StageGraph
 from builder.dockerfile.text import nearest
 from builder.dockerfile.words import Expansion, Word, expand
 from builder.errors import BuilderError, PlanError
@@ -31,6 +32,7 @@ from builder.plan.locate import Locator
 from builder.plan.nodes import Nodes
 from builder.plan.options import PlanOptions
 from builder.plan.scope import Scope, global_scope, platform_arguments, proxies
+from builder.plan.stage_graph import stage_graph
 from builder.plan.stages import (
     SCRATCH,
     StageEntry,
@@ -41,7 +43,7 @@ from builder.plan.stages import (
     link,
     reachable,
 )
-from builder.plan.state import StageState
+from builder.plan.state import StageState, label_of
 from builder.plan.steps import (
     AnyNode,
     FromContext,
@@ -55,6 +57,7 @@ from builder.plan.steps import (
     ScratchNode,
     Tree,
     TreeNode,
+    UnneededStep,
 )
 
 
@@ -70,6 +73,8 @@ def plan(
     What build checks find is noted in `checks` (for the first platform), also when an error is raised.
     """
     first = checks = checks or Checks()
+    unneeded: tuple[UnneededStep, ...] = ()
+    stages = StageGraph()
     checks.clear()
     nodes = Nodes()
     made: list[PlannedImage] = []
@@ -83,10 +88,22 @@ def plan(
             missing |= result.places
         else:
             made.append(result)
+            unneeded = unneeded or tuple(attempt.unneeded)
+            if not stages.nodes:
+                stages = attempt.stage_graph()
     if missing:
         return Missing(frozenset(missing), missing)
     findings = tuple(ordered(first.findings))
-    return Plan(nodes=nodes.labelled(), images=tuple(made), findings=findings, used_args=frozenset(used))
+    return Plan(nodes.labelled(), tuple(made), findings, frozenset(used), unneeded, stages)
+
+
+def plan_stages(dockerfile: Dockerfile, options: PlanOptions, locate: Locator) -> StageGraph:
+    """The graph of a Dockerfile's stages, without looking anything up: what the ONBUILD triggers of images add is not
+    in it. Raises PlanError or DockerfileError with the place."""
+    platform = options.platforms[0] if options.platforms else None
+    planner = Planner(dockerfile, options, {}, locate, platform, Nodes(), set(), Checks())
+    planner.read()
+    return planner.stage_graph()
 
 
 class Planner:
@@ -115,16 +132,11 @@ class Planner:
         self.table = StageTable()
         self.states: dict[StageEntry, StageState] = {}
         self.global_args: dict[str, str] = {}
+        self.unneeded: list[UnneededStep] = []
 
     def run(self) -> PlannedImage | Missing:
         check_notices(self.checks, self.dockerfile)
-        self._read_globals()
-        self._read_stages()
-        target = self.table.target(self.options.target)
-        for entry in list(self.table.entries):
-            if entry.context is None:
-                link(entry, [instruction for instruction, _ in entry.instructions], self.table, self.locate)
-        check_cycles(self.table, self.locate)
+        target = self.read()
         needed = self._add_triggers(target)
         if isinstance(needed, Missing):
             return needed
@@ -132,7 +144,29 @@ class Planner:
         for entry in self.table.entries:
             if entry in wanted and not entry.implicit:  # those are begun when an instruction names them
                 self._dispatch(entry)
+            elif entry not in wanted:
+                self.unneeded += [
+                    UnneededStep(entry.label, label_of(instruction), instruction.range)
+                    for instruction, _ in entry.instructions
+                    if isinstance(instruction, (Run, Copy, Add, Workdir))
+                ]
         return self._finish(self.states[target])
+
+    def read(self) -> StageEntry:
+        """Read the stages and what each names; returns the target."""
+        self._read_globals()
+        self._read_stages()
+        target = self.table.target(self.options.target)
+        for entry in list(self.table.entries):
+            if entry.context is None:
+                link(entry, [instruction for instruction, _ in entry.instructions], self.table, self.locate)
+        check_cycles(self.table, self.locate)
+        return target
+
+    def stage_graph(self) -> StageGraph:
+        """What was read of the stages, as a graph."""
+        target = self.table.target(self.options.target)
+        return stage_graph(self.table, target, reachable(target), self._base)
 
     def _read_globals(self) -> None:
         last = self.dockerfile.stages[-1].from_.name

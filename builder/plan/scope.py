@@ -69,6 +69,7 @@ class Scope:
         self.env: dict[str, str] = {}
         self.declared: dict[str, str | None] = {}
         self.watch: Callable[[tuple[str, ...]], None] | None = None
+        self.used: dict[str, str] = {}
 
     def child(self) -> Scope:
         """The scope that a stage built on this one begins with."""
@@ -78,8 +79,10 @@ class Scope:
         return scope
 
     def expand(self, word: Word) -> str:
-        """The word's text; `watch` is told the names that nothing defines."""
+        """The word's text; `watch` is told the names that nothing defines, `used` collects those that had a value."""
         expansion = expand(word, self.env)
+        for name in expansion.used:
+            self.used[name] = self.env.get(name, "")
         if expansion.unmatched and self.watch is not None:
             self.watch(expansion.unmatched)
         return expansion.text

@@ -56,7 +56,7 @@ class StageState:
     def common(self, instruction: df.Instruction) -> dict[str, Any]:
         """The fields that every node has."""
         return {
-            "label": " ".join(instruction.source.split("\n", 1)[0].split()),
+            "label": label_of(instruction),
             "stage": self.entry.label,
             "platform": self.platform,
             "range": instruction.range,
@@ -65,8 +65,17 @@ class StageState:
 
     def step(self, node: AnyNode, created_by: str) -> None:
         """Add a node that makes a layer."""
+        if self.scope.used:
+            kinds = {name: "ARG" if name in self.scope.declared else "ENV" for name in self.scope.used}
+            variables = tuple((kinds[name], name, value) for name, value in self.scope.used.items())
+            node = msgspec.structs.replace(node, variables=variables)
         self.node = self.add_node(node)
         self.image.record(created_by, self.node)
+
+
+def label_of(instruction: df.Instruction) -> str:
+    """What people see of an instruction: its first line."""
+    return " ".join(instruction.source.split("\n", 1)[0].split())
 
 
 def _no_nodes(node: AnyNode) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from builder.dockerfile.instructions import Range
+from builder.dockerfile.stage_graph import StageGraph
 from builder.oci.spec import ImageConfig, Platform
 
 MAIN_CONTEXT = ""
@@ -151,13 +152,20 @@ Mount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
 
 class Node(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """What all nodes have: what people see, the stage, where it stands, for which platform; `ignore_cache` makes it
-    run whatever the cache holds."""
+    run whatever the cache holds. `variables` are those that the instruction's words used, as (ARG or ENV, name, value):
+    they tell people why a step changed, and are no part of the cache key."""
 
     label: str
     stage: str
     platform: Platform
     range: Range | None = None
     ignore_cache: bool = False
+    variables: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def instruction(self) -> str:
+        """The label without the stage and the count in front of it."""
+        return self.label.partition("] ")[2] if self.label.startswith("[") else self.label
 
     def needs(self) -> tuple[int, ...]:
         """The nodes that this one is made from."""
@@ -181,12 +189,14 @@ class TreeNode(Node, frozen=True, tag=True, kw_only=True):
 
 
 class RunNode(Node, frozen=True, tag=True, kw_only=True):
-    """One command. `env` is complete and in order; `proxies` are set too but are no part of the cache key.
+    """One command. `env` is complete and in order, `arguments` the names in it that ARG declared; `proxies` are set too
+    but are no part of the cache key.
     `script` is a here-document with an interpreter line: its file name and text, shown at /dev/pipes/."""
 
     parent: int
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
+    arguments: tuple[str, ...] = ()
     proxies: tuple[tuple[str, str], ...] = ()
     user: str = ""
     workdir: str = "/"
@@ -263,16 +273,27 @@ class Finding(msgspec.Struct, frozen=True):
     column: int = 0
 
 
+class UnneededStep(msgspec.Struct, frozen=True):
+    """An instruction that would make a layer, in a stage that no image needs."""
+
+    stage: str
+    instruction: str
+    range: Range | None = None
+
+
 class Plan(msgspec.Struct, frozen=True):
     """All that has to be done: nodes in an order in which they can be solved, and the images made from them.
 
-    `used_args` are the build arguments that something consumed.
+    `used_args` are the build arguments that something consumed; `unneeded` what is left out; `stages` how the stages
+    depend on each other.
     """
 
     nodes: tuple[AnyNode, ...]
     images: tuple[PlannedImage, ...]
     findings: tuple[Finding, ...] = ()
     used_args: frozenset[str] = frozenset()
+    unneeded: tuple[UnneededStep, ...] = ()
+    stages: StageGraph = StageGraph()
 
 
 class Missing(msgspec.Struct, frozen=True):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from builder.errors import BuilderError, NotFoundError, StoreError
+from builder.errors import BuilderError, NotFoundError, OfflineError, StoreError
 from builder.oci import reference as references
 from builder.oci.layout import Layout
 from builder.oci.spec import (
@@ -31,6 +31,8 @@ from builder.oci.spec import (
 from builder.plan.steps import ImageKey, ResolvedImage
 from builder.progress import Reporter, StepDone, StepStarted, Transfer
 from builder.registry.platforms import select
+from builder.store.database import LayerRecord
+from builder.store.layers import CACHE
 from builder.store.store import Store
 
 if TYPE_CHECKING:
@@ -41,58 +43,99 @@ _LAYOUT = "oci-layout:"
 
 
 class _Remembered(msgspec.Struct, frozen=True):
-    """The manifest that a reference stood for, as it was resolved."""
+    """The manifest that a reference stood for, as it was resolved; `named` is the digest of what has the name, perhaps
+    an index."""
 
     media_type: str
     digest: str
     size: int
+    named: str = ""
 
 
 class Bases:
-    """Resolves the images of one build. `connect` opens the session with the registries when one is needed."""
+    """Resolves the images of one build. `connect` opens the session with the registries when one is needed; with
+    `offline` none is. `named_digests` has what the name of each resolved image stands for: a manifest,
+    or an index."""
 
-    def __init__(self, store: Store, connect: Callable[[], Session], report: Reporter, *, pull: bool = False) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        connect: Callable[[], Session],
+        report: Reporter,
+        *,
+        pull: bool = False,
+        offline: bool = False,
+    ) -> None:
+        self.store = store
         self._connect = connect
         self._report = report
         self._pull = pull
+        self.offline = offline
+        self.named_digests: dict[ImageKey, str] = {}
         self._session: Session | None = None
         self._lock = threading.Lock()
         self._layers: dict[ImageKey, tuple[str, ...]] = {}
+        self._digests: dict[ImageKey, str] = {}
         store.layers.fetch = self._fetch
 
     def layers(self, key: ImageKey) -> tuple[str, ...]:
         """The diff IDs of an image that was resolved."""
         return self._layers[key]
 
+    def digest(self, key: ImageKey) -> str:
+        """The digest of the manifest of an image that was resolved; '' of one that was not."""
+        return self._digests.get(key, "")
+
     def resolve(self, key: ImageKey) -> ResolvedImage:
         """An image's configuration; its layers are known afterwards, not fetched."""
         if key.layout:
             return self._from_layout(key)
         local = None if self._pull else self._from_store(key) or self._from_memory(key)
+        if local is None and self.offline:
+            name = references.parse(key.reference).familiar
+            raise OfflineError(
+                f"the build is offline and lacks the image {name} for {key.platform}",
+                remedy="pull the image, or build once without --offline",
+            )
         return local or self._from_registry(key)
+
+    def absent_layers(self, keys: Iterable[ImageKey]) -> list[str]:
+        """Which of these images lack layers that only a registry has, in words."""
+        found = []
+        for key in keys:
+            records = [self.store.layers.record(diff_id) for diff_id in self._layers[key]]
+            absent = [record for record in records if record is None or not self._is_near(record)]
+            if absent:
+                name = references.parse(key.reference).familiar if not key.layout else key.layout
+                found.append(f"{len(absent)} of {len(records)} layers of {name} for {key.platform}")
+        return found
+
+    def _is_near(self, record: LayerRecord) -> bool:
+        return record.origin.startswith(_LAYOUT) or self.store.layout.has(record.digest)
 
     # --- where it may come from
 
     def _from_store(self, key: ImageKey) -> ResolvedImage | None:
         """An image that was built, loaded or pulled under this name, if it is for this platform."""
-        stored = self._store.images.get(references.parse(key.reference))
+        stored = self.store.images.get(references.parse(key.reference))
         if stored is None:
             return None
-        descriptor = self._choose(stored.descriptor, key.platform, self._store.layout)
+        descriptor = self._choose(stored.descriptor, key.platform, self.store.layout)
         if descriptor is None:
             return None
-        return self._known(key, descriptor, self._store.layout, origin="", strict=True)
+        self.named_digests[key] = stored.descriptor.digest
+        return self._known(key, descriptor, self.store.layout, origin="", strict=True)
 
     def _from_memory(self, key: ImageKey) -> ResolvedImage | None:
-        data = self._store.database.memo(_KIND, f"{key.reference} {key.platform}")
+        data = self.store.database.memo(_KIND, f"{key.reference} {key.platform}")
         if data is None:
             return None
         known = msgspec.msgpack.decode(data, type=_Remembered)
-        if not self._store.layout.has(known.digest):
+        if not self.store.layout.has(known.digest):
             return None
         descriptor = Descriptor(known.media_type, known.digest, known.size)
-        return self._known(key, descriptor, self._store.layout, origin=key.reference)
+        self.named_digests[key] = known.named or known.digest
+        return self._known(key, descriptor, self.store.layout, origin=key.reference)
 
     def _from_registry(self, key: ImageKey) -> ResolvedImage:
         from builder.registry.pull import resolve
@@ -101,16 +144,17 @@ class Bases:
         step = f"resolve {key.reference} {key.platform}"
         self._report(StepStarted(step, label))
         try:
-            image = resolve(self._connected(), references.parse(key.reference), key.platform)
+            image = resolve(self.session(), references.parse(key.reference), key.platform)
         except BuilderError as error:
             self._report(StepDone(step, label, error=error.cause))
             raise
-        layout = self._store.layout
+        layout = self.store.layout
         layout.put(image.config_data)
         layout.put(image.manifest_data)
         descriptor = image.manifest_descriptor
-        remembered = _Remembered(descriptor.media_type, descriptor.digest, descriptor.size)
-        self._store.database.add_memo(
+        self.named_digests[key] = image.descriptor.digest
+        remembered = _Remembered(descriptor.media_type, descriptor.digest, descriptor.size, image.descriptor.digest)
+        self.store.database.add_memo(
             _KIND, f"{key.reference} {key.platform}", msgspec.msgpack.encode(remembered), holds=descriptor.digest
         )
         self._report(StepDone(step, label))
@@ -118,7 +162,9 @@ class Bases:
 
     def _from_layout(self, key: ImageKey) -> ResolvedImage:
         layout = Layout(key.layout)
-        descriptor = self._choose(_entry(layout, key.reference), key.platform, layout)
+        entry = _entry(layout, key.reference)
+        self.named_digests[key] = entry.digest
+        descriptor = self._choose(entry, key.platform, layout)
         if descriptor is None:
             raise NotFoundError(f"the layout has no image for {key.platform}", place=key.layout)
         known = self._known(key, descriptor, layout, origin=_LAYOUT + os.path.abspath(key.layout))
@@ -129,6 +175,8 @@ class Bases:
     def _known(
         self, key: ImageKey, descriptor: Descriptor, layout: Layout, origin: str, *, strict: bool = False
     ) -> ResolvedImage | None:
+        if not layout.has(descriptor.digest):
+            return None  # an index that was pulled for other platforms
         manifest = decode(layout.read(descriptor.digest), Manifest, f"manifest {descriptor.digest}")
         if not layout.has(manifest.config.digest):
             return None
@@ -145,20 +193,24 @@ class Bases:
                 f" its manifest has {len(manifest.layers)} layers, its configuration {len(diff_ids)}"
             )
         for diff_id, layer in zip(diff_ids, manifest.layers, strict=True):
-            self._store.layers.know(diff_id, layer, origin)
+            self.store.layers.know(diff_id, layer, origin)
         self._layers[key] = tuple(diff_ids)
+        self._digests[key] = digest
         return ResolvedImage(config, digest)
 
     def _choose(self, descriptor: Descriptor, platform: Platform, layout: Layout) -> Descriptor | None:
         if descriptor.media_type not in INDEXES:
             return descriptor
+        if not layout.has(descriptor.digest):
+            return None
         index = decode(layout.read(descriptor.digest), Index, f"index {descriptor.digest}")
         chosen = select(index.manifests, platform)
         return self._choose(chosen[0], platform, layout) if chosen else None
 
     # --- fetching
 
-    def _connected(self) -> Session:
+    def session(self) -> Session:
+        """The session with the registries, opened when it is first asked for and closed by `close`."""
         with self._lock:
             if self._session is None:
                 self._session = self._connect()
@@ -166,24 +218,34 @@ class Bases:
 
     def _fetch(self, origin: str, descriptor: Descriptor, file: BinaryIO) -> None:
         """Bring a layer's blob into `file`, from the layout or registry that its record names."""
+        origin = origin.removeprefix(CACHE)
         if origin.startswith(_LAYOUT):
             self._copy(Layout(origin.removeprefix(_LAYOUT)), descriptor, file)
             return
+        if self.offline:
+            absent = self.absent_layers(sorted(self._layers))
+            raise OfflineError(
+                f"the build is offline and lacks a layer of {origin} that a step needs",
+                details=("  not here are:", *(f"    {line}" for line in absent)) if absent else (),
+                remedy="build once without --offline",
+            )
         from builder.registry.blobs import fetch_blob
 
         name = f"{origin} {descriptor.digest[7:19]}"
         fetch_blob(
-            self._connected(),
+            self.session(),
             references.parse(origin),
             descriptor,
             file,
             lambda done, total: self._report(Transfer(name, done, total)),
+            resume=True,
         )
 
     def _copy(self, layout: Layout, descriptor: Descriptor, file: BinaryIO) -> None:
         import hashlib
 
         hasher = hashlib.sha256()
+        file.truncate()
         with layout.open(descriptor.digest) as source:
             while piece := source.read(1 << 20):
                 hasher.update(piece)

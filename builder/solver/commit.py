@@ -7,7 +7,7 @@ them all, except those of the base image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -59,24 +59,37 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     index: bool = False
 
 
+Attest = Callable[[int, Descriptor, Manifest], Descriptor]
+"""Writes what is said of an image: from its position, and its manifest's descriptor and content, to the entry that
+stands for it in the index."""
+
+
 def commit(
-    store: Store, images: tuple[PlannedImage, ...], roots: Mapping[int, Root], *, epoch: int | None, form: Form
+    store: Store,
+    images: tuple[PlannedImage, ...],
+    roots: Mapping[int, Root],
+    *,
+    epoch: int | None,
+    form: Form,
+    attest: Attest | None = None,
 ) -> Committed:
-    """Write the images' configurations and manifests, and over several of them an index, into the store.
+    """Write the images' configurations and manifests, and over several of them an index, into the store. With `attest`
+    there is an index in any case, and in it, behind the images, what `attest` says of each.
 
     Every layer is here afterwards: those of base images that nobody needed before are fetched now.
     """
     for_index = form.index or any(annotation.place == "index" for annotation in form.annotations)
     manifests = [_commit_one(store, image, roots, epoch, form) for image in images]
-    configs = tuple(config for _, config in manifests)
+    configs = tuple(manifest.config.digest for _, manifest in manifests)
+    said = [attest(number, *made) for number, made in enumerate(manifests)] if attest is not None else []
     outer = chosen(form.annotations, "index-descriptor")
-    if len(images) == 1 and not for_index:
+    if len(images) == 1 and not for_index and not said:
         descriptor = msgspec.structs.replace(manifests[0][0], annotations=outer)
         return Committed(descriptor, configs)
     index = Index(
         schema_version=2,
         media_type=DOCKER_INDEX if form.docker_types else OCI_INDEX,
-        manifests=[descriptor for descriptor, _ in manifests],
+        manifests=[*(descriptor for descriptor, _ in manifests), *said],
         annotations=chosen(form.annotations, "index"),
     )
     data = encode(index)
@@ -85,7 +98,7 @@ def commit(
 
 def _commit_one(
     store: Store, image: PlannedImage, roots: Mapping[int, Root], epoch: int | None, form: Form
-) -> tuple[Descriptor, str]:
+) -> tuple[Descriptor, Manifest]:
     layers = roots[image.node].layers
     inherited = len(image.config.rootfs.diff_ids or ())
     config = encode(image_config(image, roots, epoch))
@@ -94,7 +107,7 @@ def _commit_one(
     for position, diff_id in enumerate(layers):
         own = position >= inherited or form.force
         record = store.layers.ensure_form(diff_id, form.compression if own else None)
-        descriptors.append(Descriptor(_layer_type(record.media_type, form.docker_types), record.digest, record.size))
+        descriptors.append(Descriptor(layer_type(record.media_type, form.docker_types), record.digest, record.size))
     manifest = Manifest(
         schema_version=2,
         media_type=DOCKER_MANIFEST if form.docker_types else OCI_MANIFEST,
@@ -110,7 +123,7 @@ def _commit_one(
         annotations=chosen(form.annotations, "manifest-descriptor", image.platform),
         platform=_platform(image.platform),
     )
-    return descriptor, config_digest
+    return descriptor, manifest
 
 
 def image_config(image: PlannedImage, roots: Mapping[int, Root], epoch: int | None) -> ImageConfig:
@@ -147,7 +160,7 @@ def _timestamp(seconds: float) -> str:
     )
 
 
-def _layer_type(media_type: str, docker: bool) -> str:
+def layer_type(media_type: str, docker: bool) -> str:
     """A layer's media type by its OCI or its Docker name (`…tar+gzip` is `…diff.tar.gzip`)."""
     kind = kind_of(media_type)
     suffix = "" if kind == UNCOMPRESSED else kind

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from builder.oci.spec import Platform
+from builder.plan.checks import is_sensitive
 from builder.plan.steps import (
     CopyFiles,
     CopyGit,
@@ -22,15 +23,17 @@ from builder.plan.steps import (
     CopyUrl,
     FromContext,
     FromNode,
+    Node,
     TreeNode,
     WorkdirNode,
 )
 from builder.solver.cache import Made
 from builder.solver.environment import Environment
 from builder.solver.fingerprints import Fingerprints
-from builder.solver.gather import FilesSource, InlineSource, Source
-from builder.solver.keys import Recipe, copy_recipe, workdir_recipe
+from builder.solver.gather import FilesSource, InlineSource, Overrides, Source
+from builder.solver.keys import Recipe, copy_recipe, key_of, mask_values, placed_recipe, workdir_recipe
 from builder.solver.roots import EmptyTree, Layers, root_tree
+from builder.solver.trace import Trace
 
 _ANY = Platform("linux", "")
 
@@ -38,12 +41,12 @@ MOUNTED = "mounted"
 """The name, in the layer made for it, of what a context's mount shows."""
 
 
-def copy(environment: Environment, node: CopyNode, parent: Layers, roots: dict[int, Layers], lineage: str) -> Made:
+def copy(environment: Environment, node: CopyNode, parent: Layers, roots: dict[int, Layers], trace: Trace) -> Made:
     """Run a COPY or ADD, or find it in the cache. `roots` are the layers of the nodes that it copies from."""
     with ExitStack() as held:
-        sources = [_source(environment, node, source, roots, held) for source in node.sources]
-        flags = _flags(environment, node)
-        seen = {"parent": [] if node.link and not node.owner_is_named else list(parent)}
+        sources = [open_source(environment, node, source, roots, held) for source in node.sources]
+        flags = copy_flags(environment, node)
+        seen = seen_by_copy(node, parent)
 
         def recognised() -> Recipe | None:
             """The recipe by identities, once every source has one."""
@@ -51,29 +54,49 @@ def copy(environment: Environment, node: CopyNode, parent: Layers, roots: dict[i
             return copy_recipe(identities, flags, seen) if None not in identities else None
 
         quick = recognised()
-        found = environment.cache.look_up(quick) if quick is not None and not node.ignore_cache else None
+        if quick is None and environment.cache.external is not None and not node.ignore_cache:
+            for source in sources:  # another machine knows files by their content, and nothing of the parent is needed
+                source.content()
+            quick = recognised()
+        found = None
+        if quick is not None:
+            trace.key = key_of(quick)
+            found = find_copy(environment, trace) if not node.ignore_cache else None
         if found is not None:
             return found
         from builder.solver.make import make_copy
 
-        return make_copy(environment, node, parent, sources, flags, recognised, lineage)
+        return make_copy(environment, node, parent, sources, flags, recognised, trace)
 
 
-def workdir(environment: Environment, node: WorkdirNode, parent: Layers, lineage: str) -> Made:
+def find_copy(environment: Environment, trace: Trace) -> Made | None:
+    """A copy's result by its sources' identity: made of just these sources, or at this place of ones that are the same
+    but for their times."""
+    found = environment.cache.find(trace.key)
+    return found or environment.cache.look_up(placed_recipe(trace.key, trace.place))
+
+
+def workdir(environment: Environment, node: WorkdirNode, parent: Layers, trace: Trace) -> Made:
     """Make a working directory with its parents, or an empty layer if it is there."""
     settings: Recipe = {"epoch": environment.epoch}
-    quick = workdir_recipe(node, {"parent": list(parent)}, settings)
-    found = None if node.ignore_cache else environment.cache.look_up(quick)
+    quick = hide(workdir_recipe(node, {"parent": list(parent)}, settings), node)
+    trace.key = key_of(quick)
+    found = None if node.ignore_cache else environment.cache.find(trace.key)
     if found is not None:
         return found
     from builder.solver.make import make_workdir
 
-    return make_workdir(environment, node, parent, settings, quick, lineage)
+    return make_workdir(environment, node, parent, settings, quick, trace)
 
 
-def context_layer(environment: Environment, context: str, path: str, destination: str, lineage: str) -> Made:
+def context_layer(environment: Environment, context: str, path: str, destination: str, trace: Trace) -> Made:
     """A layer with what a context holds at `path`, put at `destination`: for FROM and for mounts of a context."""
-    node = CopyNode(
+    return copy(environment, context_node(context, path, destination), (), {}, trace)
+
+
+def context_node(context: str, path: str, destination: str) -> CopyNode:
+    """The copy that `context_layer` does."""
+    return CopyNode(
         label=f"load {context or 'context'}",
         stage="",
         platform=_ANY,
@@ -82,16 +105,21 @@ def context_layer(environment: Environment, context: str, path: str, destination
         destination=destination,
         link=True,
     )
-    return copy(environment, node, (), {}, lineage)
 
 
-def tree_root(environment: Environment, node: TreeNode, lineage: str) -> Made:
+def tree_root(environment: Environment, node: TreeNode, trace: Trace) -> Made:
     """The layer of a directory that FROM names."""
-    return context_layer(environment, node.context, "/", "/", lineage)
+    return context_layer(environment, node.context, "/", "/", trace)
 
 
-def _flags(environment: Environment, node: CopyNode) -> Recipe:
-    return {
+def seen_by_copy(node: CopyNode, parent: Layers) -> Recipe:
+    """What a copy may see of its parent, for the recipe by identities."""
+    return {"parent": [] if node.link and not node.owner_is_named else list(parent)}
+
+
+def copy_flags(environment: Environment, node: CopyNode) -> Recipe:
+    """What the instruction itself says, for the recipe. What variables that look like secrets put into it is masked."""
+    flags: Recipe = {
         "destination": node.destination,
         "chown": node.chown,
         "chmod": node.chmod,
@@ -99,36 +127,55 @@ def _flags(environment: Environment, node: CopyNode) -> Recipe:
         "excludes": list(node.excludes),
         "epoch": environment.epoch,
     }
+    return hide(flags, node)
 
 
-def _source(
+def hide(recipe: Recipe, node: Node) -> Recipe:
+    """The recipe, or a part of it, without what variables that look like secrets put into the step's words."""
+    hidden = [value for _, name, value in node.variables if value and is_sensitive(name)]
+    return mask_values(recipe, hidden) if hidden else recipe
+
+
+def open_source(
     environment: Environment, node: CopyNode, source: CopySource, roots: dict[int, Layers], held: ExitStack
 ) -> Source:
+    """One source of a copy, for as long as `held` is open. What is at a URL or in a repository is fetched now."""
     if isinstance(source, CopyInline):
         return InlineSource(source)
     if isinstance(source, CopyFiles):
-        return _files(environment, source, node.excludes, roots)
+        return _files(environment, node, source, roots)
     from builder.solver import remote
 
     scratch = held.enter_context(environment.store.scratch())
     if isinstance(source, CopyUrl):
-        return remote.url_source(environment, source, scratch)
-    assert isinstance(source, CopyGit)
-    return remote.git_source(source, node.excludes, scratch)
+        fetched = remote.url_source(environment, source, scratch)
+    else:
+        assert isinstance(source, CopyGit)
+        fetched = remote.git_source(environment, source, node.excludes, scratch)
+    fetched.known_as = hide(fetched.known_as, node)
+    return fetched
 
 
-def _files(
-    environment: Environment, source: CopyFiles, excludes: tuple[str, ...], roots: dict[int, Layers]
-) -> FilesSource:
+def _files(environment: Environment, node: CopyNode, source: CopyFiles, roots: dict[int, Layers]) -> FilesSource:
+    excludes, overrides = node.excludes, overrides_of(node)
     if isinstance(source.tree, FromNode):
         layers = roots[source.tree.node]
-        return FilesSource(source, lambda: root_tree(environment, layers), excludes, layers=layers)
+        return FilesSource(source, lambda: root_tree(environment, layers), excludes, layers=layers, overrides=overrides)
     if isinstance(source.tree, FromContext):
         name = source.tree.name
         return FilesSource(
-            source, lambda: environment.contexts.tree(name), excludes, fingerprints=partial(_fingerprints, environment)
+            source,
+            lambda: environment.contexts.tree(name),
+            excludes,
+            fingerprints=partial(_fingerprints, environment),
+            overrides=overrides,
         )
-    return FilesSource(source, EmptyTree, excludes, layers=())
+    return FilesSource(source, EmptyTree, excludes, layers=(), overrides=overrides)
+
+
+def overrides_of(node: CopyNode) -> Overrides:
+    """What the flags of a copy replace in the files that it takes."""
+    return Overrides(owner=node.chown is not None, mode=isinstance(node.chmod, int))
 
 
 def _fingerprints(environment: Environment, root: str, selection: Sequence[str]) -> Fingerprints | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
+from builder.config import ArchiveLimits
 from builder.errors import LayerError, StepFailed
 from builder.filesystem.archive import ArchiveEntry, read_archive
 from builder.filesystem.decompress import decompressor
@@ -29,15 +30,23 @@ def is_archive(tree: FileTree, path: str) -> bool:
 
 
 def extract(
-    staging: Staging, tree: FileTree, path: str, destination: str, ownership: Ownership, spool_path: str
+    staging: Staging,
+    tree: FileTree,
+    path: str,
+    destination: str,
+    ownership: Ownership,
+    spool_path: str,
+    limits: ArchiveLimits | None = None,
 ) -> None:
     """Stage what the archive holds. `--chown` reaches every entry, `--chmod` none. Raises StepFailed, LayerError."""
+    limits = limits or ArchiveLimits()
     target = resolve(staging, clean(destination))
     made = FileInfo(Kind.DIRECTORY, 0o755, *(ownership.owner or (0, 0)), 0, ownership.now_ns)
     make_directories(staging, target, made)
     root = _Below(staging, target)
     with os.fdopen(tree.open(path), "rb") as file, open(spool_path, "xb") as spool:
-        for entry in read_archive(decompressor(file)):
+        stream = decompressor(file, limits=limits, place=f"/{path}")
+        for entry in read_archive(stream, max_entries=limits.entries or None):
             _Extraction(root, ownership, spool, f"/{path}").put(entry)
 
 

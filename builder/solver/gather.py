@@ -13,10 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
+from builder.config import ArchiveLimits
 from builder.filesystem.tree import FileInfo, FileTree, Kind
 from builder.plan.steps import CopyFiles, CopyInline
 from builder.solver.fingerprints import Fingerprints
-from builder.solver.keys import encode
+from builder.solver.keys import Recipe, encode
 from builder.solver.select import Item, Match, select
 
 if TYPE_CHECKING:
@@ -25,14 +28,15 @@ if TYPE_CHECKING:
 
 
 class Destination:
-    """Where and how: the absolute path, owner and mode, and a directory for temporary files."""
+    """Where and how: the absolute path, owner and mode, a directory for temporary files, what archives may hold."""
 
-    __slots__ = ("ownership", "path", "scratch")
+    __slots__ = ("limits", "ownership", "path", "scratch")
 
-    def __init__(self, path: str, ownership: Ownership, scratch: str) -> None:
+    def __init__(self, path: str, ownership: Ownership, scratch: str, limits: Callable[[], ArchiveLimits]) -> None:
         self.path = path
         self.ownership = ownership
         self.scratch = scratch
+        self.limits = limits
 
 
 class Source(Protocol):
@@ -53,11 +57,10 @@ class InlineSource:
 
     def __init__(self, source: CopyInline) -> None:
         self._name = source.name
-        self._text = source.data
         self._data = source.data.encode("utf-8", "surrogateescape")
 
     def identity(self) -> Any:
-        return {"inline": self._name, "data": self._text}
+        return {"inline": self._name, "sha256": hashlib.sha256(self._data).hexdigest()}
 
     content = identity
 
@@ -98,6 +101,18 @@ class MemoryTree:
         return {}
 
 
+class Overrides(msgspec.Struct, frozen=True):
+    """What a step's flags replace in the files that it takes, so that it is no part of what the source is: the owner
+    (`--chown`), the mode (a numeric `--chmod`; a symbolic one builds on the mode)."""
+
+    owner: bool = False
+    mode: bool = False
+
+
+KEPT = Overrides()
+"""Files are taken as they are."""
+
+
 class FilesSource:
     """Files of a tree: of a stage or an image (`layers`), or of a context, whose `fingerprints` are opened if it is a
     directory of the host that may come again."""
@@ -110,12 +125,14 @@ class FilesSource:
         *,
         layers: Sequence[str] | None = None,
         fingerprints: Callable[[str, Sequence[str]], Fingerprints | None] | None = None,
+        overrides: Overrides = KEPT,
     ) -> None:
         self._source = source
         self._open_tree = open_tree
         self._excludes = excludes
         self.layers = layers
         self._open_fingerprints = fingerprints
+        self._overrides = overrides
         self._digests: dict[str, str] = {}
         self._known: str | None = None
 
@@ -129,7 +146,10 @@ class FilesSource:
         if self._open_fingerprints is None or root is None:
             return None
         source = self._source
-        return self._open_fingerprints(root, (source.path, repr(source.pattern), str(source.unpack), *self._excludes))
+        overrides = f"{self._overrides.owner:d}{self._overrides.mode:d}"
+        return self._open_fingerprints(
+            root, (source.path, repr(source.pattern), str(source.unpack), overrides, *self._excludes)
+        )
 
     def identity(self) -> Any | None:
         if self.layers is not None:
@@ -167,7 +187,15 @@ class FilesSource:
         for number, match in enumerate(self.matches):
             if self._source.unpack and match.info.kind is Kind.FILE and is_archive(self.tree, match.path):
                 spool = os.path.join(destination.scratch, f"spool-{id(self):x}-{number}")
-                extract(staging, self.tree, match.path, destination.path, destination.ownership, spool)
+                extract(
+                    staging,
+                    self.tree,
+                    match.path,
+                    destination.path,
+                    destination.ownership,
+                    spool,
+                    destination.limits(),
+                )
             else:
                 place(staging, self.tree, match, destination.path, destination.ownership)
 
@@ -194,8 +222,14 @@ class FilesSource:
         return described
 
     def times(self) -> list[int]:
-        """The times of the files taken, in seconds, as they reach the layer."""
-        return [item.info.mtime_ns // 1_000_000_000 for match in self.matches for item in match.items if _is_file(item)]
+        """The times of what is taken, in seconds, as they reach the layer: all but those of the directories that stand
+        for their contents."""
+        return [
+            item.info.mtime_ns // 1_000_000_000
+            for match in self.matches
+            for item in match.items
+            if item.relative or match.info.kind is not Kind.DIRECTORY
+        ]
 
     def _described(self) -> Any:
         """The matches with everything that can reach a layer, except times."""
@@ -210,8 +244,16 @@ class FilesSource:
         ]
 
     def _describe(self, item: Item, links: dict[tuple[int, int], int]) -> list[Any]:
+        """One entry: `[relative path, kind, mode, uid, gid, …]`. Null is what is overridden, and mode and owner of a
+        directory whose contents alone are taken. A directory that is only there for what is below it keeps its mode,
+        which the parent's may get (see `place`)."""
         info = item.info
-        described: list[Any] = [item.relative, int(info.kind), info.mode, info.uid, info.gid]
+        unseen = not item.relative and info.kind is Kind.DIRECTORY
+        mode: int | None = info.mode
+        if unseen or (self._overrides.mode and not item.lazy and info.kind is not Kind.SYMLINK):
+            mode = None
+        owner: tuple[int | None, int | None] = (None, None) if unseen or self._overrides.owner else (info.uid, info.gid)
+        described: list[Any] = [item.relative, int(info.kind), mode, *owner]
         if info.kind is Kind.FILE:
             described.append(self._digests[item.path])
             if info.identity is not None:
@@ -233,17 +275,18 @@ def _is_file(item: Item) -> bool:
 
 
 class FetchedSource:
-    """A file that was fetched from a URL, or the tree of a git repository that was checked out."""
+    """A file that was fetched from a URL, or the tree of a git repository that was checked out. `known_as` is what it
+    is called in a recipe."""
 
-    def __init__(self, files: FilesSource, identity: Any) -> None:
+    def __init__(self, files: FilesSource, known_as: Recipe) -> None:
         self._files = files
-        self._identity = identity
+        self.known_as = known_as
 
     def identity(self) -> Any:
-        return self._identity
+        return self.known_as
 
     def place(self, staging: Staging, destination: Destination) -> None:
         self._files.place(staging, destination)
 
     def content(self) -> Any:
-        return self._identity
+        return self.known_as

@@ -3,6 +3,17 @@
 A recipe is plain data (dictionaries, lists, strings, numbers) that names everything the result depends on and nothing
 else. It is encoded in one canonical form, framed by a version, so that equal recipes have equal keys and an old
 version's records are never taken for a new one's.
+
+What metadata is in a key, by one rule: what can reach the layer, and nothing that the step overrides.
+
+- Times of files in a context, of a download or a git checkout never are: `touch` or a new clone makes nothing run.
+- Times of files that COPY --from takes are not, at the same place of the same Dockerfile: a stage that ran again and
+  made the same files keeps what comes after it. Elsewhere they are, since another Dockerfile's stage is not this one.
+- Modes, kinds, link targets, devices, hard links among the files and (from images) owners and extended attributes are:
+  a changed mode is a changed layer. Modes of a context too: a clone under another umask is another input.
+- A mode that a numeric `--chmod` replaces, and an owner that `--chown` replaces, are not.
+- A command sees its parent's layers as they are, with all times.
+- Values of variables that look like secrets (`is_sensitive`) stand there as digests: recipes are kept and shown.
 """
 
 from __future__ import annotations
@@ -13,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from builder.plan.checks import is_sensitive
 from builder.plan.steps import (
     BindMount,
     CacheMount,
@@ -27,7 +39,9 @@ from builder.plan.steps import (
 )
 from builder.solver.staging import Fact
 
-FORMAT = b"builder step 1\n"
+FORMAT = b"builder step 2\n"
+KEYS = FORMAT.decode().strip()
+"""The version of the keys, for people and records."""
 
 Recipe = dict[str, Any]
 
@@ -53,7 +67,12 @@ def _unicode(value: Any) -> Any:
 
 def key_of(recipe: Recipe) -> str:
     """The cache key of a recipe: 64 hexadecimal digits."""
-    return hashlib.sha256(FORMAT + encode(recipe)).hexdigest()
+    return key_of_encoded(encode(recipe))
+
+
+def key_of_encoded(data: bytes) -> str:
+    """The cache key of a recipe that `encode` wrote."""
+    return hashlib.sha256(FORMAT + data).hexdigest()
 
 
 def run_recipe(
@@ -65,7 +84,8 @@ def run_recipe(
 ) -> Recipe:
     """What a command sees: its parent's layers, its arguments, environment, user and mounts.
 
-    `trees` are the layers of the nodes that mounts show, `contents` the digests of the context paths they show;
+    `trees` are the layers of the nodes that mounts show, `contents` the keys of the layers with what they show of
+    contexts (times are no part of those);
     `settings` what else reaches the command (host names, the time to clamp to).
     """
     return {
@@ -73,7 +93,7 @@ def run_recipe(
         "platform": str(node.platform),
         "parent": list(parent),
         "argv": list(node.argv),
-        "env": [list(pair) for pair in node.env],
+        "env": [[name, masked(value) if is_sensitive(name) else value] for name, value in node.env],
         "user": node.user,
         "workdir": node.workdir,
         "network": node.network,
@@ -82,6 +102,27 @@ def run_recipe(
         "mounts": [_mount(mount, trees, contents) for mount in node.mounts],
         **settings,
     }
+
+
+def masked(value: str) -> Recipe:
+    """What stands for a value that nobody is to read."""
+    return {"sha256": hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()}
+
+
+def mask_values(recipe: Recipe, values: Sequence[str]) -> Recipe:
+    """A recipe in whose texts each of these values is replaced by its digest."""
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: replaced(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [replaced(inner) for inner in value]
+        if isinstance(value, str):
+            for hidden in values:
+                value = value.replace(hidden, f"(sha256 {masked(hidden)['sha256']})")
+        return value
+
+    return {key: replaced(value) for key, value in recipe.items()}
 
 
 def _mount(mount: Mount, trees: Mapping[int, Sequence[str]], contents: Mapping[str, str]) -> Recipe:
@@ -107,13 +148,23 @@ def _seen(tree: Tree, source: str, trees: Mapping[int, Sequence[str]], contents:
 
 
 def content_name(tree: Tree, source: str) -> str:
-    """How a mounted path of a context is named among `contents`."""
+    """How a mounted path of a context is named among `contents` and a step's parts."""
     return f"{getattr(tree, 'name', '')}:{source}"
 
 
 def copy_recipe(sources: list[Any], flags: Recipe, seen: Recipe) -> Recipe:
     """What a copy depends on: its sources' content, its flags, and of the parent either all or the facts it asked."""
     return {"step": "copy", "sources": sources, **flags, **seen}
+
+
+def exact_recipe(content: str, times: list[int]) -> Recipe:
+    """A copy from a stage by the key of its content (which has the facts), and the times of the files taken."""
+    return {"step": "copy", "content": content, "facts": True, "times": times}
+
+
+def placed_recipe(key: str, place: str) -> Recipe:
+    """A copy from a stage by the key of its recipe, found with other times than its sources have: good at one place."""
+    return {"step": "copy", "known_as": key, "place": masked(place)["sha256"]}
 
 
 def workdir_recipe(node: WorkdirNode, seen: Recipe, settings: Recipe) -> Recipe:

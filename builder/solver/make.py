@@ -10,13 +10,16 @@ from builder.plan.paths import clean
 from builder.plan.steps import CopyNode, WorkdirNode
 from builder.solver.assemble import write_layer
 from builder.solver.cache import Made, now
+from builder.solver.copy import hide
 from builder.solver.environment import Environment
 from builder.solver.gather import Destination, FilesSource, Source
-from builder.solver.keys import Recipe, copy_recipe, facts, workdir_recipe
+from builder.solver.keys import Recipe, copy_recipe, encode, exact_recipe, facts, key_of, placed_recipe, workdir_recipe
 from builder.solver.place import Ownership, make_directories
 from builder.solver.roots import EmptyTree, Layers, root_tree
 from builder.solver.staging import Staging, TreeContent
+from builder.solver.trace import Trace
 from builder.solver.users import find_owner
+from builder.store.database import RecipeRecord
 
 
 def make_copy(
@@ -26,103 +29,146 @@ def make_copy(
     sources: Sequence[Source],
     flags: Recipe,
     recognised: Callable[[], Recipe | None],
-    lineage: str,
+    trace: Trace,
 ) -> Made:
     """Make the layer of a COPY or ADD. `recognised` gives the recipe by the sources' identities, if they have some; by
     that it was not found."""
+    with environment.store.scratch() as scratch:
+        staging, owner = stage_copy(environment, node, parent, sources, scratch)
+        flags = {**flags, "owner": owner}
+        contents = [source.content() for source in sources] if recognised() is not None else None
+        made = _finish(environment, node, staging, sources, contents, flags, trace, scratch)
+    if not made.cached:
+        environment.copied(node, sources)
+    quick = recognised()  # by now everything has been read
+    if quick is not None:
+        trace.key = key_of(quick)
+        known_as = quick
+        if trace.inexact:
+            known_as = placed_recipe(trace.key, trace.place)
+            environment.store.database.add_recipe(RecipeRecord(trace.key, encode(quick), trace.content))
+        environment.cache.remember(known_as, made, trace.place, content=trace.content)
+    return made
+
+
+def stage_copy(
+    environment: Environment, node: CopyNode, parent: Layers, sources: Sequence[Source], scratch: str
+) -> tuple[Staging, list[int] | None]:
+    """What a COPY or ADD puts over its parent, and the owner that --chown means there."""
     tree = EmptyTree() if node.link else root_tree(environment, parent)
     staging = Staging(tree)
     owners = root_tree(environment, parent) if node.link and node.owner_is_named else tree
     owner = find_owner(owners, node.chown) if node.chown else None
     ownership = Ownership(owner, node.chmod, _now_ns(environment))
-    flags = {**flags, "owner": list(owner) if owner else None}
-    with environment.store.scratch() as scratch:
-        for source in sources:
-            environment.check_cancelled()
-            source.place(staging, Destination(node.destination, ownership, scratch))
-        contents = [source.content() for source in sources] if recognised() is not None else None
-        made = _finish(environment, node.ignore_cache, staging, sources, contents, flags, lineage, scratch)
-    quick = recognised()  # by now everything has been read
-    if quick is not None:
-        environment.cache.remember(quick, made, lineage)
-    return made
+    destination = Destination(node.destination, ownership, scratch, lambda: environment.store.limits)
+    for source in sources:
+        environment.check_cancelled()
+        source.place(staging, destination)
+    return staging, list(owner) if owner else None
 
 
 def make_workdir(
-    environment: Environment, node: WorkdirNode, parent: Layers, settings: Recipe, quick: Recipe, lineage: str
+    environment: Environment, node: WorkdirNode, parent: Layers, settings: Recipe, quick: Recipe, trace: Trace
 ) -> Made:
     """Make the layer of a WORKDIR."""
+    staging, owner = stage_workdir(environment, node, parent)
+    recipe = hide(workdir_recipe(node, facts(staging.facts()), {**settings, "owner": owner}), node)
+    trace.content = key_of(recipe)
+    made = None if node.ignore_cache else environment.cache.find(trace.content)
+    if made is None:
+        trace.missed(recipe)
+        with environment.store.scratch() as scratch:
+            blob = write_layer(
+                staging,
+                scratch,
+                compression=environment.compression,
+                epoch=environment.epoch,
+                guard=environment.guard,
+            )
+            environment.store.layers.add(blob)
+        made = Made(blob.diff_id, now(environment.epoch))
+    environment.cache.remember(recipe, made, trace.place)
+    environment.cache.remember(quick, made, trace.place, content=trace.content)
+    return made
+
+
+def stage_workdir(environment: Environment, node: WorkdirNode, parent: Layers) -> tuple[Staging, list[int]]:
+    """The directories that a WORKDIR makes over its parent, and their owner."""
     tree = root_tree(environment, parent)
     staging = Staging(tree)
     owner = find_owner(tree, node.user) if node.user else (0, 0)
     directory = FileInfo(Kind.DIRECTORY, 0o755, owner[0], owner[1], 0, _now_ns(environment))
     make_directories(staging, resolve(staging, clean(node.path)), directory)
-    recipe = workdir_recipe(node, facts(staging.facts()), {**settings, "owner": list(owner)})
-    made = None if node.ignore_cache else environment.cache.look_up(recipe)
-    if made is None:
-        with environment.store.scratch() as scratch:
-            blob = write_layer(staging, scratch, compression=environment.compression, epoch=environment.epoch)
-            environment.store.layers.add(blob)
-        made = Made(blob.diff_id, now(environment.epoch))
-    environment.cache.remember(recipe, made, lineage)
-    environment.cache.remember(quick, made, lineage)
-    return made
+    return staging, list(owner)
 
 
 def _finish(
     environment: Environment,
-    ignore_cache: bool,
+    node: CopyNode,
     staging: Staging,
     sources: Sequence[Source],
     contents: list[object] | None,
     flags: Recipe,
-    lineage: str,
+    trace: Trace,
     scratch: str,
 ) -> Made:
     """Look up by content and facts; write the layer where that finds nothing."""
-    asked = facts(staging.facts())
-
-    def found() -> Made | None:
-        if contents is None or ignore_cache:
-            return None
-        return _look_up(environment, sources, copy_recipe(contents, flags, asked), lineage)
-
-    made = found()
-    if made is None:
-        blob = write_layer(
-            staging,
-            scratch,
-            compression=environment.compression,
-            epoch=environment.epoch,
-            observe=_observer(sources, staging),
-        )
-        contents = [source.content() for source in sources]
-        made = found()
+    asked = hide(facts(staging.facts()), node)
+    if contents is not None:
+        recipe = copy_recipe(contents, flags, asked)
+        trace.content = key_of(recipe)
+        made = None if node.ignore_cache else look_up_content(environment, sources, trace)
+        if made is not None:
+            _remember(environment, sources, recipe, made, trace)
+            return made
+        trace.missed(recipe)
+    blob = write_layer(
+        staging,
+        scratch,
+        compression=environment.compression,
+        epoch=environment.epoch,
+        observe=_observer(sources, staging),
+        guard=environment.guard,
+    )
+    recipe = copy_recipe([source.content() for source in sources], flags, asked)
+    trace.content = key_of(recipe)
+    with environment.cache.hold(trace.content):  # it may be known by now, or another build made it meanwhile
+        made = None if node.ignore_cache else look_up_content(environment, sources, trace)
         if made is None:
+            if trace.recipe is None:
+                trace.missed(recipe)
             environment.store.layers.add(blob)
             made = Made(blob.diff_id, now(environment.epoch))
-    assert contents is not None
-    recipe = copy_recipe(contents, flags, asked)
-    for known_as in (recipe, _with_times(recipe, sources)):
-        if known_as is not None:
-            environment.cache.remember(known_as, made, lineage)
+        _remember(environment, sources, recipe, made, trace)
     return made
 
 
-def _look_up(environment: Environment, sources: Sequence[Source], recipe: Recipe, lineage: str) -> Made | None:
-    """A step's result by content. Times are no part of that: a stage that ran again and made the same files keeps what
-    comes after it. But what another Dockerfile copied from a stage of its own serves only if the times agree too.
-    """
-    exact = _with_times(recipe, sources)
-    if exact is None:
-        return environment.cache.look_up(recipe)
-    return environment.cache.look_up(exact) or environment.cache.look_up(recipe, lineage=lineage)
+def look_up_content(environment: Environment, sources: Sequence[Source], trace: Trace) -> Made | None:
+    """A copy's result by the key of its content. Times are no part of that: a stage that ran again and made the same
+    files keeps what comes after it. But what another Dockerfile copied from a stage of its own serves only if the times
+    agree too."""
+    times = _times(sources)
+    if times is None:
+        return environment.cache.find(trace.content)
+    exact = environment.cache.look_up(exact_recipe(trace.content, times))
+    if exact is not None:
+        return exact
+    found = environment.cache.find(trace.content, lineage=trace.place)
+    trace.inexact = found is not None
+    return found
 
 
-def _with_times(recipe: Recipe, sources: Sequence[Source]) -> Recipe | None:
-    """The recipe with the times of files that come from stages; None if none do."""
-    times = [source.times() for source in sources if isinstance(source, FilesSource) and source.layers is not None]
-    return {**recipe, "times": times} if times else None
+def _remember(environment: Environment, sources: Sequence[Source], recipe: Recipe, made: Made, trace: Trace) -> None:
+    environment.cache.remember(recipe, made, trace.place)
+    times = _times(sources)
+    if times is not None and not trace.inexact:
+        environment.cache.remember(exact_recipe(trace.content, times), made, trace.place, content=trace.content)
+
+
+def _times(sources: Sequence[Source]) -> list[int] | None:
+    """The times of what is taken from stages; None if nothing is."""
+    taken = [source.times() for source in sources if isinstance(source, FilesSource) and source.layers is not None]
+    return [time for times in taken for time in times] if taken else None
 
 
 def _observer(sources: Sequence[Source], staging: Staging) -> Callable[[str, str], None]:

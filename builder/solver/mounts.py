@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+from builder.errors import BuilderError, Interrupted
 from builder.filesystem.unpack import unpack
 from builder.plan.steps import (
     BindMount,
@@ -20,15 +21,18 @@ from builder.plan.steps import (
     Tree,
 )
 from builder.plan.steps import Mount as PlannedMount
+from builder.progress import Warned
 from builder.sandbox.command import Mount
 from builder.solver.copy import MOUNTED
 from builder.solver.environment import Environment
 from builder.solver.keys import content_name
 from builder.solver.roots import Layers
 from builder.store.locks import exclusive
+from builder.store.mounts import hold, note_use, read_mount
 from builder.store.store import remove_tree
 
 _SCRIPTS = "/dev/pipes"
+_LOCKS = {"shared": fcntl.LOCK_SH, "locked": fcntl.LOCK_EX, "private": fcntl.LOCK_EX | fcntl.LOCK_NB}
 
 
 class Mounting:
@@ -102,11 +106,13 @@ class Mounting:
         return path
 
     def _cache(self, planned: CacheMount) -> Mount:
-        path = self._claim(os.path.join(self._environment.store.mounts, self._cache_name(planned)), planned.sharing)
+        name = self._cache_name(planned)
+        path = self._claim(os.path.join(self._environment.store.mounts, name), planned.sharing)
+        note_use(path, planned.cache.removeprefix("/"))
         data = os.path.join(path, "data")
         if not os.path.isdir(data):
             with exclusive(os.path.join(path, "fill")):
-                if not os.path.isdir(data):
+                if not os.path.isdir(data) and not (os.path.basename(path) == name and self._restore(name, data)):
                     self._fill(planned, data)
         return Mount(planned.target, "bind", source=data, read_only=planned.read_only)
 
@@ -121,20 +127,32 @@ class Mounting:
         number = 0
         while True:
             path = base if number == 0 else f"{base}.{number}"
-            os.makedirs(path, exist_ok=True)
-            descriptor = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._held.callback(os.close, descriptor)
-            if sharing == "shared":
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
-                return path
-            if sharing == "locked":
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                return path
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._held.callback(os.close, hold(path, _LOCKS[sharing]))
                 return path
             except BlockingIOError:
                 number += 1
+
+    def _restore(self, name: str, data: str) -> bool:
+        """Take over the mount from a cache that the build names, if one has it. Whether it could be had."""
+        external = self._environment.cache.external
+        found = external.mounts.get(name) if external is not None else None
+        if found is None:
+            return False
+        fetched = os.path.join(self._scratch, f"{name}.tar")
+        try:
+            with open(fetched, "w+b") as file:
+                self._environment.store.layers.fetch(found.offer.origin, found.offer.descriptor, file)
+                file.seek(0)
+                read_mount(file, f"{fetched}.data")
+        except (BuilderError, OSError) as error:
+            if isinstance(error, Interrupted):
+                raise
+            self._environment.report(Warned(f"the cache mount {found.id} starts empty: {error}"))
+            return False
+        os.rename(f"{fetched}.data", data)
+        os.unlink(fetched)
+        return True
 
     def _fill(self, planned: CacheMount, data: str) -> None:
         """Make a new cache: with its owner and mode, and with what it starts from. Nobody else does so meanwhile."""

@@ -6,18 +6,20 @@ import os
 
 import msgspec
 
-from builder.context.git import checkout
+from builder.context.git import Resolved, checkout, is_commit
 from builder.context.git import resolve as resolve_git
-from builder.context.git_url import parse_git_url
-from builder.context.http import add_filename, fetch
+from builder.context.git_url import GitRef, parse_git_url
+from builder.context.http import add_filename, fetch, redacted
 from builder.context.local import LocalTree
-from builder.errors import StepFailed
+from builder.errors import OfflineError, StepFailed
 from builder.filesystem.tree import FileInfo, Kind
 from builder.plan.steps import MAIN_CONTEXT, CopyFiles, CopyGit, CopyUrl, FromContext
 from builder.solver.environment import Environment
 from builder.solver.gather import FetchedSource, FilesSource, MemoryTree
+from builder.store.store import Store
 
 _KIND = "url-1"
+_COMMIT = "git-commit-1"
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -30,17 +32,25 @@ class _Remembered(msgspec.Struct, frozen=True):
 
 
 def url_source(environment: Environment, source: CopyUrl, scratch: str) -> FetchedSource:
-    """The file at a URL: mode 0600 and the server's time, as in BuildKit. Raises ContextError, StepFailed."""
-    known = _remembered(environment, source.url)
+    """The file at a URL: mode 0600 and the server's time, as in BuildKit. Offline it is what was fetched last.
+
+    Raises ContextError, StepFailed, OfflineError."""
+    known = _remembered(environment.store, source.url)
     path = os.path.join(scratch, f"url-{os.urandom(4).hex()}")
-    with open(path, "xb") as file:
-        got = fetch(
-            source.url,
-            file,
-            etag=known.etag if known else None,
-            last_modified=known.last_modified if known and not known.etag else None,
-        )
-    if got.unchanged and known is not None:
+    if environment.offline:
+        if known is None:
+            raise not_here(f"{redacted(source.url)} was not fetched before")
+        got = None
+    else:
+        with open(path, "xb") as file:
+            got = fetch(
+                source.url,
+                file,
+                etag=known.etag if known else None,
+                last_modified=known.last_modified if known and not known.etag else None,
+            )
+    unchanged = known is not None and (got is None or got.unchanged)
+    if known is not None and unchanged:
         path, digest, size, modified = (
             environment.store.layout.blob_path(known.digest),
             known.digest,
@@ -48,13 +58,15 @@ def url_source(environment: Environment, source: CopyUrl, scratch: str) -> Fetch
             known.last_modified,
         )
     else:
+        assert got is not None
         digest, size, modified = got.digest, got.size, got.last_modified
     if source.checksum is not None and digest != source.checksum:
         raise StepFailed(
             f"{source.url} has the checksum {digest}, not {source.checksum}",
             remedy="correct --checksum, if this is the file that you want",
         )
-    if not (got.unchanged and known is not None):
+    environment.materials.urls[source.url] = digest
+    if got is not None and not unchanged:
         _remember(environment, source.url, _Remembered(got.etag, got.last_modified, digest, size), path)
         path = environment.store.layout.blob_path(digest)
     info = FileInfo(Kind.FILE, 0o600, 0, 0, size, (modified or 0) * 1_000_000_000)
@@ -71,12 +83,12 @@ def _literal(name: str) -> str:
     return "".join({"\\": "[\\\\]"}.get(c, f"[{c}]" if c in "*?[" else c) for c in name)
 
 
-def _remembered(environment: Environment, url: str) -> _Remembered | None:
-    data = environment.store.database.memo(_KIND, url)
+def _remembered(store: Store, url: str) -> _Remembered | None:
+    data = store.database.memo(_KIND, url)
     if data is None:
         return None
     known = msgspec.msgpack.decode(data, type=_Remembered)
-    return known if environment.store.layout.has(known.digest) else None
+    return known if store.layout.has(known.digest) else None
 
 
 def _remember(environment: Environment, url: str, what: _Remembered, path: str) -> None:
@@ -91,16 +103,17 @@ def _remember(environment: Environment, url: str, what: _Remembered, path: str) 
     environment.store.database.add_memo(_KIND, url, msgspec.msgpack.encode(what), holds=what.digest)
 
 
-def git_source(source: CopyGit, excludes: tuple[str, ...], scratch: str) -> FetchedSource:
-    """The files of a commit. Raises ContextError."""
-    ref = parse_git_url(source.url)
-    assert ref is not None
-    if source.checksum:
-        ref = msgspec.structs.replace(ref, checksum=source.checksum)
+def git_source(environment: Environment, source: CopyGit, excludes: tuple[str, ...], scratch: str) -> FetchedSource:
+    """The files of a commit. Over ssh the agent `default` is used, if one was given. Offline the commit is the one that
+    was found last, and its files cannot be had: only the cache can give them. Raises ContextError, OfflineError."""
+    ref = _git_ref(source)
     keep = source.keep_git_dir or bool(ref.keep_git_dir)
-    resolved = resolve_git(ref)
+    agent = environment.agents.get("default", "")
+    resolved = _resolve(environment, ref, agent)
+    remote = _without_credentials(ref.remote)
+    environment.materials.commits[source.url] = (remote + (f"#{ref.ref}" if ref.ref else ""), resolved.commit)
     identity = {
-        "git": ref.remote,
+        "git": remote,
         "commit": resolved.commit,
         "subdir": ref.subdir,
         "keep": keep,
@@ -111,10 +124,62 @@ def git_source(source: CopyGit, excludes: tuple[str, ...], scratch: str) -> Fetc
 
     def open_tree() -> LocalTree:
         if not opened:
+            if environment.offline:
+                raise not_here(f"{ref.place} cannot be fetched, and this step is not cached")
             os.mkdir(into)
-            checkout(ref, into, keep_git_dir=keep, resolved=resolved)
+            checkout(ref, into, keep_git_dir=keep, resolved=resolved, agent=agent)
             opened.append(LocalTree(into))
         return opened[0]
 
     files = FilesSource(CopyFiles(tree=FromContext(MAIN_CONTEXT), path="/"), open_tree, excludes)
     return FetchedSource(files, identity)
+
+
+def missing_source(store: Store, source: CopyUrl | CopyGit) -> str | None:
+    """What an offline build lacks for a source, or None; of a git source the commit at least must be known."""
+    if isinstance(source, CopyUrl):
+        return redacted(source.url) if _remembered(store, source.url) is None else None
+    ref = _git_ref(source)
+    return ref.place if not _is_pinned(ref) and store.database.memo(_COMMIT, _commit_key(ref)) is None else None
+
+
+def not_here(cause: str) -> OfflineError:
+    return OfflineError(f"{cause}; the build is offline", remedy="build once without --offline")
+
+
+def _git_ref(source: CopyGit) -> GitRef:
+    ref = parse_git_url(source.url)
+    assert ref is not None
+    return msgspec.structs.replace(ref, checksum=source.checksum) if source.checksum else ref
+
+
+def _resolve(environment: Environment, ref: GitRef, agent: str) -> Resolved:
+    """The commit, from the remote or, offline, as it was the last time."""
+    database, key = environment.store.database, _commit_key(ref)
+    if environment.offline and not _is_pinned(ref):
+        data = database.memo(_COMMIT, key)
+        if data is None:
+            raise not_here(f"{ref.place} was not fetched before")
+        return msgspec.msgpack.decode(data, type=Resolved)
+    resolved = resolve_git(ref, agent=agent)
+    if not _is_pinned(ref):
+        data = msgspec.msgpack.encode(resolved)
+        if database.memo(_COMMIT, key) != data:
+            database.add_memo(_COMMIT, key, data)
+    return resolved
+
+
+def _is_pinned(ref: GitRef) -> bool:
+    """Whether the commit is told by the reference itself."""
+    return is_commit(ref.ref) or (ref.fetch_by_commit and is_commit(ref.checksum))
+
+
+def _commit_key(ref: GitRef) -> str:
+    return f"{_without_credentials(ref.remote)} {ref.ref} {ref.checksum}"
+
+
+def _without_credentials(remote: str) -> str:
+    """A repository's URL without who fetched it: the commit says what it is, and recipes are kept and shown."""
+    scheme, separator, rest = remote.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else remote

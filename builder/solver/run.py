@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import msgspec
+
 from builder.plan.steps import BindMount, CacheMount, FromContext, RunNode
 from builder.solver.cache import Made
 from builder.solver.copy import MOUNTED, context_layer
 from builder.solver.environment import Environment
-from builder.solver.keys import Recipe, content_name, run_recipe
+from builder.solver.keys import Recipe, content_name, key_of, run_recipe
 from builder.solver.required import check_required
 from builder.solver.roots import Layers
+from builder.solver.trace import Trace
 
 
-def run(
-    environment: Environment, node: RunNode, parent: Layers, roots: dict[int, Layers], lineage: str, step: str
-) -> Made:
+def run(environment: Environment, node: RunNode, parent: Layers, roots: dict[int, Layers], trace: Trace) -> Made:
     """Run a command on a parent's layers, or find its result in the cache. Raises StepFailed."""
     check_required(environment, node.mounts)
-    contents = _context_layers(environment, node, lineage)
-    recipe = run_recipe(node, parent, roots, contents, _settings(environment))
-    if not node.ignore_cache:
-        found = environment.cache.look_up(recipe)
+    contents = _context_layers(environment, node, trace)
+    settings = run_settings(environment)
+    asked = node
+    if environment.isolated:  # a result that was made with a network serves, one made now must not serve with one
+        node = msgspec.structs.replace(node, network="none")
+    for candidate in dict.fromkeys((asked, node)):
+        recipe = run_recipe(candidate, parent, roots, trace.parts, settings)
+        trace.key = key_of(recipe)
+        found = None if node.ignore_cache else environment.cache.find(trace.key)
         if found is not None:
             return found
     with environment.cache.alone(recipe):
         if not node.ignore_cache:  # another build may have made it meanwhile
-            found = environment.cache.look_up(recipe)
+            found = environment.cache.find(trace.key)
             if found is not None:
                 return found
+        trace.missed(recipe)
         from builder.solver.execute import execute
 
-        made = execute(environment, node, parent, roots, contents, step)
-        environment.cache.remember(recipe, made, lineage)
+        made = execute(environment, node, parent, roots, contents, trace.step)
+        environment.cache.remember(recipe, made, trace.place)
         return made
 
 
-def _settings(environment: Environment) -> Recipe:
+def run_settings(environment: Environment) -> Recipe:
+    """What the build itself, and no instruction, adds to what its commands see."""
     limits = environment.limits
     return {
         "hosts": [list(pair) for pair in limits.hosts],
@@ -45,11 +55,18 @@ def _settings(environment: Environment) -> Recipe:
     }
 
 
-def _context_layers(environment: Environment, node: RunNode, lineage: str) -> dict[str, str]:
-    """The layers that hold what mounts show of contexts, by `content_name`."""
-    found = {}
+def context_parts(node: RunNode) -> Iterator[tuple[str, FromContext, str]]:
+    """What a command's mounts show of contexts: the `content_name`, the context, the path in it."""
     for mount in node.mounts:
         if isinstance(mount, (BindMount, CacheMount)) and isinstance(mount.tree, FromContext):
-            made = context_layer(environment, mount.tree.name, mount.source, f"/{MOUNTED}", f"{lineage}|{mount.source}")
-            found[content_name(mount.tree, mount.source)] = made.diff_id
+            yield content_name(mount.tree, mount.source), mount.tree, mount.source
+
+
+def _context_layers(environment: Environment, node: RunNode, trace: Trace) -> dict[str, str]:
+    """The layers that hold what mounts show of contexts, by `content_name`."""
+    found = {}
+    for name, tree, source in context_parts(node):
+        part = trace.part(name)
+        found[name] = context_layer(environment, tree.name, source, f"/{MOUNTED}", part).diff_id
+        trace.parts[name] = part.key
     return found

@@ -6,6 +6,7 @@ takes can be known, and hashed, without its parent.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import msgspec
@@ -41,7 +42,7 @@ class Match(msgspec.Struct, frozen=True):
 def select(tree: FileTree, source: CopyFiles, excludes: tuple[str, ...]) -> list[Match]:
     """All that `source` takes from `tree`. A pattern may match nothing. Raises StepFailed for a missing file."""
     if source.required is not None and _lstat(tree, source.required) is None:
-        raise _missing(source.required)
+        raise _missing(source.required, tree)
     include = Matcher(compile_patterns((source.pattern,))) if source.pattern is not None else None
     exclude = Matcher(compile_patterns(excludes)) if excludes else None
     literal = _literal_prefix(source.pattern) if source.pattern is not None else ()
@@ -50,7 +51,7 @@ def select(tree: FileTree, source: CopyFiles, excludes: tuple[str, ...]) -> list
         real = resolve(tree, path)
         info = tree.lstat(real)
         if info is None:
-            raise _missing(path)
+            raise _missing(path, tree)
         name = clean("/" + path).rpartition("/")[2]
         if info.kind is Kind.DIRECTORY:
             items = tuple(_walk(tree, real, info, include, exclude, literal))
@@ -71,7 +72,7 @@ def _expand(tree: FileTree, path: str) -> Iterator[str]:
     root = resolve(tree, base)
     top = tree.lstat(root)
     if top is None:
-        raise _missing(base)
+        raise _missing(base, tree)
     if top.kind is not Kind.DIRECTORY:
         return
     waiting = [(root, "", 0)]
@@ -167,5 +168,18 @@ def _lstat(tree: FileTree, path: str) -> FileInfo | None:
     return tree.lstat(resolve(tree, path))
 
 
-def _missing(path: str) -> StepFailed:
-    return StepFailed(f"/{path.lstrip('/')} was not found", remedy=None)
+def _missing(path: str, tree: FileTree) -> StepFailed:
+    path = path.lstrip("/")
+    return StepFailed(f"/{path} was not found", remedy=_hidden(path, tree))
+
+
+def _hidden(path: str, tree: FileTree) -> str | None:
+    """What to do about a file that is there, but that an ignore file hides from the build."""
+    root, matcher = getattr(tree, "root", None), getattr(tree, "matcher", None)
+    if root is None or matcher is None or not os.path.lexists(os.path.join(root, path)):
+        return None
+    rule = matcher.explain(path)
+    if rule is None or rule.negated:
+        return None
+    where = f"{matcher.rules.source}:{rule.line}"
+    return f"{where} ({rule.text.strip()}) hides it; remove that line, or add !{path} below it"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from graphlib import TopologicalSorter
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -28,12 +29,32 @@ from builder.plan.steps import (
     TreeNode,
     WorkdirNode,
 )
-from builder.progress import StepDone, StepStarted
+from builder.progress import Message, Reason, StepDone, StepMissed, StepStarted
 from builder.solver.cache import Made
 from builder.solver.copy import copy, tree_root, workdir
 from builder.solver.environment import Environment
+from builder.solver.keys import Recipe
 from builder.solver.roots import Layers
 from builder.solver.run import run
+from builder.solver.trace import Explain, Trace
+
+if TYPE_CHECKING:
+    from builder.solver.external import External
+from builder.store.layers import MissingLayer
+
+
+class Solved(msgspec.Struct, kw_only=True):
+    """What became of a step: its trace, when it began (seconds since the epoch), how long it took, and its error
+    ('interrupted' if the build ended first). `queued` is how long it could have run and waited for others to end, in
+    seconds. `done` once it has a root."""
+
+    trace: Trace
+    started: float
+    queued: float = 0.0
+    seconds: float = 0.0
+    done: bool = False
+    error: str = ""
+    stopped: bool = False
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -49,20 +70,51 @@ BaseLayers = Callable[[ImageKey], Layers]
 
 
 class Solver:
-    """Solves the nodes of one plan."""
+    """Solves the nodes of one plan. `lineage` names its Dockerfile and context; `explain` says why a step was not
+    found. What became of each step is in `solved`, by its number."""
 
     def __init__(
-        self, plan: Plan, environment: Environment, base_layers: BaseLayers, locate: Locator, lineage: str
+        self,
+        plan: Plan,
+        environment: Environment,
+        base_layers: BaseLayers,
+        locate: Locator,
+        lineage: str,
     ) -> None:
         self._plan = plan
         self._environment = environment
         self._base_layers = base_layers
         self._locate = locate
         self._lineage = lineage
+        self.explain: Explain | None = None
         self.roots: dict[int, Root] = {}
+        self.solved: dict[int, Solved] = {}
+        self._ready: dict[int, float] = {}  # since when a node has all that it needs
+
+    @property
+    def external(self) -> External | None:
+        """What the caches know that the build names."""
+        return self._environment.cache.external
 
     def solve(self, targets: Sequence[int], jobs: int) -> dict[int, Root]:
-        """The roots of the targets and of all that they need. Raises what a step raised, with its place."""
+        """The roots of the targets and of all that they need. Raises what a step raised, with its place.
+
+        A cache that the build names may know what steps give without having their layers, or have them no more. When
+        such a layer is needed, all is solved once more without it: what was made meanwhile is then found.
+        """
+        while True:
+            try:
+                self._attempt(targets, jobs)
+                if self._environment.cache.external is not None:
+                    self._environment.cache.fetch([layer for target in targets for layer in self.roots[target].layers])
+                return self.roots
+            except MissingLayer as missing:
+                if not self._environment.cache.do_without(missing.diff_ids):
+                    raise
+                self._environment.report(Message(_why_again(missing)))
+                self.roots.clear()
+
+    def _attempt(self, targets: Sequence[int], jobs: int) -> None:
         sorter: TopologicalSorter[int] = TopologicalSorter()
         waiting = list(targets)
         seen: set[int] = set()
@@ -75,7 +127,6 @@ class Solver:
                 waiting.extend(needs)
         sorter.prepare()
         self._drive(sorter, max(1, jobs))
-        return self.roots
 
     def _drive(self, sorter: TopologicalSorter[int], jobs: int) -> None:
         done: SimpleQueue[tuple[int, Root | BaseException]] = SimpleQueue()
@@ -85,7 +136,9 @@ class Solver:
         try:
             while sorter.is_active() or running:
                 if failure is None:
-                    ready.extend(sorter.get_ready())
+                    fresh = sorter.get_ready()
+                    self._ready.update(dict.fromkeys(fresh, time.time()))
+                    ready.extend(fresh)
                     if len(ready) == 1 and not running:
                         number = ready.pop()
                         self.roots[number] = self._solve_one(number)
@@ -101,19 +154,25 @@ class Solver:
                 if isinstance(result, BaseException):
                     if failure is None:
                         failure = result
-                        self._stop()
+                        if not self._may_do_without(result):
+                            self._stop()
                     ready.clear()
                 else:
                     self.roots[number] = result
                     sorter.done(number)
-        except BaseException:
-            self._stop()
+        except BaseException as error:
+            if not self._may_do_without(error):
+                self._stop()
             while running:
                 done.get()
                 running -= 1
             raise
         if failure is not None:
             raise failure
+
+    def _may_do_without(self, error: BaseException) -> bool:
+        """Whether a failure is none of the build's, so that what else runs can go on to its end."""
+        return isinstance(error, MissingLayer) and self._environment.cache.external is not None
 
     def _stop(self) -> None:
         self._environment.cancel()
@@ -136,30 +195,61 @@ class Solver:
         if isinstance(node, ImageNode):
             return Root(self._base_layers(node.image))
         step = str(number)
+        trace = Trace(step, self.place(number), self._why if self.explain is not None else None)
+        now = time.time()
+        queued = max(0.0, now - self._ready.get(number, now))
+        solved = self.solved[number] = Solved(trace=trace, started=now, queued=queued)
         environment.report(StepStarted(step, node.label))
         started = time.monotonic()
         try:
             with self._locate(node):
-                made = self._make(node, step)
+                made = self._make(node, trace)
         except BaseException as error:
+            if self._may_do_without(error):
+                raise
             if not isinstance(error, BuilderError) and environment.cancelled.is_set():
                 error = Interrupted("the build was interrupted")
+            if environment.guard is not None:
+                environment.guard.redact(error)
             cause = error.cause if isinstance(error, BuilderError) else str(error) or "interrupted"
-            environment.report(StepDone(step, node.label, seconds=time.monotonic() - started, error=cause))
+            solved.seconds, solved.error = time.monotonic() - started, cause
+            solved.stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
+            environment.report(StepDone(step, node.label, seconds=solved.seconds, error=cause, reason=trace.reason))
             raise error
-        environment.report(StepDone(step, node.label, cached=made.cached, seconds=time.monotonic() - started))
+        solved.seconds, solved.done = time.monotonic() - started, True
+        reason = None if made.cached else trace.reason
+        environment.report(StepDone(step, node.label, cached=made.cached, seconds=solved.seconds, reason=reason))
         below = () if isinstance(node, TreeNode) else self.roots[node.parent].layers
         return Root((*below, made.diff_id), made.created, made.cached)
 
-    def _make(self, node: AnyNode, step: str) -> Made:
-        lineage = f"{self._lineage}|{node.platform}|{node.stage}|{step}"
+    def place(self, number: int) -> str:
+        """What names a step among those of all Dockerfiles, wherever other instructions are put around it."""
+        node = self._plan.nodes[number]
+        return f"{self._lineage}|{node.platform}|{node.stage}|{node.instruction}"
+
+    def _why(self, trace: Trace, recipe: Recipe) -> Reason | None:
+        """Ask why a step was not found, and tell."""
+        assert self.explain is not None
+        reason = self.explain(trace, recipe)
+        if reason is not None:
+            self._environment.report(StepMissed(trace.step, reason))
+        return reason
+
+    def _make(self, node: AnyNode, trace: Trace) -> Made:
         if isinstance(node, TreeNode):
-            return tree_root(self._environment, node, lineage)
+            return tree_root(self._environment, node, trace)
         assert isinstance(node, (RunNode, CopyNode, WorkdirNode))
         parent = self.roots[node.parent].layers
         needed = {need: self.roots[need].layers for need in node.needs()}
         if isinstance(node, CopyNode):
-            return copy(self._environment, node, parent, needed, lineage)
+            return copy(self._environment, node, parent, needed, trace)
         if isinstance(node, WorkdirNode):
-            return workdir(self._environment, node, parent, lineage)
-        return run(self._environment, node, parent, needed, lineage, step)
+            return workdir(self._environment, node, parent, trace)
+        return run(self._environment, node, parent, needed, trace)
+
+
+def _why_again(missing: MissingLayer) -> str:
+    why = f" ({missing.failure})" if missing.failure is not None else ""
+    if len(missing.diff_ids) == 1:
+        return f"a layer is needed that no cache has{why}: the step that makes it runs after all"
+    return f"{len(missing.diff_ids)} layers are needed that no cache has{why}: the steps that make them run after all"

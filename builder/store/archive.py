@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from builder.config import ArchiveLimits
 from builder.errors import LayerError, StoreError
 from builder.filesystem.archive import ArchiveEntry, Readable, read_archive
 from builder.filesystem.decompress import decompressor
@@ -22,7 +23,6 @@ from builder.filesystem.tree import Kind
 from builder.oci.layout import Layout
 
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
-_MOST_ENTRIES = 1_000_000
 _MOST_LINKS = 16
 _LARGEST_DOCUMENT = 16 << 20  # bytes
 
@@ -72,13 +72,20 @@ class Contents:
 
 
 def read_contents(
-    stream: Readable, layout: Layout, scratch: str, *, place: str, progress: Progress | None = None
+    stream: Readable,
+    layout: Layout,
+    scratch: str,
+    *,
+    place: str,
+    progress: Progress | None = None,
+    limits: ArchiveLimits | None = None,
 ) -> Contents:
     """Read the archive into `scratch`, whatever its compression. Raises LayerError for one that is malformed, or that
     has a blob whose content is not what its name says."""
     contents = Contents(place)
+    limits = limits or ArchiveLimits()
     done = 0
-    for entry in read_archive(decompressor(stream, place=place), max_entries=_MOST_ENTRIES):
+    for entry in read_archive(decompressor(stream, limits=limits, place=place), max_entries=limits.entries or None):
         name = entry.path
         if entry.info.kind is Kind.FILE:
             contents.links.pop(name, None)

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 import msgspec
 
+from builder.config import ArchiveLimits
 from builder.errors import InvalidReference, LayerError, StoreError
 from builder.filesystem.archive import Readable
 from builder.filesystem.decompress import decompressor
@@ -40,6 +41,7 @@ from builder.oci.spec import (
 from builder.store.archive import Contents, Piece, Progress, read_contents
 from builder.store.collect import collect
 from builder.store.database import LayerRecord
+from builder.store.layers import is_claim
 from builder.store.store import Store
 
 _DEEPEST = 4  # indexes within indexes
@@ -70,7 +72,9 @@ def load(
     """
     try:
         with store.lease(), store.scratch() as scratch:
-            contents = read_contents(stream, store.layout, scratch, place=place, progress=progress)
+            contents = read_contents(
+                stream, store.layout, scratch, place=place, progress=progress, limits=store.limits
+            )
             loader = _Loader(store, contents, scratch, platform)
             images = loader.read()
             loader.keep()
@@ -205,7 +209,7 @@ class _Loader:
             return
         piece = self._find(layer)
         assert piece is not None
-        found, size, _ = _content(piece)
+        found, size, _ = _content(piece, self._store.limits)
         if found != diff_id:
             raise LayerError(
                 f"the layer's content is {found}, not {diff_id} as its configuration says", place=layer.digest,
@@ -281,7 +285,7 @@ class _Loader:
         piece = self._contents.find(path)
         if piece is None:
             raise LayerError(f"the archive has no {path}", place=self._contents.place)
-        found, size, compression = _content(piece)
+        found, size, compression = _content(piece, self._store.limits)
         if found != diff_id:
             raise LayerError(
                 f"the layer's content is {found}, not {diff_id} as its configuration says", place=path,
@@ -289,7 +293,7 @@ class _Loader:
             )  # fmt: skip
         known = [one for one in (*self._store.database.layers(diff_id), *self._records) if one.diff_id == diff_id]
         for record in known:
-            if record.digest in self._blobs or self._store.layout.has(record.digest):
+            if record.digest in self._blobs or (not is_claim(record) and self._store.layout.has(record.digest)):
                 return Descriptor(_oci_type(record.media_type), record.digest, record.size)
         if compression == "uncompressed":
             piece, compression = self._compress(piece), "gzip"
@@ -316,11 +320,11 @@ class _Loader:
         return [references.parse(name) for name in saved.repo_tags or ()]
 
 
-def _content(piece: Piece) -> tuple[str, int, str]:
+def _content(piece: Piece, limits: ArchiveLimits) -> tuple[str, int, str]:
     """The diff ID of a layer, its uncompressed size, and its compression."""
     hasher = hashlib.sha256()
     with open(piece.path, "rb") as file:
-        reader = decompressor(file, place=piece.digest)
+        reader = decompressor(file, limits=limits, place=piece.digest)
         while chunk := reader.read(1 << 20):
             hasher.update(chunk)
         return f"sha256:{hasher.hexdigest()}", reader.total, reader.compression

@@ -192,3 +192,42 @@ SHELL ["bash", "-ec"]
 RUN cd /a
 """
     assert remarks(tmp_path, text) == [("SC3010", 2, 5), ("SC2164", 5, 5)]
+
+
+def test_triggers_are_read_once(tmp_path: Path, stub: Path) -> None:
+    text = """\
+FROM scratch AS base
+ARG here=1
+ENV kept=1
+ONBUILD RUN echo $here \\
+  $kept
+ONBUILD CMD echo
+# check=skip=ShellCheck
+ONBUILD RUN not this
+FROM base
+RUN two
+"""
+    found = remarks(tmp_path, text, PATH=str(tmp_path / "bin"))
+    assert found == [("SC2086", 4, 15), ("SC2086", 10, 7)]
+    assert [text for call in called(stub) for text in call["texts"]] == [
+        'export kept="$(:)"\necho $here   $kept\n',
+        'export here="$(:)" kept="$(:)"\ntwo\n',
+    ]
+
+
+@needs_shellcheck
+def test_positions_in_triggers(tmp_path: Path) -> None:
+    text = """\
+FROM scratch
+ENV a=1
+onbuild  run --mount=type=cache,target=/c true && \\
+   # a comment
+   echo $a
+ONBUILD RUN <<-EOF
+\ttrue
+\t  echo $unknown
+EOF
+ONBUILD RUN ["echo", "$a"]
+ONBUILD COPY --chown=$a . .
+"""
+    assert remarks(tmp_path, text) == [("SC2086", 5, 9), ("SC2154", 8, 9), ("SC2086", 8, 9)]

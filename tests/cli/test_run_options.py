@@ -133,8 +133,18 @@ def test_without_an_agent(run: Run, tmp_path: Path) -> None:
     assert f"{tmp_path}/none: SSH agent 'default' cannot be used: No such file or directory" in done.err
     (tmp_path / "key").touch()
     done = run("--mount=type=ssh true", "--ssh", f"default={tmp_path}/key")
-    assert f"{tmp_path}/key: SSH agent 'default' is not a socket" in done.err
-    assert "ssh-add FILE" in done.err
+    assert f"{tmp_path}/key: SSH agent 'default': this is neither an agent's socket nor a private key" in done.err
+
+
+@needs_agent
+@pytest.mark.usefixtures("client")
+def test_keys_from_files(run: Run, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", tmp_path / name], check=True)
+    (tmp_path / "one").chmod(0o644)  # as CI systems leave it
+    done = run("--mount=type=ssh,id=ci,required ssh-add -l", "--ssh", f"ci={tmp_path}/one,{tmp_path}/two")
+    assert done.status == 0, done.err
+    assert done.err.count("(ED25519)") == 2
 
 
 # --- entitlements and networks
@@ -179,7 +189,7 @@ def test_the_network_of_the_host(run: Run) -> None:
 
 def _no_control_groups() -> str:
     try:
-        ControlGroup(f"{os.getpid()}-test", Command(("true",), upper="", work="", memory=1 << 30)).remove()
+        ControlGroup(f"{os.getpid()}-test", Command(("true",), upper="", work="", memory=1 << 30).profile()).remove()
     except (SandboxError, OSError) as error:
         return str(error)
     return ""

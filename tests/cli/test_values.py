@@ -86,10 +86,11 @@ def test_what_is_no_secret(text: str) -> None:
 
 def test_agents() -> None:
     environ = {"SSH_AUTH_SOCK": "/agent"}
-    assert values.agent("default", environ) == ("default", "/agent")
-    assert values.agent("", environ) == ("default", "/agent")
-    assert values.agent("other=/x", environ) == ("other", "/x")
-    assert values.agent("other", environ) == ("other", "/agent")
+    assert values.agent("default", environ) == ("default", ("/agent",))
+    assert values.agent("", environ) == ("default", ("/agent",))
+    assert values.agent("other=/x", environ) == ("other", ("/x",))
+    assert values.agent("keys=/a,/b", environ) == ("keys", ("/a", "/b"))
+    assert values.agent("other", environ) == ("other", ("/agent",))
     with pytest.raises(UsageError, match="no agent is running"):
         values.agent("default", {})
 
@@ -191,7 +192,7 @@ def test_pushing() -> None:
 
 
 REFUSED = [
-    ["--provenance", "true"], ["--sbom", "true"], ["--attest", "type=sbom"], ["--cache-from", "x"], ["--cache-to", "x"],
+    ["--provenance", "most"], ["--sbom", "generator=x"], ["--attest", "type=x"],
     ["--isolation", "hyperv"], ["--squash=some"], ["--memory", "x"], ["-o", "type=floppy"],
 ]  # fmt: skip
 
@@ -211,7 +212,7 @@ def test_the_command_says_what_it_does() -> None:
 
 
 def test_metadata() -> None:
-    result = BuildResult(image_id="sha256:1", digest="sha256:2", media_type="m", size=3, names=("a:1", "b:1"))
+    result = BuildResult(image_id="sha256:1", digest="sha256:2", media_type="m", size=3, tags=("a:1", "b:1"))
     document = json.loads(values.metadata(result))
     assert document["containerimage.digest"] == "sha256:2"
     assert document["containerimage.config.digest"] == "sha256:1"

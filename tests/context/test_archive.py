@@ -17,6 +17,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from builder.config import ArchiveLimits
 from builder.context.archive import HEAD_SIZE, Unpacked, is_archive, peek, unpack
 from builder.errors import ContextError
 
@@ -188,10 +189,10 @@ def test_damaged_archives(tmp_path: Path) -> None:
 def test_limits(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     bomb = io.BytesIO(gzip.compress(tar(entry("zeros", data=b"\0" * (4 << 20)))))
-    with pytest.raises(ContextError, match="more than 1048576 bytes"):
-        unpack(bomb, str(tmp_path / "c"), max_size=1 << 20)
+    with pytest.raises(ContextError, match="more than the 1048576 bytes"):
+        unpack(bomb, str(tmp_path / "c"), limits=ArchiveLimits(size=1 << 20))
     with pytest.raises(ContextError, match="more than 3 entries"):
-        unpack(io.BytesIO(SIMPLE), str(tmp_path / "c"), max_entries=3)
+        unpack(io.BytesIO(SIMPLE), str(tmp_path / "c"), limits=ArchiveLimits(entries=3))
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from builder.config import ArchiveLimits
 from builder.errors import LayerError, StoreError, Unsupported
 from builder.filesystem.compress import LayerSink
 from builder.filesystem.decompress import decompressor
@@ -172,8 +173,8 @@ def test_a_bomb_is_stopped(name: str) -> None:
     }  # fmt: skip
     raw = make[name](bytes(30 << 20))
     with pytest.raises(LayerError, match="more than the 1000000 bytes"):
-        decompressor(io.BytesIO(raw), limit=1_000_000).read()
-    assert len(decompressor(io.BytesIO(raw), limit=30 << 20).read()) == 30 << 20
+        decompressor(io.BytesIO(raw), limits=ArchiveLimits(size=1_000_000)).read()
+    assert len(decompressor(io.BytesIO(raw), limits=ArchiveLimits(size=30 << 20)).read()) == 30 << 20
 
 
 def test_encrypted_layers_are_refused() -> None:

@@ -20,6 +20,7 @@ from builder.solver.cache import Made
 from builder.solver.contexts import Contexts
 from builder.solver.copy import copy
 from builder.solver.environment import Environment
+from builder.solver.trace import Trace
 from builder.store.store import Store
 
 HOST = Platform("linux", "amd64")
@@ -74,7 +75,7 @@ def node(*sources: str | CopySource, to: str = "/", tree: Tree | None = None, **
 def run_copy(
     environment: Environment, step: CopyNode, parent: Layers = (), roots: dict[int, Layers] | None = None
 ) -> Made:
-    return copy(environment, step, parent, roots or {}, "lineage")
+    return copy(environment, step, parent, roots or {}, Trace("0", "lineage"))
 
 
 def base_layer(store: Store, root: Path) -> str:

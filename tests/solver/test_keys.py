@@ -37,10 +37,10 @@ def layer_and_key(store: Store, context: Path, step: CopyNode, parent: tuple[str
     keys: list[str] = []
     remember = made.cache.remember
 
-    def spy(recipe: dict[str, Any], made: Made, lineage: str) -> None:
+    def spy(recipe: dict[str, Any], made: Made, lineage: str, *, content: str = "") -> None:
         if "facts" in recipe and "times" not in recipe:
             keys.append(key_of(recipe))
-        remember(recipe, made, lineage)
+        remember(recipe, made, lineage, content=content)
 
     made.cache.remember = spy  # type: ignore[method-assign]
     done = run_copy(made, msgspec.structs.replace(step, ignore_cache=True), parent)

@@ -32,6 +32,7 @@ from builder.solver.mounts import Mounting
 from builder.solver.remote import _literal
 from builder.solver.run import run
 from builder.solver.select import select
+from builder.solver.trace import Trace
 from builder.store.store import Store
 from tests.solver.support import HOST, base_layer, environment, write
 from tests.solver.test_staging import FILE
@@ -50,7 +51,7 @@ def _run_in_process(root: str, layer: str, log: str) -> None:
 
     execute.execute = made  # type: ignore[assignment]
     environ, _ = environment(Store(root))
-    run(environ, STEP, (layer,), {}, "here", "1")
+    run(environ, STEP, (layer,), {}, Trace("1", "here"))
 
 
 def test_identical_steps_run_once_among_threads_and_processes(tmp_path: Path, store: Store) -> None:
@@ -86,12 +87,12 @@ def runs(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
 
 def test_a_command_is_found_again(store: Store, runs: list[str]) -> None:
     environ, _ = environment(store)
-    first = run(environ, STEP, ("a",), {}, "here", "1")
-    again = run(environ, STEP, ("a",), {}, "elsewhere", "2")
+    first = run(environ, STEP, ("a",), {}, Trace("1", "here"))
+    again = run(environ, STEP, ("a",), {}, Trace("2", "elsewhere"))
     assert again == msgspec.structs.replace(first, cached=True)
     assert runs == ["x"]
-    run(environ, STEP, ("b",), {}, "here", "1")
-    run(environ, msgspec.structs.replace(STEP, ignore_cache=True), ("a",), {}, "here", "1")
+    run(environ, STEP, ("b",), {}, Trace("1", "here"))
+    run(environ, msgspec.structs.replace(STEP, ignore_cache=True), ("a",), {}, Trace("1", "here"))
     assert runs == ["x"] * 3
 
 
@@ -99,13 +100,13 @@ def test_a_mounted_context_counts_by_its_content(store: Store, tmp_path: Path, r
     context = write(tmp_path / "context", {"a": "1", "b": "1"})
     environ, _ = environment(store, context)
     step = msgspec.structs.replace(STEP, mounts=(BindMount(target="/m", tree=FromContext(""), source="/a"),))
-    run(environ, step, (), {}, "here", "1")
+    run(environ, step, (), {}, Trace("1", "here"))
     (context / "b").write_text("2")
     os.utime(context / "a", (1, 1))
-    run(environ, step, (), {}, "here", "1")
+    run(environ, step, (), {}, Trace("1", "here"))
     assert len(runs) == 1
     (context / "a").write_text("2")
-    run(environ, step, (), {}, "here", "1")
+    run(environ, step, (), {}, Trace("1", "here"))
     assert len(runs) == 2
 
 
@@ -120,10 +121,10 @@ def test_what_is_required_is_asked_for_even_when_cached(store: Store, runs: list
     step = msgspec.structs.replace(STEP, mounts=(mount,))
     given, _ = environment(store)
     given.secrets, given.agents = {"s": lambda: b"x"}, {"default": "/agent"}
-    run(given, step, (), {}, "here", "1")
+    run(given, step, (), {}, Trace("1", "here"))
     without, _ = environment(store)
     with pytest.raises(StepFailed, match=cause) as caught:
-        run(without, step, (), {}, "here", "1")
+        run(without, step, (), {}, Trace("1", "here"))
     assert caught.value.remedy
     assert len(runs) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -15,7 +16,8 @@ from builder.errors import LayerError, RegistryError, StoreError
 from builder.filesystem.compress import LayerSink
 from builder.filesystem.compression import GZIP, UNCOMPRESSED, ZSTD, Compression, kind_of
 from builder.oci.spec import OCI_LAYER, Descriptor
-from builder.store.layers import top_first
+from builder.store.collect import collect
+from builder.store.layers import MissingLayer, is_claim, top_first
 from builder.store.store import Store
 from tests.support.archives import archive
 
@@ -146,6 +148,50 @@ def test_a_fetch_that_fails_leaves_nothing_and_can_be_repeated(store: Store) -> 
     assert store.layers.ensure_blob(DIFF_ID).digest == DIFF_ID
 
 
+def test_a_fetch_goes_on_where_the_last_one_left_off(store: Store) -> None:
+    def fail(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        file.write(DATA[:10])
+        raise RegistryError("gone")
+
+    def go_on(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        assert file.read() == DATA[:10]
+        file.write(DATA[10:])
+
+    store.layers.know(DIFF_ID, descriptor(), ORIGIN)
+    store.layers.fetch = fail
+    with pytest.raises(RegistryError):
+        store.layers.ensure_blob(DIFF_ID)
+    store.layers.fetch = go_on
+    store.layers.ensure_blob(DIFF_ID)
+    assert read(store, DIFF_ID) == DATA
+    assert os.listdir(store.partial) == []
+
+
+def test_a_full_disk_keeps_no_beginning(store: Store) -> None:
+    def fail(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        file.write(DATA[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store.layers.know(DIFF_ID, descriptor(), ORIGIN)
+    store.layers.fetch = fail
+    with pytest.raises(StoreError, match="No space left"):
+        store.layers.ensure_blob(DIFF_ID)
+    assert os.listdir(store.partial) == []
+
+
+def test_beginnings_are_collected_unless_somebody_needs_them(store: Store) -> None:
+    os.mkdir(store.partial)
+    for name in ("a" * 64, "b" * 64):
+        (Path(store.partial) / name).write_bytes(b"x")
+    other = Store(store.root)
+    with other.lease():
+        other.layout.pin("sha256:" + "a" * 64)
+        assert collect(store).blobs == 1
+        assert os.listdir(store.partial) == ["a" * 64]
+    collect(store)
+    assert os.listdir(store.partial) == []
+
+
 def test_a_layer_that_is_not_what_its_diff_id_says(store: Store) -> None:
     forged = archive(("evil", {"data": b"x"}))
     store.layers.know(DIFF_ID, descriptor(forged), ORIGIN)
@@ -190,3 +236,34 @@ def test_a_steps_directory_becomes_the_layers(store: Store) -> None:
     with store.layers.tree((DIFF_ID,)) as tree:
         assert tree.lstat("d/f") is not None
     assert read(store, DIFF_ID) == DATA
+
+
+def test_a_claim_is_believed_only_by_its_content(store: Store) -> None:
+    """What a cache says of a layer gives way to what an image says, and a blob that is here proves nothing."""
+    layer, other = add(store, archive(("a", {"data": b"a"}))), add(store, archive(("b", {"data": b"b"})))
+    record, second = store.layers.record(layer), store.layers.record(other)
+    assert record is not None
+    assert second is not None
+    blob = Descriptor(second.media_type, second.digest, second.size)
+    store.database.forget_blobs([record])
+    store.layers.offer(layer, blob, "reg/cache:1")
+    claimed = store.layers.record(layer)
+    assert claimed is not None
+    assert is_claim(claimed)
+    with pytest.raises(MissingLayer) as caught:
+        store.layers.ensure_blob(layer)
+    assert "gives blob" in str(caught.value.failure)
+    assert store.layers.record(layer) is None
+    assert store.layout.has(second.digest)
+
+    store.layers.offer(layer, Descriptor(record.media_type, record.digest, record.size), "reg/cache:1")
+    assert store.layers.ensure_blob(layer).digest == record.digest
+    proved = store.layers.record(layer)
+    assert proved is not None
+    assert not is_claim(proved)
+
+    store.database.forget_blobs([proved])
+    store.layers.offer(layer, blob, "reg/cache:1")
+    store.layers.know(layer, blob, "reg/image:1")
+    (known,) = store.database.layers(layer)
+    assert known.origin == "reg/image:1"

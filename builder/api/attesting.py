@@ -1,0 +1,69 @@
+"""What a build tells about itself in its attestations."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+
+from builder.api.inputs import Inputs
+from builder.api.options import BuildOptions
+from builder.export.attest import Attester
+from builder.export.provenance import Record
+from builder.plan.steps import Plan
+from builder.solver.bases import Bases
+from builder.solver.environment import Environment
+from builder.solver.solve import Root
+
+
+def make_attester(
+    options: BuildOptions,
+    inputs: Inputs,
+    planned: Plan,
+    roots: Mapping[int, Root],
+    keys: Mapping[int, str],
+    bases: Bases,
+    environment: Environment,
+    seconds: float,
+) -> Attester:
+    """What speaks of a build's images once its steps are done; it began `seconds` ago. `keys` are the steps' keys."""
+    assert options.attestations is not None
+    record = Record(
+        plan=planned,
+        roots=roots,
+        bases=bases.named_digests,
+        materials=environment.materials,
+        request=_request(options),
+        dockerfile=inputs.name,
+        text=inputs.text,
+        remote=frozenset(inputs.remote),
+        origins=inputs.origins,
+        started=time.time() - seconds,
+        invocation=secrets.token_hex(16),
+        epoch=environment.epoch,
+        keys=keys,
+    )
+    return Attester(environment.store, options.attestations, record, environment.report)
+
+
+def _request(options: BuildOptions) -> dict[str, str]:
+    """The options by the names that BuildKit's frontend knows them by. What is of this machine only is left out."""
+    found = {f"build-arg:{name}": value for name, value in options.build_args.items()}
+    found |= {f"label:{name}": value for name, value in options.labels.items()}
+    for name, value in options.contexts.items():
+        local = "://" not in value and not value.startswith("target:")
+        found[f"context:{name}"] = f"local:{name}" if local or value.startswith("oci-layout://") else value
+    if options.target:
+        found["target"] = options.target
+    if options.no_cache is not None:
+        found["no-cache"] = ",".join(sorted(options.no_cache))
+    if options.network not in ("", "default"):
+        found["force-network-mode"] = options.network
+    limits = options.limits
+    if limits.hosts:
+        found["add-hosts"] = ",".join(f"{name}={address}" for name, address in limits.hosts)
+    if limits.shm_size:
+        found["shm-size"] = str(limits.shm_size)
+    if limits.ulimits:
+        found["ulimit"] = ",".join(f"{name}={soft}:{hard}" for name, soft, hard in limits.ulimits)
+    return dict(sorted(found.items()))

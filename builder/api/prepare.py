@@ -1,0 +1,96 @@
+"""What the steps of a build share, made from its options: for builds and for plans of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from builder.api.inputs import Inputs
+from builder.api.options import BuildOptions, SecretSource
+from builder.api.special import Special
+from builder.errors import StepFailed
+from builder.filesystem.compression import Compression
+from builder.progress import Reporter
+from builder.solver.bases import Bases
+from builder.solver.contexts import Contexts
+from builder.solver.environment import Environment
+from builder.store.store import Store
+
+if TYPE_CHECKING:
+    from builder.api.caches import Caches
+    from builder.solver.secrets import Guard
+
+
+def make_environment(
+    store: Store,
+    inputs: Inputs,
+    options: BuildOptions,
+    special: Special,
+    agents: Mapping[str, str],
+    report: Reporter,
+) -> Environment:
+    """The environment of a build's steps. `agents` are the sockets of the SSH agents that are there for it."""
+    secrets = {name: _secret(name, source, options.environ) for name, source in options.secrets.items()}
+    return Environment(
+        store,
+        Contexts(inputs.openers),
+        report,
+        epoch=special.epoch,
+        compression=_compression(options),
+        limits=msgspec.structs.replace(options.limits, hostname=special.hostname or options.limits.hostname),
+        secrets=secrets,
+        agents=agents,
+        offline=options.offline,
+        isolated=options.offline and not options.network,
+        guard=_guard(options, secrets),
+    )
+
+
+def caches_of(options: BuildOptions, special: Special, environment: Environment, bases: Bases) -> Caches | None:
+    """The caches that the build names, if it names any."""
+    if not (options.cache_from or options.cache_to or special.inline_cache):
+        return None
+    from builder.api.caches import Caches
+
+    return Caches(options, special, environment, bases)
+
+
+def _compression(options: BuildOptions) -> Compression:
+    """How new layers are compressed: as the outputs want it if they agree, so that nothing is compressed twice."""
+    wanted = {output.compression or Compression() for output in options.outputs if output.type not in ("tar", "local")}
+    return wanted.pop() if len(wanted) == 1 else Compression()
+
+
+def _guard(options: BuildOptions, secrets: Mapping[str, Callable[[], bytes]]) -> Guard | None:
+    """What keeps the build's secrets to itself: None for a build that has none."""
+    sources = {f"secret {name!r}": read for name, read in secrets.items()}
+    for name, paths in options.agents.items():
+        for path in filter(os.path.isfile, paths):
+            sources[f"the SSH key {path}"] = _secret(name, SecretSource(path=path), {})
+    if not sources:
+        return None
+    from builder.solver.secrets import Guard
+
+    return Guard(sources)
+
+
+def _secret(name: str, source: SecretSource, environ: Mapping[str, str]) -> Callable[[], bytes]:
+    @cache  # what comes through a pipe can be read but once
+    def read() -> bytes:
+        if source.value is not None:
+            return source.value
+        if source.variable:
+            if source.variable not in environ:
+                raise StepFailed(f"secret {name!r}: the variable {source.variable} is not set")
+            return environ[source.variable].encode("utf-8", "surrogateescape")
+        try:
+            with open(source.path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise StepFailed(f"secret {name!r} cannot be read: {error.strerror}", place=source.path) from error
+
+    return read

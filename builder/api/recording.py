@@ -1,0 +1,186 @@
+"""The record of one build: its events are listened to while it runs, what became of its steps is written at its end.
+
+A record is a convenience: that it, or a reason in it, cannot be had fails no build.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from builder import __version__
+from builder.api.options import BuildOptions, BuildResult
+from builder.errors import BuilderError, Interrupted, StoreError
+from builder.plan.steps import Plan
+from builder.progress import Event, Reason, Reporter, StepOutput, Warned
+from builder.solver.keys import KEYS, Recipe
+from builder.solver.record import NotedAs, built_steps
+from builder.solver.solve import Solver
+from builder.solver.trace import Trace
+from builder.store.builds import CACHED, DONE, FAILED, INTERRUPTED, Build, BuiltStep
+from builder.store.store import Store
+
+if TYPE_CHECKING:
+    from builder.solver.explain_live import LiveExplainer
+
+_REMOTE = ("://", "git@")
+PORTABLE = (
+    "step", "kind", "name", "stage", "instruction", "platform", "line", "needs", "reference", "digest", "sources", "key",
+    "layers", "variables", "arguments",
+)  # fmt: skip
+"""The fields of a step that it is compared by, as they are; not what is of one build only."""
+_BASES = ("image", "scratch", "context")  # nodes that are where steps start from, and no steps themselves
+
+
+def project_of(options: BuildOptions) -> str:
+    """What builds of the same thing have in common: the Dockerfile and the context, wherever the command was given. Of
+    what came on standard input only the image's names tell one from another."""
+    context = options.context if _is_remote(options.context) else os.path.abspath(options.context)
+    dockerfile = options.dockerfile
+    if dockerfile not in ("", "-") and not _is_remote(options.context):
+        here = os.path.abspath(dockerfile)
+        dockerfile = here if os.path.exists(here) else os.path.join(context, dockerfile)
+    parts = [dockerfile or "Dockerfile", context]
+    if "-" in (options.context, options.dockerfile):
+        parts += sorted(options.tags)
+    return "|".join(parts)
+
+
+def _is_remote(context: str) -> bool:
+    return context == "-" or any(mark in context for mark in _REMOTE)
+
+
+@contextmanager
+def recording(store: Store, options: BuildOptions, report: Reporter) -> Iterator[Recording]:
+    """Record the build that the block does, also one that fails or is interrupted."""
+    record = Recording(store, options, report)
+    outcome, error = DONE, ""
+    try:
+        yield record
+    except (KeyboardInterrupt, Interrupted):
+        outcome, error = INTERRUPTED, "interrupted"
+        raise
+    except BaseException as problem:
+        outcome, error = FAILED, str(problem)
+        raise
+    finally:
+        record.finish(outcome, error)
+
+
+class Recording:
+    """Listens to a build: a reporter that passes everything on."""
+
+    def __init__(self, store: Store, options: BuildOptions, report: Reporter) -> None:
+        self._store = store
+        self._options = options
+        self._report = report
+        self._recorder = store.builds.begin()
+        self._warnings: list[Warned] = []
+        self._plan: Plan | None = None
+        self._solver: Solver | None = None
+        self._digest_of: NotedAs | None = None
+        self._explainer: LiveExplainer | None = None
+        self.project = project_of(options)
+        self.result = BuildResult()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepOutput):
+            self._recorder.log(event.step, event.data)
+        elif isinstance(event, Warned):
+            self._warnings.append(event)
+        self._report(event)
+
+    def watch(self, plan: Plan, solver: Solver, digest_of: NotedAs) -> None:
+        """Record what becomes of the plan's steps, and say of each that is not found why that is."""
+        self._plan, self._solver, self._digest_of = plan, solver, digest_of
+        solver.explain = self._explain
+
+    def _explain(self, trace: Trace, recipe: Recipe) -> Reason | None:
+        from builder.solver.explain_live import LiveExplainer  # a rebuild that finds everything does without
+
+        assert self._plan is not None
+        assert self._solver is not None
+        assert self._digest_of is not None
+        if self._explainer is None:
+            self._explainer = LiveExplainer(
+                self._solver,
+                self._plan,
+                self._store,
+                self._solver.external,
+                self.project,
+                self._digest_of,
+                self._options.no_cache,
+            )
+        try:
+            return self._explainer(trace, recipe)
+        except (StoreError, LookupError, TypeError, ValueError):  # a record that does not hold what it should
+            return None
+
+    def portable_steps(self) -> list[BuiltStep]:
+        """The steps for a machine that has not this store: what a miss is compared with. The same for a build that found
+        everything, so that nothing has to be written anew."""
+        return [
+            BuiltStep(
+                **{name: getattr(step, name) for name in PORTABLE},
+                outcome=CACHED if step.key else step.outcome,
+                content=step.content or self._content(step.key),
+                parts={name: self._content(key) or key for name, key in step.parts.items()},
+            )
+            for step in self._steps()
+        ]
+
+    def _content(self, key: str) -> str:
+        record = self._store.database.recipe(key) if key else None
+        return record.content if record is not None else ""
+
+    def _steps(self) -> tuple[BuiltStep, ...]:
+        if self._plan is None or self._solver is None or self._digest_of is None:
+            return ()
+        solver = self._solver
+        return built_steps(self._plan, solver.solved, solver.roots, self._digest_of, self._recorder.log_sizes)
+
+    def finish(self, outcome: str, error: str) -> None:
+        """Write the record."""
+        recorder, options, result = self._recorder, self._options, self.result
+        build = Build(
+            build=recorder.build,
+            started=recorder.started,
+            seconds=time.time() - recorder.started,
+            outcome=outcome,
+            error=error,
+            project=self.project,
+            context=options.context,
+            dockerfile=options.dockerfile,
+            names=options.tags,
+            target=options.target,
+            platforms=tuple(map(str, options.platforms)),
+            image_id=result.image_id,
+            digest=result.digest,
+            version=__version__,
+            keys=KEYS,
+            warnings=tuple(self._warnings),
+            steps=self._steps(),
+        )
+        try:
+            if outcome != DONE:
+                self._keep_failed()
+            recorder.finish(build)
+            self._store.builds.trim(logs=bool(recorder.log_sizes))
+        except BuilderError as problem:
+            self._report(Warned(f"the build is not recorded: {problem}"))
+
+    def _keep_failed(self) -> None:
+        """Keep the recipes of steps without a result: the next build compares with them."""
+        from builder.solver.keys import encode, key_of
+        from builder.store.database import RecipeRecord
+
+        solved = self._solver.solved.values() if self._solver is not None else ()
+        for step in solved:
+            if step.error and step.trace.recipe is not None:
+                recipe = step.trace.recipe
+                self._store.database.add_recipe(RecipeRecord(key_of(recipe), encode(recipe)))

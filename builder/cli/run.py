@@ -1,0 +1,190 @@
+"""`builder run` and what `builder shell` shares with it: an image's program in the sandbox."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from builder.cli.flags import Command
+from builder.cli.main import Settings
+from builder.errors import BuilderError, UsageError
+
+if TYPE_CHECKING:
+    from builder.api.running import RunOptions, Volume
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+CANNOT_RUN = 125
+_ENGINE = "this is for looking into what was built, not a container engine: 'builder save IMAGE | docker load'"
+# Of Docker's options those that people will try; what they ask for is not done.
+_REFUSED = {
+    "-d": "detach", "-p": "publish", "-P": "publish-all", "-m": "memory", "-c": "cpu-shares", "-l": "label",
+    **{f"--{name}": name for name in (
+        "detach publish publish-all name restart memory cpus cpu-shares label link mount volumes-from gpus device"
+        " privileged cap-add cap-drop security-opt init ip dns expose health-cmd log-driver pid ipc pids-limit pull"
+        " read-only runtime stop-signal stop-timeout sysctl tmpfs ulimit uts userns detach-keys cidfile add-host"
+        " env-host group-add mac-address network-alias shm-size annotation cgroup-parent attach"
+    ).split()},
+}  # fmt: skip
+
+
+class _WrongUsage(click.UsageError):
+    exit_code = CANNOT_RUN
+
+
+class RunCommand(Command):
+    """Options end at the image's name. Wrong usage has the exit status 125 as with Docker: others are the command's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            text = error.format_message()
+            if isinstance(error, click.NoSuchOption) and error.option_name in _REFUSED:
+                text = f"Docker's --{_REFUSED[error.option_name]} is not supported: {_ENGINE}"
+            raise _WrongUsage(text, ctx=error.ctx) from None
+
+
+def run_options(command: _Decorated) -> _Decorated:
+    """The options that `run` and `shell` have in common."""
+    for option in (
+        click.option("--platform", default="", metavar="OS/ARCH", help="The variant for this platform."),
+        click.option("--hostname", default="", metavar="NAME", help="The host name that it sees."),
+        click.option(
+            "--network",
+            "--net",
+            type=click.Choice(["default", "none", "host"]),
+            default="default",
+            help="none for no network; the others share this machine's.",
+        ),
+        click.option(
+            "-v", "--volume", "volumes", multiple=True, metavar="HOST:PATH[:ro]", help="Show a file or directory."
+        ),
+        click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Run as another user than the image's."),
+        click.option("-w", "--workdir", default="", metavar="DIR", help="Start in another directory."),
+        click.option("--env-file", "env_files", multiple=True, metavar="FILE", help="Lines of NAME=VALUE."),
+        click.option("-e", "--env", "variables", multiple=True, metavar="NAME[=VALUE]", help="Set a variable."),
+        click.option("--rm", is_flag=True, help="Accepted: whatever is written is always thrown away."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(
+    "run",
+    cls=RunCommand,
+    epilog="Example: builder run -it -v $PWD:/src:ro app:1 sh",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("image", metavar="IMAGE")
+@click.argument("arguments", metavar="[COMMAND [ARG]…]", nargs=-1, type=click.UNPROCESSED)
+@run_options
+@click.option("--entrypoint", default=None, metavar="PROGRAM", help="Replace the image's entrypoint; '' for none.")
+@click.option("-t", "--tty", "terminal", is_flag=True, help="Give it a terminal.")
+@click.option("-i", "--interactive", is_flag=True, help="Pass on standard input.")
+@click.pass_obj
+def command(settings: Settings, /, **given: Any) -> int:
+    """Run an image in the sandbox that RUN steps run in.
+
+    With the image's environment, user, directory, entrypoint and command; what it writes is thrown away at the end. It
+    is for looking into what was built: nothing runs in the background, and no ports are published.
+
+    Exit status: that of the command, 128 and the signal that ended it; 125 if nothing could be run, 126 if the command
+    cannot be executed, 127 if it is not there. The third interrupt that it leaves unanswered kills it.
+    """
+    interactive, terminal = given["interactive"], given["terminal"]
+    try:
+        if interactive and terminal and not os.isatty(0):
+            raise UsageError("standard input is no terminal", remedy="leave out -t")
+        from builder.api.running import RunOptions
+
+        options = RunOptions(entrypoint=given["entrypoint"], **common(given))
+        return start(settings, options, interactive=interactive, terminal=terminal)
+    except UsageError as error:
+        error.exit_status = CANNOT_RUN
+        raise
+
+
+def common(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of RunOptions that `run_options` are about. Raises UsageError."""
+    from builder.cli.stores import platform_of
+
+    return {
+        "image": given["image"],
+        "command": given["arguments"],
+        "environment": _environment(given["variables"], given["env_files"], os.environ),
+        "user": given["user"],
+        "workdir": _absolute(given["workdir"], "--workdir"),
+        "volumes": tuple(_volume(text) for text in given["volumes"]),
+        "network": given["network"],
+        "hostname": given["hostname"],
+        "platform": platform_of(given["platform"]),
+    }
+
+
+def start(settings: Settings, options: RunOptions, *, interactive: bool, terminal: bool) -> int:
+    """Run with this process's standard streams."""
+    from builder.api.running import run_image
+    from builder.cli.stores import open_store
+    from builder.sandbox.session import Session
+
+    store = open_store(settings, as_root=True)
+    session = Session(stdin=0 if interactive else None, terminal=terminal)
+    try:
+        return run_image(store, options, session)
+    except BuilderError as error:
+        if error.exit_status in (1, 2):  # none that tells what became of the command
+            error.exit_status = CANNOT_RUN
+        raise
+    finally:
+        store.close()
+
+
+def _environment(texts: tuple[str, ...], files: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables of files, then those given; without a value they come from here, and are left out if they are not."""
+    found: dict[str, str] = {}
+    lines = [line for path in files for line in _lines(path)]
+    for text in (*lines, *texts):
+        name, equals, value = text.partition("=")
+        if not name or "\0" in text:
+            raise UsageError(f"invalid variable {text!r}", remedy="write NAME=VALUE")
+        if equals:
+            found[name] = value
+        elif name in environ:
+            found[name] = environ[name]
+    return found
+
+
+def _lines(path: str) -> list[str]:
+    """An environment file's lines as Docker reads them: blank ones and comments do not count."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            stripped = [line.rstrip("\r\n").lstrip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"the environment file cannot be read: {reason}", place=path) from error
+    found = [line for line in stripped if line and not line.startswith("#")]
+    for line in found:
+        if " " in line.partition("=")[0] or "\t" in line.partition("=")[0]:
+            raise UsageError(f"variable {line.partition('=')[0]!r} has a space in its name", place=path)
+    return found
+
+
+def _volume(text: str) -> Volume:
+    from builder.api.running import Volume
+
+    source, *rest = text.split(":")
+    if len(rest) not in (1, 2) or not source or not rest[0].startswith("/") or rest[1:] not in ([], ["ro"], ["rw"]):
+        raise UsageError(f"invalid --volume {text!r}", remedy="write HOST:PATH or HOST:PATH:ro with an absolute PATH")
+    if "/" not in source and source not in (".", ".."):
+        raise UsageError(f"--volume {text!r}: named volumes are not kept", remedy=f"./{source} is a directory here")
+    return Volume(os.path.abspath(source), rest[0], rest[1:] == ["ro"])
+
+
+def _absolute(path: str, option: str) -> str:
+    if path and not path.startswith("/"):
+        raise UsageError(f"{option} {path!r} is not an absolute path")
+    return path

@@ -1,0 +1,313 @@
+"""Why a step was not taken from the cache: what it was looked up by, against what it had in an earlier build.
+
+A reason is right or absent. It is right because it names a difference between two recipes, and a recipe is all that a
+key is made of; or a state of the store that was looked at (nothing was built before, the record is gone). Where neither
+is known, nothing is said.
+
+Compared is the newest earlier build of the same Dockerfile and context that came as far as this step. The step is found
+there by its stage, platform and text, so that an instruction put in above it does not make it another one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from builder.progress import Reason
+from builder.solver.explain_match import match, steps_of
+from builder.solver.explain_recipes import Below, Difference, Part, compare
+from builder.solver.keys import KEYS, Recipe
+from builder.store.builds import FAILED, STOPPED, Build, BuiltStep
+from builder.store.database import RecipeRecord, StepRecord
+
+_STEP = "step"
+
+
+class History(Protocol):
+    """Where earlier builds are asked for: those of a project, the newest first, and whether none was dropped."""
+
+    def of(self, project: str) -> Iterator[Build]: ...
+
+    def is_complete(self) -> bool: ...
+
+
+class Records(Protocol):
+    """Where the recipes and results of steps are asked for: the store's database."""
+
+    def recipe(self, key: str) -> RecipeRecord | None: ...
+
+    def result(self, key: str) -> StepRecord | None: ...
+
+
+class Earlier(msgspec.Struct, frozen=True):
+    """The step of an earlier build that a step is compared with."""
+
+    build: Build
+    step: BuiltStep
+
+
+class Explainer:
+    """Compares the steps of one build, `steps` by number as far as they are known, with builds before it.
+
+    `is_here` says whether a layer can be had. With `before` only builds count that began earlier, in seconds since the
+    epoch.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        builds: History,
+        project: str,
+        steps: Callable[[], Sequence[BuiltStep]],
+        is_here: Callable[[str], bool],
+        before: float | None = None,
+    ) -> None:
+        self._records = records
+        self._builds = builds
+        self._project = project
+        self._steps = steps
+        self._is_here = is_here
+        self._before = before
+        self._lock = threading.Lock()
+        self._earlier: list[Build] | None = None
+        self._matched: dict[tuple[str, str, str], Mapping[str, BuiltStep]] = {}
+
+    # --- the reason
+
+    def reason(self, step: BuiltStep, recipe: Recipe | None) -> tuple[Reason | None, Earlier | None]:
+        """Why a step with this recipe (by content where it has one) was not found, and what it was compared with."""
+        earlier = self.earlier(step)
+        if isinstance(earlier, Reason):
+            return earlier, None
+        if earlier is None:
+            return None, None
+        same = self._unchanged(step, earlier)
+        if same is not None:
+            return same if same.text else None, earlier
+        if earlier.build.keys != KEYS:
+            return Reason("version", "cache keys changed with the builder's version"), earlier
+        found = self.differences(step, earlier, recipe)
+        return (_reason(found) if found else None), earlier
+
+    def earlier(self, step: BuiltStep) -> Earlier | Reason | None:
+        """The step to compare with, or why there is none."""
+        seen_project = seen_stage = False
+        for build in self._builds_before():
+            if not steps_of(build.steps, step.stage, step.platform):
+                seen_project = seen_project or bool(build.steps)
+                continue
+            seen_project = seen_stage = True
+            found = self._match(build, step).get(step.step)
+            if found is None:
+                return Reason("new", "moved instruction" if _has(build.steps, step) else "new instruction")
+            if found.key:
+                return Earlier(build, found)
+        if not self._builds.is_complete():
+            return None
+        if not seen_project:
+            return Reason("first", "first build")
+        if not seen_stage:
+            return Reason("first", f"first build of stage {step.stage}")
+        return Reason("first", "first run: no earlier build came this far")
+
+    def _builds_before(self) -> list[Build]:
+        with self._lock:
+            if self._earlier is None:
+                before = self._before
+                self._earlier = [
+                    build for build in self._builds.of(self._project) if before is None or build.started < before
+                ]
+            return self._earlier
+
+    def _match(self, build: Build, step: BuiltStep) -> Mapping[str, BuiltStep]:
+        place = (build.build, step.stage, step.platform)
+        with self._lock:
+            if place not in self._matched:
+                old = steps_of(build.steps, step.stage, step.platform)
+                self._matched[place] = match(old, steps_of(self._steps(), step.stage, step.platform))
+            return self._matched[place]
+
+    def _unchanged(self, step: BuiltStep, earlier: Earlier) -> Reason | None:
+        """Why a step was not found that is the same as before; one without a text if that is not known. None if it is
+        not the same."""
+        old = earlier.step
+        content = self._content(old)
+        if old.key != step.key and not (step.content and content == step.content):
+            return None
+        if not earlier.build.build:
+            return Reason("", "")  # another machine's: it is not known what became of the result
+        if old.outcome == FAILED:
+            return Reason("failed", "failed last time")
+        if old.outcome == STOPPED:
+            return Reason("stopped", "was interrupted last time")
+        result = self._records.result(old.key) or (self._records.result(content) if content else None)
+        if result is None:
+            return Reason("pruned", "cache was pruned")
+        if not self._is_here(result.diff_id):
+            return Reason("lost", "its layer is no longer in the store")
+        return Reason("", "")
+
+    def _content(self, step: BuiltStep) -> str:
+        """The key of a step's recipe by content, '' where it has none."""
+        if step.content:
+            return step.content
+        record = self._records.recipe(step.key) if step.key else None
+        return record.content if record is not None else ""
+
+    # --- the differences
+
+    def differences(self, step: BuiltStep, earlier: Earlier, recipe: Recipe | None = None) -> list[Difference]:
+        """All that differs, the most telling first; [] where the recipes are not known."""
+        old = self.recipe(earlier.step)
+        new = msgspec.json.decode(msgspec.json.encode(recipe)) if recipe is not None else self.recipe(step)
+        if old is None or new is None:
+            return []
+        return compare(earlier.step, step, old, new, self._below(step, earlier), self._part(step, earlier.step))
+
+    def recipe(self, step: BuiltStep) -> Recipe | None:
+        """A step's recipe, by content if it is known."""
+        for key in (self._content(step), step.key):
+            record = self._records.recipe(key) if key else None
+            if record is not None:
+                found: Recipe = msgspec.json.decode(record.recipe)
+                return found
+        return None
+
+    def _part(self, step: BuiltStep, old: BuiltStep) -> Part:
+        """How what mounts show of contexts differs: by the recipes of the layers that hold it."""
+
+        def compare_parts(source: str) -> Difference | None:
+            for name, key in step.parts.items():
+                if not name.endswith(f":{source}") or name not in old.parts:
+                    continue
+                one, two = (self._by_content(part) for part in (old.parts[name], key))
+                if one is None or two is None:
+                    return None
+                written = source.strip("/") or "."
+                mounted = BuiltStep(name="", stage="", instruction="", outcome="", sources=(written,))
+                nothing = self._below(step, None)
+                return next(iter(compare(mounted, mounted, one, two, nothing, lambda _: None)), None)
+            return None
+
+        return compare_parts
+
+    def _by_content(self, key: str) -> Recipe | None:
+        record = self._records.recipe(key)
+        if record is not None and record.content:
+            record = self._records.recipe(record.content)
+        return msgspec.json.decode(record.recipe) if record is not None else None
+
+    def _below(self, step: BuiltStep, earlier: Earlier | None) -> Below:
+        """How the layers differ that a step stands on or looks into: which step or image they come from."""
+
+        def compare_layers(position: int, old: Sequence[str], new: Sequence[str]) -> Difference:
+            unknown = Difference(kind=_STEP, text="the layers below changed", old=_last(old), new=_last(new))
+            if earlier is None or position >= len(step.needs) or position >= len(earlier.step.needs):
+                return unknown
+            here = {known.step: known for known in self._steps()}
+            there = {known.step: known for known in earlier.build.steps}
+            new_owners = _owners(here, step.needs[position])
+            old_owners = _owners(there, earlier.step.needs[position])
+            if _layers(new_owners) != list(new) or _layers(old_owners) != list(old):
+                return unknown
+            first = next((n for n, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), None)
+            at = first if first is not None else min(len(old), len(new))
+            now = new_owners[at] if at < len(new_owners) else None
+            then = old_owners[at] if at < len(old_owners) else None
+            if "image" in (now.kind if now is not None else "", then.kind if then is not None else ""):
+                return _changed_base(_base(old_owners), _base(new_owners))
+            return self._changed_below(step, earlier, then, now) or unknown
+
+        return compare_layers
+
+    def _changed_below(
+        self, step: BuiltStep, earlier: Earlier, then: BuiltStep | None, now: BuiltStep | None
+    ) -> Difference | None:
+        """What it means that one layer, which was made by the step `then`, is now made by the step `now`."""
+        if now is not None:
+            before = self._match(earlier.build, now).get(now.step)
+            where = f"step {now.position}" if now.stage != step.stage else f"step {now.position.rpartition(' ')[2]}"
+        if now is None or before is None or then is None or then.step != before.step:
+            if then is not None and not _has(self._steps(), then):
+                text = f"an earlier step is gone: {then.instruction}"
+                return Difference(kind="removed", text=text, subject=then.position, old=then.instruction)
+            if now is not None and before is None and not _has(earlier.build.steps, now):
+                return Difference(kind=_STEP, text=f"{where} is new", subject=now.position, step=now.step)
+            return Difference(kind="order", text="the order of earlier steps changed")
+        cause = self._cause(now, Earlier(earlier.build, before))
+        text = f"{where} made something else"
+        return Difference(
+            kind=_STEP,
+            text=f"{text}: {cause}" if cause else text,
+            subject=now.position,
+            old=_last(before.layers),
+            new=_last(now.layers),
+            step=now.step,
+        )
+
+    def _cause(self, step: BuiltStep, earlier: Earlier) -> str:
+        """In a few words, why a step made something else than in an earlier build; '' where that is not known."""
+        known = step.previous_build == earlier.build.build or (
+            step.reason is not None and step.reason.kind == "no-cache"
+        )
+        if step.reason is not None and known:
+            return step.reason.text.partition(" made something else: ")[2] or step.reason.text
+        found = self.differences(step, earlier)
+        if not found:
+            return ""
+        text = _reason(found).text
+        return text.partition(" made something else: ")[2] or text
+
+
+def _reason(found: Sequence[Difference]) -> Reason:
+    """The first difference as the reason; how many there are beside it."""
+    first, rest = found[0], len(found) - 1
+    text = first.text + (f", and {rest} more {'change' if rest == 1 else 'changes'}" if rest else "")
+    return Reason(first.kind, text, first.step)
+
+
+def _owners(steps: Mapping[str, BuiltStep], top: str) -> list[BuiltStep]:
+    """The step or image that each layer of a root file system comes from, lowest first."""
+    found: list[BuiltStep] = []
+    number = top
+    while number in steps:
+        step = steps[number]
+        count = len(step.layers) if step.kind == "image" else 0 if step.kind == "scratch" else 1
+        found += [step] * count
+        if step.kind in ("image", "scratch", "context") or not step.needs:
+            break
+        number = step.needs[0]
+    return found[::-1]
+
+
+def _has(steps: Sequence[BuiltStep], wanted: BuiltStep) -> bool:
+    """Whether one of these steps is the same instruction of the same stage."""
+    return any(
+        (step.stage, step.platform, step.instruction) == (wanted.stage, wanted.platform, wanted.instruction)
+        for step in steps
+    )
+
+
+def _base(owners: Sequence[BuiltStep]) -> BuiltStep | None:
+    return owners[0] if owners and owners[0].kind == "image" else None
+
+
+def _layers(owners: Sequence[BuiltStep]) -> list[str]:
+    """The layers of a root file system by those that they come from."""
+    distinct = [step for n, step in enumerate(owners) if n == 0 or owners[n - 1] is not step]
+    return [layer for step in distinct for layer in step.layers]
+
+
+def _changed_base(then: BuiltStep | None, now: BuiltStep | None) -> Difference:
+    old, new = (known.reference if known is not None else "scratch" for known in (then, now))
+    digests = [known.digest if known is not None else "" for known in (then, now)]
+    if old == new:
+        return Difference(kind="base", text="base image updated", subject=new, old=digests[0], new=digests[1])
+    return Difference(kind="base", text=f"base image: {old} → {new}", subject=new, old=old, new=new)
+
+
+def _last(layers: Sequence[str]) -> str:
+    return layers[-1] if layers else ""

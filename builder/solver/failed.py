@@ -1,0 +1,105 @@
+"""A step that failed, or that a build stopped before, as data: all that is needed to stand in its place again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from builder.errors import StoreError, UsageError
+from builder.plan.steps import AnyNode, Plan, RunNode
+from builder.solver.limits import Limits
+from builder.solver.roots import Layers
+
+
+class StepState(msgspec.Struct, frozen=True, kw_only=True):
+    """A RUN step, the layers that it stands on and those that its mounts show (`roots` by node, `contents` as
+    `content_name` names them). `mount_points` are those that existed for its command only; `ran` whether that ran."""
+
+    node: RunNode
+    parent: Layers
+    roots: dict[int, Layers] = {}
+    contents: dict[str, str] = {}
+    mount_points: tuple[str, ...] = ()
+    ran: bool = True
+
+
+class FailedStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A step's state and what of its build it needs. `cause` is the error, `place` like `Dockerfile:7`.
+
+    Of secrets it is kept where they come from, a path or a variable's name, and never what they are; of SSH agents the
+    paths of their sockets or keys.
+    """
+
+    state: StepState
+    cause: str = ""
+    context: str = ""
+    limits: Limits = Limits()
+    secrets: dict[str, tuple[str, str]] = {}
+    agents: dict[str, tuple[str, ...]] = {}
+
+
+Keep = Callable[[StepState, str, str], str]
+"""Keeps a step's state: the cause, and the directory with what was written ('' for none). The name to find it by, '' if
+it could not be kept."""
+
+Before = Callable[[StepState, int], None]
+"""Is told of each RUN step (the number of its node) before it is looked up, and may raise what stops the build."""
+
+
+def encode_step(step: FailedStep) -> bytes:
+    """Raises StoreError for texts that cannot be written down."""
+    try:
+        return msgspec.msgpack.encode(step)
+    except UnicodeEncodeError as error:
+        raise StoreError("the step has texts that are not Unicode") from error
+
+
+def decode_step(data: bytes) -> FailedStep:
+    """Raises StoreError for what another version has written."""
+    try:
+        return msgspec.msgpack.decode(data, type=FailedStep)
+    except msgspec.MsgspecError as error:
+        raise StoreError(
+            "the state of the step cannot be read", remedy="it was kept by another version: build again"
+        ) from error
+
+
+def find_break(plan: Plan, text: str) -> frozenset[int]:
+    """The RUN steps that `--break` means: a line of the Dockerfile, a position as it is shown (`build 2/5`), or a stage,
+    whose first RUN it is then. One for each platform. Raises UsageError."""
+    named = [(number, node) for number, node in enumerate(plan.nodes) if text in _names(node)]
+    found = [(number, node) for number, node in named if isinstance(node, RunNode)]
+    if not named:
+        commands = [node for node in plan.nodes if isinstance(node, RunNode)]
+        known = ", ".join(dict.fromkeys(_shown(node) for node in commands))
+        raise UsageError(
+            f"--break={text}: the build has no such step",
+            remedy=f"give a line, a position or a stage of: {known}" if known else "it has no RUN steps",
+        )
+    if not found:
+        raise UsageError(
+            f"--break={text}: a build can stop before RUN steps only, and this is {named[0][1].label}",
+            remedy="give the next RUN step, which sees what this one makes",
+        )
+    if text.isdigit() or "/" in text:
+        return frozenset(number for number, _ in found)
+    return frozenset(_first_of_each_platform(found))
+
+
+def _names(node: AnyNode) -> tuple[str, ...]:
+    line = str(node.range.start) if node.range is not None else ""
+    position = node.label[1:].partition("]")[0] if node.label.startswith("[") else ""
+    return tuple(name for name in (line, position, position.rpartition(" ")[2], node.stage) if name)
+
+
+def _shown(node: RunNode) -> str:
+    line = f"line {node.range.start} " if node.range is not None else ""
+    return f"{line}({node.label.partition(']')[0].lstrip('[')})"
+
+
+def _first_of_each_platform(found: Sequence[tuple[int, RunNode]]) -> list[int]:
+    first: dict[str, int] = {}
+    for number, node in found:
+        first.setdefault(str(node.platform), number)
+    return list(first.values())

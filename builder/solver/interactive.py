@@ -1,0 +1,86 @@
+"""Standing in a step: a shell, or its command again, where it ran, over what it wrote.
+
+What is done there is thrown away: the kept state stays as the step left it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from contextlib import ExitStack
+
+from builder.errors import StepFailed, Unsupported
+from builder.filesystem.diff import Change, changes
+from builder.filesystem.layered import LayeredTree
+from builder.filesystem.resolve import resolve
+from builder.filesystem.tree import FileTree, Kind
+from builder.sandbox.command import Command, Mount, Result, SandboxError
+from builder.sandbox.session import Session
+from builder.solver.commands import overlay_directories, step_command
+from builder.solver.environment import Environment
+from builder.solver.failed import StepState
+from builder.solver.mounts import Mounting
+from builder.solver.users import accounts_of, find_user
+
+RERUN = "/dev/builder/rerun"
+"""A program that runs the step's command again."""
+COMMAND = "BUILDER_COMMAND"
+"""A variable that holds it as a shell takes it."""
+
+_SHELLS = ("bin/bash", "usr/bin/bash", "bin/sh", "usr/bin/sh")
+
+
+def enter_step(
+    environment: Environment, state: StepState, upper: str, arguments: tuple[str, ...] | None, session: Session
+) -> Result:
+    """Run something in a step's place: with its layers, what its command wrote (`upper`, '' for nothing), environment,
+    user, directory and mounts. Without `arguments` that is a shell.
+
+    Raises StepFailed where the image has no shell, and what mounts raise; Unsupported where nothing can be run.
+    """
+    store, node = environment.store, state.node
+    lowers = [*([upper] if upper else []), *store.layers.directories(state.parent)]
+    user = find_user(accounts_of(environment, state.parent), node.user)
+    with store.scratch() as scratch, ExitStack() as held:
+        overlay = overlay_directories(scratch, lowers)
+        if upper:
+            os.chmod(overlay[0], os.stat(upper).st_mode & 0o7777)
+        mounting = Mounting(environment, state.roots, state.contents, scratch, held)
+        command = step_command(environment, node, user, lowers, overlay, mounting)
+        with LayeredTree(lowers) as tree:
+            shell = find_shell(tree)
+        if arguments is None and shell is None:
+            raise StepFailed("the step's file system has no shell", remedy="'builder debug --rerun' runs its command")
+        command.arguments = arguments if arguments is not None else (str(shell),)
+        _add_rerun(command, node.argv, shell or "/bin/sh", terminal=session.terminal)
+        try:
+            return environment.sandbox.attach(command, session)
+        except SandboxError as error:
+            raise Unsupported(str(error), remedy="RUN needs root, overlayfs and namespaces on this machine") from error
+
+
+def changed_files(environment: Environment, state: StepState, upper: str) -> list[Change]:
+    """What the step's command changed before it failed."""
+    passing = {path.strip("/") for path in state.mount_points}
+    with LayeredTree(environment.store.layers.directories(state.parent)) as below:
+        found = list(changes(upper, below if state.parent else None))
+    return [change for change in found if not (change.info.kind is Kind.WHITEOUT and change.path in passing)]
+
+
+def find_shell(tree: FileTree) -> str | None:
+    """The shell that people like best of those that a root file system has."""
+    for path in _SHELLS:
+        info = tree.lstat(resolve(tree, path))
+        if info is not None and info.kind is Kind.FILE:
+            return f"/{path}"
+    return None
+
+
+def _add_rerun(command: Command, argv: tuple[str, ...], shell: str, *, terminal: bool) -> None:
+    again = shlex.join(argv)
+    script = f"#!{shell}\ncd {shlex.quote(command.directory)} && exec {again}\n"
+    content = script.encode("utf-8", "surrogateescape")
+    command.mounts = (*command.mounts, Mount(RERUN, "file", content=content, mode=0o755))
+    given = {line.partition("=")[0] for line in command.environment}
+    extra = {COMMAND: again} | ({"TERM": "xterm"} if terminal and "TERM" not in given else {})
+    command.environment = (*command.environment, *(f"{name}={value}" for name, value in extra.items()))

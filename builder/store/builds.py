@@ -1,0 +1,330 @@
+"""What is kept of past builds: a record each, the whole logs of its steps, and how they are found again.
+
+ROOT/builds/TIME-BUILD.json     the record (`Build`), written when the build ends
+ROOT/builds/TIME-BUILD/N.log    what step N wrote, all of it, as it came; written while it runs
+
+TIME is when the build began, in milliseconds as 12 hexadecimal digits, so that names sort by it. A build without a
+record was killed or still runs. Kept are the newest `KEPT_BUILDS` builds (or a few more), fewer if their logs are
+larger than `KEPT_LOGS` together; the newest is always kept whole. A record that cannot be read (power was lost) counts
+as none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any, BinaryIO
+
+import msgspec
+
+from builder.dockerfile.stage_graph import StageGraph
+from builder.errors import StoreError, UsageError
+from builder.progress import Reason, Warned
+
+KEPT_BUILDS = 100
+KEPT_LOGS = 256 << 20
+"""Bytes of all logs together."""
+_SLACK = 10  # builds more than are kept, before the oldest are dropped: not every build has to
+
+_RECORD = ".json"
+_LOG = ".log"
+_DROPPED = "dropped"
+
+DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
+"""How a build may end."""
+
+CACHED, RAN, STOPPED, NOT_STARTED, NOT_NEEDED = "cached", "ran", "stopped", "not started", "not needed"
+"""What may become of a step, beside FAILED: its result was there; it ran; it ran when the build ended early; the build
+ended before it; no image needs it."""
+
+
+class BuiltStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A node of a build's graph, or (`step` is '') an instruction that nothing needed.
+
+    `step` is its number, as events have it; `kind` is image, scratch, context, run, copy, workdir or '' (not needed);
+    `name` what the build showed (`[build 2/5] RUN make`), `instruction` the same without the stage; `line` that of the
+    Dockerfile. `needs` are the steps that it is made from, the parent first. `reference` and `digest` tell of an image
+    what it was and the digest of its manifest.
+
+    `sources` are the paths that a copy takes, `STAGE:/path` where they are not of the main context.
+
+    `key` is the cache key that the step was first looked up by, `content` that of the recipe by content, where there is
+    one; `parts` are those of what its mounts show of contexts. `layers` are diff IDs: an image's, or the one made.
+    `variables` are those that its words used, as (ARG or ENV, name, value), `arguments` the names that ARG gave to a
+    command. Values that look like secrets are digests.
+
+    `previous_build` and `previous_step` name what it was compared with, `reason` says why it was not cached. `started`
+    is in seconds since the epoch, `queued` how long before that it could have run and waited for a free job, `seconds`
+    how long it took, `log` the bytes that it wrote.
+    """
+
+    step: str = ""
+    kind: str = ""
+    name: str
+    stage: str
+    instruction: str
+    platform: str = ""
+    line: int = 0
+    needs: tuple[str, ...] = ()
+    outcome: str
+    reference: str = ""
+    digest: str = ""
+    sources: tuple[str, ...] = ()
+    key: str = ""
+    content: str = ""
+    parts: dict[str, str] = {}
+    layers: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str, str], ...] = ()
+    arguments: tuple[str, ...] = ()
+    previous_build: str = ""
+    previous_step: str = ""
+    reason: Reason | None = None
+    started: float = 0.0
+    queued: float = 0.0
+    seconds: float = 0.0
+    error: str = ""
+    log: int = 0
+
+    @property
+    def position(self) -> str:
+        """How people name the step: `build 2/5`."""
+        return self.name[1:].partition("]")[0] if self.name.startswith("[") else self.stage
+
+
+class Span(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something beside the steps that took time: a transfer, with its `size` in bytes (-1 where it is not known) and
+    `outcome`, or work such as writing an output. `started` is in seconds since the epoch, `seconds` how long it took."""
+
+    name: str
+    started: float
+    seconds: float
+    transfer: bool = False
+    size: int = -1
+    outcome: str = ""
+
+
+class Build(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A build. `build` is its name, 8 hexadecimal digits; `project` what makes it another build of the same (its
+    Dockerfile and context); `keys` the version of the cache keys. `started` is in seconds since the epoch, `seconds`
+    how long it took; `names` are those of the image, `image_id` and `digest` those of BuildResult. `text` is what the
+    Dockerfile said, `stages` how its stages depend on each other."""
+
+    build: str
+    started: float
+    seconds: float
+    outcome: str
+    error: str = ""
+    project: str
+    context: str
+    dockerfile: str
+    names: tuple[str, ...] = ()
+    target: str = ""
+    platforms: tuple[str, ...] = ()
+    image_id: str = ""
+    digest: str = ""
+    version: str = ""
+    keys: str = ""
+    warnings: tuple[Warned, ...] = ()
+    steps: tuple[BuiltStep, ...] = ()
+    spans: tuple[Span, ...] = ()
+    text: str = ""
+    stages: StageGraph = StageGraph()
+
+    def step(self, number: str) -> BuiltStep | None:
+        """The step with a number."""
+        return next((step for step in self.steps if step.step == number), None)
+
+
+class Builds:
+    """The past builds of the store below `root`; `temporary` is its directory for unfinished files."""
+
+    def __init__(self, root: str, temporary: str) -> None:
+        self.path = os.path.join(root, "builds")
+        self._temporary = temporary
+
+    # --- reading
+
+    def all(self) -> Iterator[Build]:
+        """Every record, the newest first."""
+        for stem in reversed(self._stems()):
+            found = self._read(stem)
+            if found is not None:
+                yield found
+
+    def of(self, project: str) -> Iterator[Build]:
+        """The builds of one Dockerfile and context, the newest first."""
+        return (build for build in self.all() if build.project == project)
+
+    def find(self, name: str = "") -> Build:
+        """A build by the beginning of its name, or the newest of an image's name; '' is the newest of all. Raises
+        StoreError, UsageError."""
+        if not name:
+            newest = next(self.all(), None)
+            if newest is None:
+                raise StoreError("no build is recorded yet", place=self.path, remedy="run 'builder build' first")
+            return newest
+        stems = [stem for stem in self._stems() if stem.partition("-")[2].startswith(name)]
+        found = [build for stem in stems if (build := self._read(stem)) is not None]
+        if len(found) > 1:
+            names = ", ".join(build.build for build in found)
+            raise UsageError(f"{name!r} means several builds: {names}", remedy="give more digits")
+        if found:
+            return found[0]
+        build = next((build for build in self.all() if _has_name(build, name)), None)
+        if build is None:
+            raise StoreError(
+                f"there is no build {name!r}",
+                place=self.path,
+                remedy=f"the last {KEPT_BUILDS} builds are kept; name one by its digits or by its image",
+            )
+        return build
+
+    def open_log(self, build: Build, step: str) -> BinaryIO | None:
+        """What a step wrote, as it came; None if it wrote nothing."""
+        try:
+            return open(os.path.join(self.path, _stem(build.started, build.build), f"{step}{_LOG}"), "rb")
+        except FileNotFoundError:
+            return None
+
+    def remove(self, build: Build) -> None:
+        """Remove the record of a build and its logs. Raises StoreError."""
+        try:
+            self._drop([_stem(build.started, build.build)])
+        except OSError as error:
+            raise StoreError(f"build {build.build} cannot be removed: {error.strerror}", place=self.path) from error
+
+    def is_complete(self) -> bool:
+        """Whether every build of this store is here: none was dropped."""
+        return not os.path.exists(os.path.join(self.path, _DROPPED))
+
+    def _stems(self) -> list[str]:
+        """The names of all builds, also of those without a record, the oldest first."""
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return []
+        return sorted({name.removesuffix(_RECORD) for name in names if name != _DROPPED})
+
+    def _read(self, stem: str) -> Build | None:
+        try:
+            with open(os.path.join(self.path, stem + _RECORD), "rb") as file:
+                return _decoder().decode(file.read())
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    # --- writing
+
+    def begin(self) -> Recorder:
+        """Begin the record of a build. Raises StoreError."""
+        try:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot be made: {error.strerror}", place=self.path) from error
+        return Recorder(self.path, self._temporary)
+
+    def trim(self, *, logs: bool) -> None:
+        """Drop the oldest builds; with `logs` also look at how large the logs are. What cannot be removed stays."""
+        stems = self._stems()
+        dropped = stems[:-KEPT_BUILDS] if len(stems) > KEPT_BUILDS + _SLACK else []
+        if logs:
+            total = 0
+            for number, stem in enumerate(reversed(stems)):
+                total += _size(os.path.join(self.path, stem))
+                if total > KEPT_LOGS and number:
+                    dropped = stems[: len(stems) - number]
+                    break
+        with contextlib.suppress(OSError):
+            self._drop(dropped)
+
+    def _drop(self, stems: Iterable[str]) -> None:
+        """Remove builds, and remember that some are no longer here. Raises OSError."""
+        for stem in stems:
+            with open(os.path.join(self.path, _DROPPED), "ab"):
+                pass
+            path = os.path.join(self.path, stem)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path + _RECORD)
+            with contextlib.suppress(FileNotFoundError):
+                for name in os.listdir(path):
+                    os.unlink(os.path.join(path, name))
+                os.rmdir(path)
+
+
+class Recorder:
+    """What becomes the record of one build. Threads may share it."""
+
+    def __init__(self, path: str, temporary: str) -> None:
+        self.started = time.time()
+        self.build = os.urandom(4).hex()
+        self._path = os.path.join(path, _stem(self.started, self.build))
+        self._temporary = temporary
+        self._logs: dict[str, BinaryIO] = {}
+        self._lock = threading.Lock()
+        self.log_sizes: dict[str, int] = {}
+
+    def log(self, step: str, data: bytes) -> None:
+        """Keep what a step wrote. A log that cannot be written is cut there: that fails no build."""
+        with self._lock, contextlib.suppress(OSError):
+            file = self._logs.get(step)
+            if file is None:
+                os.makedirs(self._path, mode=0o700, exist_ok=True)
+                path = os.path.join(self._path, f"{step}{_LOG}")
+                file = self._logs[step] = open(path, "ab", buffering=0)  # noqa: SIM115  # `finish` closes it
+            file.write(data)
+            self.log_sizes[step] = self.log_sizes.get(step, 0) + len(data)
+
+    def finish(self, build: Build) -> None:
+        """Write the record, which appears whole. Raises StoreError."""
+        with self._lock:
+            for file in self._logs.values():
+                file.close()
+        temporary = os.path.join(self._temporary, f"build.{self.build}")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(_encode(build))
+            os.rename(temporary, self._path + _RECORD)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise StoreError(f"the build cannot be recorded: {error.strerror}", place=self._path) from error
+
+
+def _encode(build: Build) -> bytes:
+    """The record as JSON. Of texts that are not Unicode (bytes of file names) the digits are kept."""
+    try:
+        return msgspec.json.encode(build)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_printable(msgspec.to_builtins(build)))
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_printable(key): _printable(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(inner) for inner in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+@cache
+def _decoder() -> msgspec.json.Decoder[Build]:
+    return msgspec.json.Decoder(Build)  # made when a record is read: a rebuild that finds everything only writes one
+
+
+def _stem(started: float, build: str) -> str:
+    return f"{int(started * 1000):012x}-{build}"
+
+
+def _has_name(build: Build, name: str) -> bool:
+    return any(name in (known, known.removesuffix(":latest")) for known in build.names)
+
+
+def _size(path: str) -> int:
+    try:
+        with os.scandir(path) as entries:
+            return sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+    except OSError:
+        return 0

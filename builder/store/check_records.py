@@ -1,0 +1,130 @@
+"""Is the cache database whole, and does every record in it hold something that is here or can be fetched?"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+
+from builder.store.check_session import DAMAGE, LEFTOVER, Session
+from builder.store.database import VERSION, LayerRecord
+
+_TABLES = ("layers", "steps", "recipes", "memos")
+
+
+def check_records(session: Session) -> None:
+    path = session.path("cache.db")
+    if not os.path.exists(path):
+        return
+    try:
+        with session.database() as connection:
+            faults = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
+            if faults != ["ok"]:
+                _corrupted(session, path, "; ".join(faults))
+                return
+            if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                return  # of another version: the next build begins anew
+            session.counts["records"] = sum(
+                connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _TABLES
+            )
+            good = _check_layers(session, connection)
+            _check_holdings(session, connection, good)
+            _check_recipes(session, connection)
+    except sqlite3.Error as error:
+        _corrupted(session, path, str(error))
+
+
+def _corrupted(session: Session, path: str, cause: str) -> None:
+    """A database that is not one: the cache is lost, no image is."""
+    repair = ""
+    if session.depth.repair:
+        repair = session.quarantine(path)
+        for beside in (f"{path}-wal", f"{path}-shm"):
+            if os.path.exists(beside):
+                session.quarantine(beside)
+        repair += "; the next build begins a new one"
+    session.found("record", path, f"the cache database is damaged: {cause}", repair=repair)
+
+
+def _check_layers(session: Session, connection: sqlite3.Connection) -> list[LayerRecord]:
+    """Records of blobs that are gone are what a killed collection leaves; with another size they were never true.
+    Returns those that are good."""
+    gone, wrong, good = [], [], []
+    for record in session.records:
+        if not session.is_here(record.digest):
+            (good if record.origin else gone).append(record)
+        elif os.stat(session.layout.blob_path(record.digest)).st_size != record.size:
+            wrong.append(record)
+        else:
+            good.append(record)
+    if session.depth.repair:
+        connection.executemany(
+            "DELETE FROM layers WHERE diff_id = ? AND digest = ?",
+            [(record.diff_id, record.digest) for record in (*gone, *wrong)],
+        )
+    for records, cause, severity in (
+        (gone, "its blob is not here and cannot be fetched", LEFTOVER),
+        (wrong, "its blob has another size", DAMAGE),
+    ):
+        for record in records:
+            worse = record.digest in session.damaged and record.digest not in session.unsettled
+            repair = "forgotten" if session.depth.repair else ""
+            session.found(
+                "record", f"layer {record.diff_id}", cause, severity=DAMAGE if worse else severity, repair=repair
+            )
+    return good
+
+
+def _check_holdings(session: Session, connection: sqlite3.Connection, good: Sequence[LayerRecord]) -> None:
+    """Steps and memos whose layer or blob is neither here nor to be had: the step would run again anyway."""
+    known: dict[str, bool] = {}
+    layers = {record.diff_id: True for record in good}
+    unsettled = {record.diff_id for record in session.records if record.digest in session.unsettled & session.damaged}
+
+    def is_held(digest: str) -> bool:
+        if digest not in known:
+            known[digest] = layers.get(digest, False) or session.is_here(digest) or _fetchable(session, digest)
+        return known[digest]
+
+    rows = connection.execute(
+        "SELECT '', key, diff_id FROM steps UNION ALL SELECT kind, key, holds FROM memos WHERE holds != ''"
+    ).fetchall()
+    lost = [(kind, key, holds) for kind, key, holds in rows if not is_held(holds)]
+    if session.depth.repair:
+        connection.executemany("DELETE FROM steps WHERE key = ?", [(key,) for kind, key, _ in lost if not kind])
+        connection.executemany(
+            "DELETE FROM memos WHERE kind = ? AND key = ?", [(kind, key) for kind, key, _ in lost if kind]
+        )
+    for kind, key, holds in lost:
+        session.found(
+            "record",
+            f"{kind or 'step'} {key[:12] if not kind else key}",
+            f"what it holds is lost: {holds}",
+            severity=LEFTOVER if holds in unsettled else DAMAGE,
+            repair="forgotten" if session.depth.repair else "",
+        )
+
+
+def _fetchable(session: Session, digest: str) -> bool:
+    return session.fetchable(digest) is not None
+
+
+def _check_recipes(session: Session, connection: sqlite3.Connection) -> None:
+    """Recipes are JSON; a step without one can be used, but not explained."""
+    wrong = []
+    for key, recipe in connection.execute("SELECT key, recipe FROM recipes"):
+        try:
+            msgspec.json.decode(recipe)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            wrong.append(key)
+    bare = [row[0] for row in connection.execute("SELECT key FROM steps WHERE key NOT IN (SELECT key FROM recipes)")]
+    if session.depth.repair:
+        for table in ("steps", "recipes"):
+            connection.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in (*wrong, *bare)])
+    repair = "forgotten" if session.depth.repair else ""
+    for key in wrong:
+        session.found("record", f"recipe {key[:12]}", "it cannot be read", repair=repair)
+    for key in bare:
+        session.found("record", f"step {key[:12]}", "it has no recipe", repair=repair)

@@ -1,0 +1,148 @@
+"""What the parts of `builder fsck` share: how far it may go, what it found, and where it puts what is of no use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from builder.errors import StoreError
+from builder.oci.layout import Layout
+from builder.store.database import LayerRecord
+from builder.store.leases import frozen
+from builder.store.settle import current_boot
+
+QUARANTINE = "quarantine"
+
+LEFTOVER = "leftover"
+"""What a killed process left and the next run removes: nobody misses it."""
+DAMAGE = "damage"
+"""Something that is not as it was written, or that points at what is not there."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One finding. `area` is layout, blob, image, record, snapshot, build, mount, lease or temporary; `place` names the
+    thing; `repair` says what was done about it ('': nothing); `remedy` what else is to be done."""
+
+    area: str
+    place: str
+    cause: str
+    severity: str = DAMAGE
+    repair: str = ""
+    remedy: str = ""
+
+
+class Depth(msgspec.Struct, frozen=True):
+    """How far a check goes. `repair` mends what nobody misses, `drop` takes away the names of images that are lost,
+    `deep` compares contents, too."""
+
+    repair: bool = False
+    drop: bool = False
+    deep: bool = False
+
+
+Progress = Callable[[str, int, int], object]
+"""Is told what is being looked at, how much of it is done, and of how much (bytes or things)."""
+
+
+Fetch = Callable[[LayerRecord], object]
+"""Brings a layer's blob from where its record says that it comes from. Raises BuilderError."""
+
+
+class Session:
+    """One check of the store below `root`."""
+
+    def __init__(self, root: str, depth: Depth, progress: Progress, fetch: Fetch | None = None) -> None:
+        self.root = root
+        self.depth = depth
+        self.progress = progress
+        self.fetch = fetch
+        self.layout = Layout(root)
+        self.problems: list[Problem] = []
+        self.damaged: set[str] = set()
+        self.counts: dict[str, int] = {}
+        self._records: list[LayerRecord] | None = None
+        self._unsettled: frozenset[str] | None = None
+
+    def path(self, *names: str) -> str:
+        return os.path.join(self.root, *names)
+
+    def found(
+        self, area: str, place: str, cause: str, *, severity: str = DAMAGE, repair: str = "", remedy: str = ""
+    ) -> None:
+        self.problems.append(Problem(area, place, cause, severity, repair, remedy))
+
+    def is_here(self, digest: str) -> bool:
+        """Whether a blob is here and holds what its name says."""
+        try:
+            return digest not in self.damaged and self.layout.has(digest)
+        except StoreError:
+            return False
+
+    def fetchable(self, digest: str) -> LayerRecord | None:
+        """The record that says where a layer's blob can be fetched."""
+        return next((one for one in self.records if one.digest == digest and one.origin), None)
+
+    @property
+    def records(self) -> list[LayerRecord]:
+        """What the cache database knows of layers; nothing where it cannot be read."""
+        if self._records is None:
+            self._records = []
+            with contextlib.suppress(sqlite3.Error), self.database() as connection:
+                rows = connection.execute("SELECT diff_id, digest, media_type, size, origin, uncompressed FROM layers")
+                self._records = [LayerRecord(*row) for row in rows]
+        return self._records
+
+    @property
+    def unsettled(self) -> frozenset[str]:
+        """The blobs that an earlier boot of the machine did not flush: a power failure may have made holes in them, and
+        no image names them. The next build looks at them before it believes them."""
+        if self._unsettled is None:
+            self._unsettled = frozenset()
+            with contextlib.suppress(sqlite3.Error), self.database() as connection:
+                boot = current_boot()
+                rows = connection.execute("SELECT digest, boot FROM unsettled")
+                self._unsettled = frozenset(digest for digest, written in rows if written != boot)
+        return self._unsettled
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[sqlite3.Connection]:
+        """The cache database; it is opened to be read only unless something is to be repaired. Raises sqlite3.Error."""
+        from urllib.parse import quote
+
+        place = f"file:{quote(self.path('cache.db'))}"
+        connection: sqlite3.Connection | None = None
+        try:
+            # On a file system that cannot be written SQLite reads a database only if it may take it as unchanging.
+            for mode in ("rw",) if self.depth.repair else ("ro", "ro&immutable=1"):
+                try:
+                    connection = sqlite3.connect(f"{place}?mode={mode}", uri=True, timeout=60, isolation_level=None)
+                    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+                    break
+                except sqlite3.OperationalError:
+                    if mode != "ro":
+                        raise
+                    if connection is not None:
+                        connection.close()
+            assert connection is not None
+            yield connection
+        finally:
+            if connection is not None:
+                connection.close()
+
+    @contextlib.contextmanager
+    def no_collection(self) -> Iterator[frozenset[str]]:
+        """What running builds hold, while none can begin to hold more: keep it short."""
+        with frozen(self.path("leases")) as pins:
+            yield pins
+
+    def quarantine(self, path: str) -> str:
+        """Move something aside, so that it can be looked at; says so."""
+        directory = self.path(QUARANTINE)
+        name = f"{os.path.basename(path)}.{os.urandom(4).hex()}"
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        os.rename(path, os.path.join(directory, name))
+        return f"moved to {QUARANTINE}/{name}"

@@ -1,0 +1,260 @@
+"""Are unpacked layers what their archives say?
+
+Compared are names, types, modes and sizes with the listing of the layer's archive; contents on request. What lies in a
+directory that the archive itself lacks is not looked at: it may have gone where a link of the layers below leads.
+A layer that a step made here is the directory that it wrote, which may hold more than its archive (sockets, files
+that were touched and did not change); only in layers of other origin does a file too many count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+
+from builder.errors import LayerError, StoreError
+from builder.filesystem.archive import ArchiveEntry, TarReader, pieces
+from builder.filesystem.decompress import decompressor
+from builder.filesystem.overlay_format import attributes, file_info, is_opaque
+from builder.filesystem.resolve import resolve
+from builder.filesystem.tree import FileInfo, Kind
+from builder.store.check_session import LEFTOVER, Session
+from builder.store.store import remove_tree
+
+_SNAPSHOT = re.compile(r"([0-9a-f]{64})(-[0-9a-f]{32})?")
+_WHITEOUT, _OPAQUE, _META = ".wh.", ".wh..wh..opq", ".wh..wh."
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+def check_snapshots(session: Session) -> None:
+    directory = session.path("snapshots")
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return
+    snapshots = [name for name in names if _SNAPSHOT.fullmatch(name)]
+    session.counts["snapshots"] = len(snapshots)
+    for number, name in enumerate(snapshots):
+        session.progress("snapshots", number, len(snapshots))
+        try:
+            severity, cause = _fault(session, os.path.join(directory, name))
+        except FileNotFoundError:
+            continue  # a collection took it
+        if cause:
+            _report(session, name, cause, severity)
+    for name in names:
+        if name != "locks" and name not in snapshots:
+            session.found(
+                "snapshot", os.path.join(directory, name), "a killed process left it", severity=LEFTOVER,
+                repair=_sweep(session, name),
+            )  # fmt: skip
+
+
+def _sweep(session: Session, name: str) -> str:
+    """Remove what a killed process left, unless one is at work that may be its owner."""
+    if not session.depth.repair or not name.startswith(("tmp-", "gone-")):
+        return ""
+    path = session.path("snapshots", name)
+    lock = session.path("snapshots", "locks", name.removeprefix("tmp-"))
+    if name.startswith("tmp-") and os.path.exists(lock):
+        return ""
+    remove_tree(path)
+    return "removed"
+
+
+def _report(session: Session, name: str, cause: str, severity: str) -> None:
+    diff_id = f"sha256:{name[:64]}"
+    repair = remedy = ""
+    if session.depth.repair:
+        with session.no_collection() as pins:
+            if diff_id in pins:
+                remedy = "a running build uses it: check again when it has ended"
+            else:
+                gone = session.path("snapshots", f"gone-{os.urandom(8).hex()}")
+                os.rename(session.path("snapshots", name), gone)
+                repair = "removed; it is unpacked again when it is needed"
+        if repair:
+            remove_tree(gone)
+    session.found("snapshot", name, cause, severity=severity, repair=repair, remedy=remedy)
+
+
+def _fault(session: Session, path: str) -> tuple[str, str]:
+    """The severity and cause of what is wrong with a snapshot; the cause is '' if nothing is."""
+    match = _SNAPSHOT.fullmatch(os.path.basename(path))
+    assert match is not None
+    files = os.path.join(path, "fs")
+    if not os.path.isdir(files):
+        return "damage", "it has no files"
+    if _is_unsettled(path):
+        return LEFTOVER, "the machine stopped before it was on the disk"
+    diff_id = f"sha256:{match[1]}"
+    forms = [record for record in session.records if record.diff_id == diff_id]
+    blob = next((record.digest for record in forms if session.is_here(record.digest)), None)
+    if blob is None:
+        return "", ""  # there is nothing to compare with
+    complete = not match[2] and any(record.origin for record in forms)
+    try:
+        with open(session.layout.blob_path(blob), "rb") as file, decompressor(file, place=blob) as stream:
+            listing = _Listing(session.depth.deep)
+            for entry in TarReader(pieces(stream)):
+                listing.add(entry)
+    except (LayerError, StoreError) as error:
+        return "damage", f"its archive cannot be read: {error}"
+    return "damage", listing.compare(files, complete=complete)
+
+
+def _is_unsettled(path: str) -> bool:
+    """Whether a snapshot was never flushed to the disk and the machine was started again since."""
+    try:
+        with open(os.path.join(path, "boot"), encoding="ascii", errors="replace") as file, open(_BOOT_ID) as current:
+            return file.read(64).strip() != current.read().strip()
+    except FileNotFoundError:
+        return False
+
+
+class _Listing:
+    """What a layer's archive makes of an empty directory: files by path, each with the digest of its content if `deep`.
+
+    `indirect` are paths that lead through directories which the archive itself does not have.
+    """
+
+    def __init__(self, deep: bool) -> None:
+        self.deep = deep
+        self.files: dict[str, FileInfo] = {}
+        self.digests: dict[str, bytes] = {}
+        self.opaque: set[str] = set()
+        self.indirect: set[str] = set()
+
+    def lstat(self, path: str) -> FileInfo | None:
+        return self.files.get(path) if path else FileInfo(Kind.DIRECTORY, 0o755)
+
+    def add(self, entry: ArchiveEntry) -> None:
+        directory, _, name = entry.path.rpartition("/")
+        if not name:
+            return  # the root's metadata is no part of a listing
+        directory = resolve(self, directory)
+        path = f"{directory}/{name}" if directory else name
+        if name.startswith(_WHITEOUT):
+            self._hide(directory, name)
+            return
+        if directory and directory not in self.files:
+            self.indirect.add(path)
+        info = entry.info
+        digest = b""
+        if info.kind is Kind.HARDLINK:
+            target = resolve(self, entry.hardlink or "", follow_last=False)
+            original = self.files.get(target)
+            if original is None:
+                self.indirect.add(path)
+                return
+            digest = self.digests.get(target, b"")
+            info = FileInfo(original.kind, info.mode, size=original.size, link=original.link, device=original.device)
+            if original.kind is Kind.SYMLINK:
+                info = original
+            self.files[target] = info  # the mode of the last entry counts for all names of a file
+        elif info.kind is Kind.FILE and self.deep:
+            hasher = hashlib.sha256()
+            for piece in entry.content.chunks():
+                hasher.update(piece)
+            digest = hasher.digest()
+        before = self.files.get(path)
+        if before is not None and before.kind is Kind.DIRECTORY and info.kind is not Kind.DIRECTORY:
+            inside = f"{path}/"
+            for other in [other for other in self.files if other.startswith(inside)]:
+                del self.files[other]
+                self.digests.pop(other, None)
+            self.opaque = {other for other in self.opaque if other != path and not other.startswith(inside)}
+        self.files[path] = info
+        if digest:
+            self.digests[path] = digest
+
+    def _hide(self, directory: str, name: str) -> None:
+        if name == _OPAQUE:
+            self.opaque.add(directory)
+            return
+        if name.startswith(_META):
+            return
+        hidden = name[len(_WHITEOUT) :]
+        path = f"{directory}/{hidden}" if directory else hidden
+        before = self.files.get(path)
+        if before is None:
+            self.files[path] = FileInfo(Kind.WHITEOUT, 0)
+            if directory and directory not in self.files:
+                self.indirect.add(path)
+        elif before.kind is Kind.DIRECTORY:
+            self.opaque.add(path)
+
+    def compare(self, files: str, *, complete: bool) -> str:
+        """How a directory differs from the listing, '' if it does not; with `complete` files too many count."""
+        links: dict[tuple[int, int], FileInfo] = {}
+        for path, wanted in self.files.items():
+            if path in self.indirect:
+                continue
+            place = os.path.join(files, path)
+            try:
+                status = os.lstat(place)
+            except (FileNotFoundError, NotADirectoryError):
+                if wanted.kind in (Kind.CHARACTER, Kind.BLOCK) and _no_devices():
+                    continue
+                return f"{path} is missing"
+            link = os.readlink(place) if wanted.kind is Kind.SYMLINK and os.path.islink(place) else ""
+            found = file_info(status, link)
+            fault = _difference(wanted, found)
+            if fault and found.identity is not None and links.get(found.identity) is None:
+                links[found.identity] = found
+            if fault:
+                return f"{path}: {fault}"
+            if path in self.digests and _digest(place) != self.digests[path]:
+                return f"{path}: its content is another"
+        for path in self.opaque:
+            place = os.path.join(files, path)
+            if os.path.isdir(place) and not is_opaque(place, attributes(place)):
+                return f"{path or '/'} does not hide what is below it"
+        return self._too_many(files) if complete else ""
+
+    def _too_many(self, files: str) -> str:
+        parents = {parent for path in self.indirect for parent in _parents(path)}
+        waiting = [""]
+        while waiting:
+            directory = waiting.pop()
+            with os.scandir(os.path.join(files, directory)) as entries:
+                for entry in entries:
+                    path = f"{directory}/{entry.name}" if directory else entry.name
+                    if path in parents or path in self.indirect:
+                        continue  # what the archive does not have itself
+                    if path not in self.files:
+                        return f"{path} is not in its archive"
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(path)
+        return ""
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:end]) for end in range(1, len(parts))]
+
+
+def _difference(wanted: FileInfo, found: FileInfo) -> str:
+    if wanted.kind is not found.kind:
+        return f"it is a {found.kind.name.lower()}, not a {wanted.kind.name.lower()}"
+    if wanted.kind is Kind.WHITEOUT:
+        return ""
+    if wanted.kind is Kind.SYMLINK:
+        return "" if wanted.link == found.link else f"it leads to {found.link!r}, not to {wanted.link!r}"
+    if wanted.mode != found.mode:
+        return f"its mode is {found.mode:o}, not {wanted.mode:o}"
+    if wanted.kind is Kind.FILE and wanted.size != found.size:
+        return f"it has {found.size} bytes, not {wanted.size}"
+    return "" if wanted.device == found.device else "it is another device"
+
+
+def _no_devices() -> bool:
+    """Whether device nodes could not be made: inside of a user namespace they are left out, as in Docker."""
+    from builder.sandbox.namespaces import in_user_namespace
+
+    return in_user_namespace()
+
+
+def _digest(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

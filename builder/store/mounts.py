@@ -1,0 +1,234 @@
+"""Cache mounts on the disk, each a directory of ROOT/mounts:
+
+NAME/id      the id that `RUN --mount=type=cache` gives, or its target
+NAME/lock    held by whoever uses the mount (flock: shared, or alone); its time is when that last was
+NAME/data/   what the steps see
+
+NAME covers the id and what the mount starts from, so that one id may have several. NAME.1, NAME.2… are further copies
+that steps with `sharing=private` made while another had the mount.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from builder.errors import StoreError
+from builder.store.store import Store, remove_tree
+
+if TYPE_CHECKING:
+    from builder.filesystem.archive import Readable
+    from builder.filesystem.diff import Change
+    from builder.filesystem.tar import TarWriter
+
+_NAME = re.compile(r"[0-9a-f]{32}(\.[0-9]+)?")
+_SHORTEST = 4  # digits of a name that may stand for it
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a mount's directory."""
+    return _NAME.fullmatch(text) is not None
+
+
+class NoSuchMount(StoreError):
+    """No cache mount has this id or name."""
+
+
+class StoredMount(msgspec.Struct, frozen=True):
+    """A cache mount. `id` is '' for one that an older version made; `used` is when a step last began to use it, in
+    seconds since the epoch."""
+
+    name: str
+    id: str
+    path: str
+    used: float
+
+    @property
+    def data(self) -> str:
+        return os.path.join(self.path, "data")
+
+
+# --- using
+
+
+def hold(path: str, mode: int) -> int:
+    """Lock a mount's directory, made if it is not there, as flock(2) does with `mode`. Returns the descriptor that
+    holds the lock. Raises BlockingIOError with LOCK_NB where another holds it."""
+    while True:
+        os.makedirs(path, exist_ok=True)
+        lock = os.path.join(path, "lock")
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # somebody removed the mount between the two
+        try:
+            fcntl.flock(descriptor, mode)
+            if _is_still(descriptor, lock):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # it was removed while we waited
+
+
+def _is_still(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def note_use(path: str, mount_id: str) -> None:
+    """Note that a step uses the mount now, and under which id. Its lock must be held."""
+    os.utime(os.path.join(path, "lock"))
+    file = os.path.join(path, "id")
+    if not os.path.exists(file):
+        _write_id(file, mount_id)
+
+
+def _write_id(path: str, mount_id: str) -> None:
+    new = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+    with open(new, "xb") as file:
+        file.write(mount_id.encode("utf-8", "surrogateescape"))
+    os.rename(new, path)
+
+
+# --- finding
+
+
+def stored_mounts(store: Store) -> list[StoredMount]:
+    """All cache mounts that hold something, by id and name."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(store.mounts):
+            path = os.path.join(store.mounts, name)
+            if is_name(name) and os.path.isdir(os.path.join(path, "data")):
+                found.append(StoredMount(name, _read_id(path), path, _used(path)))
+    return sorted(found, key=lambda mount: (mount.id, mount.name))
+
+
+def find_mounts(store: Store, text: str) -> list[StoredMount]:
+    """The mounts that have this id, or whose name begins with it (four digits at least). Raises NoSuchMount."""
+    everything = stored_mounts(store)
+    found = [mount for mount in everything if mount.id == text]
+    if not found and len(text) >= _SHORTEST:
+        found = [mount for mount in everything if mount.name.startswith(text)]
+    if not found:
+        raise NoSuchMount(f"no such cache mount: {text}", remedy="'builder cache ls' lists what there is")
+    return found
+
+
+def _read_id(path: str) -> str:
+    try:
+        with open(os.path.join(path, "id"), "rb") as file:
+            return file.read(4096).decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return ""
+
+
+def _used(path: str) -> float:
+    try:
+        return os.stat(os.path.join(path, "lock")).st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+def is_in_use(mount: StoredMount) -> bool:
+    """Whether a step has the mount at this moment."""
+    try:
+        with alone(mount, wait=False):
+            return False
+    except StoreError:
+        return True
+
+
+@contextmanager
+def alone(mount: StoredMount, *, wait: bool) -> Iterator[None]:
+    """Keep steps from the mount. Raises StoreError if one has it and we do not `wait` for its end."""
+    try:
+        descriptor = hold(mount.path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise StoreError(
+            f"the cache mount {mount.id or mount.name} is in use", remedy="wait for the build that uses it"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+# --- removing
+
+
+def remove_mount(store: Store, mount: StoredMount) -> None:
+    """Remove a mount with all it holds. Raises StoreError if a step has it."""
+    aside = os.path.join(store.temporary, f"gone.{os.urandom(6).hex()}")
+    with alone(mount, wait=False):
+        os.rename(mount.path, aside)
+    remove_tree(aside)
+
+
+# --- as archives
+
+
+def write_mount(mount: StoredMount, writer: TarWriter, prefix: str = "") -> None:
+    """Write what a mount holds as entries of a tar, below `prefix`. Waits until no step has the mount.
+
+    Times are whole seconds; of extended attributes the file capabilities are kept, sockets and device 0/0 are not.
+    Equal content gives equal bytes. Raises LayerError, OSError.
+    """
+    from builder.filesystem.diff import changes, write_changes
+    from builder.filesystem.tree import FileInfo, Kind
+
+    with alone(mount, wait=True):
+        root = os.stat(mount.data)
+        writer.add(
+            prefix or ".",
+            FileInfo(Kind.DIRECTORY, root.st_mode & 0o7777, root.st_uid, root.st_gid, 0, root.st_mtime_ns),
+        )
+        write_changes(_below(prefix, changes(mount.data, None)), writer)
+
+
+def _below(prefix: str, entries: Iterator[Change]) -> Iterator[Change]:
+    from builder.filesystem.tree import Kind
+
+    for entry in entries:
+        if entry.info.kind in (Kind.WHITEOUT, Kind.OPAQUE):
+            continue
+        if prefix:
+            entry.path = f"{prefix}/{entry.path}"
+            if entry.hardlink is not None:
+                entry.hardlink = f"{prefix}/{entry.hardlink}"
+        yield entry
+
+
+def read_mount(stream: Readable, into: str) -> None:
+    """Unpack what `write_mount` wrote without a prefix, compressed or not, into a new directory. Raises LayerError."""
+    from builder.filesystem.decompress import decompressor
+    from builder.filesystem.unpack import unpack
+
+    os.mkdir(into)
+    unpack(decompressor(stream), into, layer=False)
+
+
+def adopt_mount(store: Store, name: str, mount_id: str, data: str) -> bool:
+    """Make a directory of the store's file system the data of a mount, unless there is one. Whether it did. `name` must
+    be a mount's (see `is_name`)."""
+    path = os.path.join(store.mounts, name)
+    descriptor = hold(path, fcntl.LOCK_EX)
+    try:
+        if os.path.isdir(os.path.join(path, "data")):
+            return False
+        note_use(path, mount_id)
+        os.rename(data, os.path.join(path, "data"))
+        return True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,335 @@
+"""`builder fsck`: each kind of damage is found, mended where that is possible, and the store works afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.errors import StoreError
+from builder.store.check import Checked, check
+from builder.store.check_session import LEFTOVER, Depth
+from tests.support.builds import Cli, context
+from tests.support.registry import FakeRegistry
+
+CHECK, REPAIR, DROP, DEEP = Depth(), Depth(repair=True), Depth(repair=True, drop=True), Depth(deep=True)
+DOCKERFILE = "FROM scratch AS one\nCOPY a /dir/a\nCOPY b /dir/b\nFROM scratch\nCOPY --from=one /dir/b /b\n"
+
+
+def run(cli: Cli, depth: Depth = CHECK) -> Checked:
+    return check(str(cli.root), depth, lambda *_: None)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return context(tmp_path / "context", DOCKERFILE, a="a" * 1000, b="b" * 2000)
+
+
+@pytest.fixture
+def cli(tmp_path: Path, source: Path) -> Cli:
+    cli = Cli(tmp_path / "store")
+    cli.build("-t", "x", source)
+    return cli
+
+
+def blob_path(cli: Cli, digest: str) -> Path:
+    return cli.root / "blobs" / digest.replace(":", "/")
+
+
+def spoil(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def snapshot_files(cli: Cli) -> Path:
+    """The unpacked first stage: the one with the file `a`, or else with `b`."""
+    return next(iter((cli.root / "snapshots").glob("*/fs")))
+
+
+def test_a_store_in_order(cli: Cli) -> None:
+    result = run(cli, Depth(deep=True))
+    assert result.problems == ()
+    assert result.counts["images"] == 1
+    assert result.counts["blobs"] >= 3
+    assert result.counts["snapshots"] >= 1
+    assert result.counts["records"] > 0
+
+
+def test_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no store here"):
+        check(str(tmp_path / "nothing"), CHECK, lambda *_: None)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_checking_changes_nothing(cli: Cli) -> None:
+    spoil(blob_path(cli, cli.manifest("x")["layers"][0]["digest"]))
+    (cli.root / "tmp/left").touch()
+
+    def state() -> dict[str, int]:
+        return {str(path): path.lstat().st_mtime_ns for path in cli.root.rglob("*") if not path.name.startswith("cache")}
+
+    before = state()
+    assert run(cli, DEEP).remaining()
+    assert state() == before
+
+
+def test_a_damaged_layer_is_set_aside_and_made_again(cli: Cli, source: Path) -> None:
+    digest = cli.manifest("x")["layers"][0]["digest"]
+    spoil(blob_path(cli, digest))
+    areas = {problem.area for problem in run(cli).problems}
+    assert {"blob", "image"} <= areas
+    result = run(cli, REPAIR)
+    assert [problem.area for problem in result.remaining()] == ["image"]
+    (lost,) = result.remaining()
+    assert lost.place == "docker.io/library/x:latest"
+    assert digest in lost.cause
+    assert lost.remedy.startswith("build it again: builder build -t x")
+    assert str(source) in lost.remedy
+    assert len(list((cli.root / "quarantine").iterdir())) == 1
+    cli.build("-t", "x", source)
+    assert run(cli, DEEP).problems == ()
+    assert cli.files("x")["b"].content == b"b" * 2000
+
+
+@pytest.mark.parametrize("spoilt", [True, False])
+def test_a_layer_of_a_registry_is_fetched_again(tmp_path: Path, source: Path, spoilt: bool) -> None:
+    cli = Cli(tmp_path / "other")
+    with FakeRegistry() as registry:
+        name = f"{registry.host}/app:1"
+        cli.build("-t", name, source, "--push")
+        assert cli("rmi", name).status == 0
+        assert cli("prune", "-a", "-f").status == 0
+        assert cli("pull", name).status == 0
+        manifest = json.loads(cli.blob(cli.entries()[name]["digest"]))
+        digest = manifest["layers"][0]["digest"]
+        layer = blob_path(cli, digest)
+        if spoilt:
+            layer.write_bytes(b"")
+        else:
+            layer.unlink()
+        assert len(run(cli).remaining()) == 1 + spoilt
+        done = cli("fsck")
+        assert done.status == 0, done.out
+        assert f"fetched again from {name}".encode() in done.out
+        assert cli.blob(digest)
+        layer.unlink()
+    done = cli("fsck")
+    assert done.status == 1
+    assert b"cannot be fetched again" in done.out
+    assert b"build it again" in done.out
+
+
+def test_a_missing_configuration(cli: Cli) -> None:
+    blob_path(cli, cli.image_id("x")).unlink()
+    (problem,) = run(cli, REPAIR).remaining()
+    assert "configuration" in problem.cause
+    assert "--repair" in problem.remedy
+    dropped = run(cli, DROP)
+    assert not dropped.remaining()
+    assert "x:latest" in dropped.problems[0].place
+    assert "builder build -t x" in dropped.problems[0].remedy
+    assert cli.entries() == {}
+    assert run(cli).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"size": 17}, "its descriptor says 17"),
+        ({"mediaType": "application/vnd.oci.image.index.v1+json"}, "not an index"),
+        ({"mediaType": "text/plain"}, "neither a manifest's nor an index's"),
+        ({"digest": "sha256:" + "0" * 64}, "is missing"),
+        ({"digest": "md5:00"}, "unsupported digest"),
+    ],
+)
+def test_a_wrong_entry_of_the_index(cli: Cli, change: dict[str, Any], cause: str) -> None:
+    index = json.loads((cli.root / "index.json").read_text())
+    index["manifests"][0].update(change)
+    (cli.root / "index.json").write_text(json.dumps(index))
+    (problem,) = run(cli).remaining()
+    assert cause in problem.cause
+
+
+def test_a_damaged_index_is_kept_aside_and_made_again(cli: Cli) -> None:
+    before = cli.entries()
+    (cli.root / "index.json").write_text('{"schemaVersion": 2, "manifests": [')
+    done = cli("images")
+    assert done.status == 1
+    assert "index.json" in done.err
+    assert "Traceback" not in done.err
+    (problem,) = run(cli).remaining()
+    assert problem.area == "layout"
+    result = run(cli, REPAIR)
+    assert not result.remaining()
+    assert "1 of them with the names" in result.problems[0].repair
+    (kept,) = (cli.root / "quarantine").iterdir()
+    assert kept.read_text().endswith("[")
+    assert cli.entries().keys() == before.keys()
+    assert run(cli).problems == ()
+
+
+def test_a_missing_index(cli: Cli) -> None:
+    (cli.root / "index.json").unlink()
+    (cli.root / "oci-layout").write_text("{}")
+    assert len(run(cli).remaining()) == 2
+    assert not run(cli, REPAIR).remaining()
+    assert "docker.io/library/x:latest" in cli.entries()
+
+
+def test_a_database_that_is_none(cli: Cli, source: Path) -> None:
+    path = cli.root / "cache.db"
+    for beside in cli.root.glob("cache.db-*"):
+        beside.unlink()
+    path.write_bytes(b"SQLite format 3\0" + os.urandom(8192))
+    (problem,) = run(cli).remaining()
+    assert problem.area == "record"
+    assert not run(cli, REPAIR).remaining()
+    cli.build("-t", "x", source)
+    assert run(cli).problems == ()
+
+
+def database(cli: Cli, statement: str) -> None:
+    connection = sqlite3.connect(cli.root / "cache.db")
+    with connection:
+        connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "severity"),
+    [
+        (f"INSERT INTO layers (diff_id, digest, media_type, size) VALUES ('sha256:1', 'sha256:{'1' * 64}', 'x', 5)",
+         LEFTOVER),
+        ("UPDATE layers SET size = 3", "damage"),
+        (f"UPDATE steps SET diff_id = 'sha256:{'2' * 64}'", "damage"),
+        (f"INSERT INTO memos VALUES ('image', 'k', x'00', 0, 'sha256:{'3' * 64}')", "damage"),
+        ("UPDATE recipes SET recipe = x'7b7b'", "damage"),
+        ("DELETE FROM recipes", "damage"),
+    ],
+)  # fmt: skip
+def test_records(cli: Cli, source: Path, statement: str, severity: str) -> None:
+    database(cli, statement)
+    found = {problem.severity for problem in run(cli).problems if problem.area == "record"}
+    assert severity in found
+    assert not run(cli, REPAIR).remaining()
+    assert run(cli).problems == ()
+    cli.build("-t", "x", source)
+
+
+def truncate(files: Path) -> None:
+    os.truncate(next(path for path in files.rglob("*") if path.is_file()), 5)
+
+
+def add(files: Path) -> None:
+    (files / "more").touch()
+
+
+def remove(files: Path) -> None:
+    next(path for path in files.rglob("*") if path.is_file()).unlink()
+
+
+def retype(files: Path) -> None:
+    path = next(path for path in files.rglob("*") if path.is_file())
+    path.unlink()
+    path.mkdir()
+
+
+def change_mode(files: Path) -> None:
+    next(path for path in files.rglob("*") if path.is_file()).chmod(0o600)
+
+
+def rewrite(files: Path) -> None:
+    spoil(next(path for path in files.rglob("*") if path.is_file()))
+
+
+def vanish(files: Path) -> None:
+    shutil.rmtree(files)
+
+
+@pytest.mark.parametrize(
+    ("change", "depth"),
+    [(truncate, CHECK), (remove, CHECK), (retype, CHECK), (change_mode, CHECK), (rewrite, DEEP), (vanish, CHECK)],
+)
+def test_snapshots(cli: Cli, change: Callable[[Path], None], depth: Depth) -> None:
+    files = snapshot_files(cli)
+    change(files)
+    (problem,) = run(cli, depth).remaining()
+    assert problem.area == "snapshot"
+    assert not run(cli, Depth(repair=True, deep=depth.deep)).remaining()
+    assert not files.parent.exists()
+    assert run(cli, DEEP).problems == ()
+
+
+def test_a_file_too_many_in_what_was_pulled(cli: Cli) -> None:
+    files = snapshot_files(cli)
+    add(files)
+    assert run(cli).problems == ()  # a step's own directory may hold more than its layer
+    database(cli, "UPDATE layers SET origin = 'docker.io/library/x:latest'")
+    (problem,) = run(cli).remaining()
+    assert "more is not in its archive" in problem.cause
+
+
+def test_a_snapshot_in_use_stays(cli: Cli) -> None:
+    from builder.store.leases import Lease
+
+    files = snapshot_files(cli)
+    truncate(files)
+    lease = Lease(str(cli.root / "leases"))
+    lease.pin(f"sha256:{files.parent.name}")
+    (problem,) = run(cli, REPAIR).remaining()
+    assert "running build" in problem.remedy
+    assert files.exists()
+    lease.release()
+    assert not run(cli, REPAIR).remaining()
+
+
+def test_leftovers(cli: Cli) -> None:
+    (cli.root / "tmp/work.1.abc").mkdir()
+    (cli.root / "leases/1.abc").write_text("sha256:0\n")
+    (cli.root / "partial").mkdir(exist_ok=True)
+    (cli.root / "partial/strange").touch()
+    mount = cli.root / "mounts" / ("0" * 32)
+    (mount / "data.new").mkdir(parents=True)
+    (mount / "lock").touch()
+    (cli.root / "snapshots/tmp-1").mkdir()
+    found = run(cli)
+    assert {problem.severity for problem in found.problems} == {LEFTOVER}
+    assert len(found.problems) == 5
+    assert not found.remaining()
+    assert len(run(cli, REPAIR).problems) == 5
+    assert run(cli).problems == ()
+
+
+def test_what_cannot_be_read_is_set_aside(cli: Cli) -> None:
+    (record,) = (cli.root / "builds").glob("*.json")
+    record.write_bytes(b"\0" * 100)
+    (cli.root / "mounts/strange").mkdir(parents=True)
+    (cli.root / "blobs/sha256/strange").touch()
+    assert len(run(cli).remaining()) == 3
+    assert not run(cli, REPAIR).remaining()
+    assert len(list((cli.root / "quarantine").iterdir())) == 3
+    assert run(cli).problems == ()
+
+
+def test_from_the_command_line(cli: Cli) -> None:
+    done = cli("fsck")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.endswith(b"everything is in order\n")
+    blob_path(cli, cli.image_id("x")).unlink()
+    done = cli("fsck", "-n")
+    assert done.status == 1
+    assert b"docker.io/library/x:latest" in done.out
+    document = json.loads(cli("fsck", "--format", "json").out)
+    assert document["remaining"] == 1
+    assert document["problems"][0]["area"] == "image"
+    done = cli("fsck", "--repair")
+    assert done.status == 0
+    assert b"its name was dropped" in done.out
+    assert cli("fsck", "-n", "--repair").status == 2

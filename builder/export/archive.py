@@ -15,6 +15,7 @@ from builder.errors import StoreError
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.tree import FileInfo, Kind
 from builder.oci.layout import LAYOUT_FILE
+from builder.oci.platform import host_platform
 from builder.oci.reference import Reference
 from builder.oci.spec import IMAGE_NAME, INDEXES, REF_NAME, Descriptor, Index, Manifest, decode, encode, is_image
 from builder.store.store import Store
@@ -32,18 +33,22 @@ def write_archive(
 ) -> None:
     """Write an archive of the images through `write`. The order and all metadata depend on the images alone.
 
-    A Docker archive names single images only: of an index it takes all manifests that are here. Raises StoreError.
+    A Docker archive names single images only: of an index it names the one for this machine, or the first that is here;
+    its readers take two with one name for an error. Raises StoreError.
     """
     tar = TarWriter(write)
     blobs: dict[str, int] = {}
     legacy = []
     for image in images:
+        single: list[tuple[bool, Manifest]] = []
         for manifest_descriptor in _manifests(store, image.descriptor, blobs):
             manifest = decode(store.layout.read(manifest_descriptor.digest), Manifest, manifest_descriptor.digest)
             for blob in (manifest_descriptor, manifest.config, *manifest.layers):
                 blobs[blob.digest] = blob.size
             if is_image(manifest_descriptor):
-                legacy.append((manifest, image.names))
+                single.append((_is_foreign(manifest_descriptor), manifest))
+        if single:
+            legacy.append((min(single, key=lambda found: found[0])[1], image.names))
     _directory(tar, "blobs")
     _directory(tar, "blobs/sha256")
     for digest in sorted(blobs):
@@ -54,6 +59,12 @@ def write_archive(
         _file(tar, "manifest.json", msgspec.json.encode([_legacy(manifest, names) for manifest, names in legacy]))
     _file(tar, "oci-layout", LAYOUT_FILE)
     tar.close()
+
+
+def _is_foreign(descriptor: Descriptor) -> bool:
+    """Whether an image is for another kind of machine than this."""
+    host, platform = host_platform(), descriptor.platform
+    return platform is not None and (platform.os, platform.architecture) != (host.os, host.architecture)
 
 
 def _manifests(store: Store, descriptor: Descriptor, blobs: dict[str, int]) -> Iterator[Descriptor]:

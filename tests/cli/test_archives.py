@@ -8,6 +8,7 @@ import http.server
 import io
 import json
 import lzma
+import os
 import shutil
 import subprocess
 import tarfile
@@ -89,6 +90,16 @@ def test_several_platforms_keep_their_index(cli: Cli, other: Cli, tmp_path: Path
     assert other("image", "load", "-q", "-i", tmp_path / "multi.tar").status == 0
     index = cli.entries()["docker.io/library/multi:latest"]["digest"]
     assert other.entries()["docker.io/library/multi:latest"]["digest"] == index
+
+
+@pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")
+def test_dockers_readers_get_one_image_of_several_platforms(cli: Cli, tmp_path: Path) -> None:
+    cli.build("-t", "multi", "--platform", "linux/s390x,linux/amd64,linux/arm64", tmp_path / "context")
+    (tmp_path / "multi.tar").write_bytes(cli("save", "multi").out)
+    shown = subprocess.run(["skopeo", "inspect", f"docker-archive:{tmp_path}/multi.tar"], capture_output=True)
+    assert shown.returncode == 0, shown.stderr
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    assert json.loads(shown.stdout)["Architecture"] == machine
 
 
 def test_one_platform_of_several(cli: Cli, other: Cli, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ show them, of the whole image, what it has from its base included.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +18,7 @@ import msgspec
 from builder.api.options import Budget
 from builder.errors import BudgetExceeded, UsageError
 from builder.filesystem.names import printable
+from builder.oci.digests import hex_of
 from builder.oci.spec import Descriptor
 from builder.plan.locate import Locator
 from builder.plan.steps import ImageNode, Plan, PlannedImage
@@ -220,7 +220,7 @@ class _Check:
 
     def _wasted(self) -> int:
         """The bytes that are wasted, which depend on nothing but the layers and so are remembered."""
-        key = hashlib.sha256("\n".join(layer.diff_id for layer in self._layers).encode()).hexdigest()
+        key = hex_of("\n".join(layer.diff_id for layer in self._layers).encode())
         known = self._store.database.memo(_WASTE, key)
         if known is not None:
             return int(known)

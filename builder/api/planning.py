@@ -5,7 +5,6 @@ Shared by builds and by what `--call` asks for.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from builder.dockerfile.instructions import Arg, Dockerfile
 from builder.dockerfile.text import nearest
 from builder.errors import BuilderError
 from builder.oci import reference
+from builder.oci.digests import hex_of
 from builder.oci.platform import host_platform
 from builder.plan.checks import hides_source
 from builder.plan.findings import Checks, checks_for, place
@@ -54,7 +54,7 @@ def connector(environ: Mapping[str, str], report: Reporter) -> Callable[[], Sess
 
 def parse_dockerfile(store: Store, inputs: Inputs) -> Dockerfile:
     """The parsed Dockerfile, from the store if this text was parsed before: that spares loading the grammar."""
-    key = hashlib.sha256(f"{inputs.name}\0".encode() + inputs.text).hexdigest()
+    key = hex_of(f"{inputs.name}\0".encode() + inputs.text)
     kind = f"{_PARSED}-{codec.FORMAT}"
     data = store.database.memo(kind, key)
     if data is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,9 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
         tuple(parse_output(text) for text in given["outputs"]), push=given["push"], load=given["load"]
     )
     if given["squash"] not in ("", "all", "new"):
-        raise UsageError(f"--squash={given['squash']!r} is neither all nor new")
+        raise UsageError(
+            f"--squash={given['squash']!r} is neither all nor new", remedy="write --squash, or --squash=new"
+        )
     no_cache: frozenset[str] | None = frozenset() if given["no_cache"] else None
     filtered = [name for text in given["no_cache_filter"] for name in text.split(",") if name]
     if filtered and no_cache is None:
@@ -55,6 +56,7 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
         cache_to=cache_targets(given["cache_to"]),
         network=given["network"] or "",
         offline=given["offline"],
+        isolation=given["isolation"],
         allow=entitlements(given["allow"]),
         secrets=dict(secret(text, environ) for text in given["secrets"]),
         agents=dict(agent(text, environ) for text in given["agents"]),
@@ -66,6 +68,8 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
             hosts=tuple(host(text) for text in given["hosts"]),
         ),
         jobs=given["jobs"],
+        report=given["report"],
+        trace=given["trace"],
         budget=budget(given["max_size"], given["max_layer"], given["max_waste"]),
         root=root,
         environ=environ,
@@ -74,8 +78,10 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
 
 def refuse_unsupported(given: Mapping[str, Any]) -> None:
     """Raises Unsupported for options of Docker's that are known and not done: none is accepted and ignored."""
-    if given["isolation"] != "default":
-        raise Unsupported(f"--isolation={given['isolation']} is not supported", remedy="use --isolation=default")
+    if given["isolation"] not in ("default", "chroot"):
+        raise Unsupported(
+            f"--isolation={given['isolation']} is not supported", remedy="use --isolation=default, or chroot"
+        )
     if not given["rm"]:
         raise Unsupported("--rm=false: there are no intermediate containers to keep", remedy="leave it out")
 
@@ -230,4 +236,6 @@ def metadata(result: BuildResult) -> str:
         }
     if result.tags:
         document["image.name"] = ",".join(result.tags)
+    import json
+
     return json.dumps(document, indent=2) + "\n"

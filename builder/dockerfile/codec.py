@@ -46,14 +46,14 @@ def _decoder() -> msgspec.msgpack.Decoder[Dockerfile]:
 @cache
 def _format() -> str:
     """A digest over names and contents of the parser's own files (15 files, 0.3 ms)."""
-    import hashlib
+    import xxhash
 
     from builder.dockerfile.grammar import grammar_file
 
     here = os.path.dirname(os.path.abspath(__file__))
     paths = [os.path.join(here, name) for name in sorted(os.listdir(here)) if name.endswith((".py", ".pyc"))]
     paths += [grammar_file("dockerfile.lark"), grammar_file("words.lark")]
-    digest = hashlib.sha256()
+    digest = xxhash.xxh3_128()
     for path in paths:
         with open(path, "rb") as file:
             content = file.read()

@@ -1,7 +1,5 @@
 """The values of `RUN --mount=` (BuildKit's instructions/commands_runmount.go)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import msgspec

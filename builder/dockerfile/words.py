@@ -6,8 +6,6 @@ that is malformed (`${`, an open quote) is kept with a `Bad` part and refused wh
 what the target needs, so a bad word in another stage must not fail the build.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from enum import Enum
@@ -44,7 +42,7 @@ class Text(msgspec.Struct, frozen=True, array_like=True, tag="t"):
 class Quoted(msgspec.Struct, frozen=True, array_like=True, tag="q"):
     """The inside of double quotes."""
 
-    parts: tuple[Part, ...]
+    parts: "tuple[Part, ...]"
 
 
 class Variable(msgspec.Struct, frozen=True, array_like=True, tag="v"):
@@ -56,15 +54,15 @@ class Variable(msgspec.Struct, frozen=True, array_like=True, tag="v"):
     name: str
     braces: bool = False
     operator: str = ""
-    word: tuple[Part, ...] = ()
-    replacement: tuple[Part, ...] = ()
+    word: "tuple[Part, ...]" = ()
+    replacement: "tuple[Part, ...]" = ()
 
 
 class Field(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     """A field `prefix` + parts of a comma separated list, put in quotes if what comes out needs them (RFC 4180)."""
 
     prefix: str
-    parts: tuple[Part, ...]
+    parts: "tuple[Part, ...]"
 
 
 class Bad(msgspec.Struct, frozen=True, array_like=True, tag="b"):
@@ -175,7 +173,7 @@ class _Expander:
         self.used: dict[str, None] = {}
         self.unmatched: dict[str, None] = {}
 
-    def run(self, word: Word) -> _Expander:
+    def run(self, word: Word) -> "_Expander":
         self._source = word.source
         return self
 

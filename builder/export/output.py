@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 
 import msgspec
@@ -12,6 +11,11 @@ from builder.filesystem.compression import GZIP, KINDS, Compression
 from builder.solver.annotations import Annotation, parse_output_annotation
 
 TYPES = ("oci", "docker", "local", "tar", "image", "registry")
+
+_KEYS = (
+    "type", "dest", "name", "push", "tar", "compression", "compression-level", "force-compression",
+    "rewrite-timestamp", "oci-mediatypes", "oci-artifact", "annotation.KEY",
+)  # fmt: skip
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +37,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_output(text: str) -> Output:
     """Read `type=oci,dest=x.tar`, or a bare path: a directory, and `-` a tar, as in buildx. Raises UsageError."""
+    import csv
+
     try:
         fields = next(csv.reader([text]), [])
     except csv.Error as error:
@@ -97,8 +103,13 @@ def _from_values(values: dict[str, str], text: str) -> Output:
         annotations=tuple(annotations),
     )
     if values:
+        from difflib import get_close_matches
+
+        unknown = next(iter(values))
+        close = get_close_matches(unknown, _KEYS, 1)
         raise UsageError(
-            f"unknown option {next(iter(values))!r} in --output {text!r}", remedy="see 'builder build --help'"
+            f"unknown option {unknown!r} in --output {text!r}",
+            remedy=f"did you mean {close[0]}?" if close else f"the options are {', '.join(_KEYS)}",
         )
     if output.type in ("oci", "docker", "local", "tar") and not output.dest:
         if output.type == "local":

@@ -7,12 +7,12 @@ fields. A digest is always of the bytes that were received or written, never of 
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, TypeVar
 
 import msgspec
 
 from builder.errors import StoreError
+from builder.oci.digests import hex_of
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -180,7 +180,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def digest_of(data: bytes) -> str:
     """The SHA-256 digest of some bytes, in the form `sha256:…`."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+    return "sha256:" + hex_of(data)
 
 
 def encode(value: msgspec.Struct | dict[str, Any]) -> bytes:

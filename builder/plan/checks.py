@@ -5,14 +5,13 @@ Names, messages and the moment at which a check looks are BuildKit's (`dockerfil
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from builder.context.ignore import Matcher, Rules
 from builder.dockerfile import instructions as df
-from builder.dockerfile.text import nearest
+from builder.dockerfile.text import nearest, quoted
 from builder.dockerfile.words import Expansion, expand
 from builder.errors import BuilderError, DockerfileError, InvalidReference
 from builder.oci import reference
@@ -113,7 +112,7 @@ def check_platform_flag(checks: Checks, from_: df.From, platform: Expansion, tar
         return
     checks.report(
         "FromPlatformFlagConstDisallowed",
-        f"FROM --platform flag should not use constant value {_quoted(platform.text)}",
+        f"FROM --platform flag should not use constant value {quoted(platform.text)}",
         from_.range,
         from_.comments,
     )
@@ -155,7 +154,7 @@ def is_sensitive(name: str) -> bool:
 def check_secret(state: StageState, instruction: df.Instruction, kind: str, name: str) -> None:
     """SecretsUsedInArgOrEnv. `kind` is ARG or ENV."""
     if is_sensitive(name):
-        message = f"Do not use ARG or ENV instructions for sensitive data ({kind} {_quoted(name)})"
+        message = f"Do not use ARG or ENV instructions for sensitive data ({kind} {quoted(name)})"
         _report(state, instruction, "SecretsUsedInArgOrEnv", message)
 
 
@@ -170,7 +169,7 @@ def check_legacy(state: StageState, instruction: df.Env | df.Label, pair: df.Key
 def check_workdir(state: StageState, instruction: df.Workdir, path: str) -> None:
     """WorkdirRelativePath: only the first WORKDIR counts, in this stage or one that it stands on."""
     if not state.workdir_set and not path.startswith("/"):
-        message = f"Relative workdir {_quoted(path)} can have unexpected results if the base image changes"
+        message = f"Relative workdir {quoted(path)} can have unexpected results if the base image changes"
         _report(state, instruction, "WorkdirRelativePath", message)
     state.workdir_set = True
 
@@ -216,7 +215,7 @@ def check_source(state: StageState, instruction: df.Copy | df.Add, path: str) ->
         path = path[1:]
     if state.checks.hides(path):
         verb = "Copy" if isinstance(instruction, df.Copy) else "Add"
-        message = f"Attempting to {verb} file {_quoted(path)} that is excluded by .dockerignore"
+        message = f"Attempting to {verb} file {quoted(path)} that is excluded by .dockerignore"
         _report(state, instruction, "CopyIgnoredFile", message)
 
 
@@ -235,7 +234,3 @@ def hides_source(rules: Rules | None) -> Callable[[str], bool] | None:
         return matcher.ignored(path)
 
     return hides
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

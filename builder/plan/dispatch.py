@@ -5,7 +5,6 @@ One function an instruction, called with the stage's state; the rules are BuildK
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import msgspec
 
 from builder.dockerfile import instructions as df
+from builder.dockerfile.text import quoted
 from builder.errors import DockerfileError, PlanError
 from builder.oci.spec import Healthcheck
 from builder.plan import checks
@@ -176,7 +176,7 @@ def _command(state: StageState, command: df.CommandLine) -> list[str]:
 
 
 def _quoted(words: list[str]) -> str:
-    return "[" + " ".join(json.dumps(word, ensure_ascii=False) for word in words) + "]"
+    return "[" + " ".join(quoted(word) for word in words) + "]"
 
 
 def _healthcheck(state: StageState, instruction: df.HealthCheck) -> None:

@@ -7,7 +7,6 @@ placed and read; what was read then gives its `content`, which later steps with 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -17,6 +16,7 @@ import msgspec
 
 from builder.config import ArchiveLimits
 from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.oci.digests import hex_of
 from builder.plan.steps import CopyFiles, CopyInline
 from builder.solver.fingerprints import Fingerprints
 from builder.solver.keys import Recipe, encode
@@ -60,7 +60,7 @@ class InlineSource:
         self._data = source.data.encode("utf-8", "surrogateescape")
 
     def identity(self) -> Any:
-        return {"inline": self._name, "sha256": hashlib.sha256(self._data).hexdigest()}
+        return {"inline": self._name, "sha256": hex_of(self._data)}
 
     content = identity
 
@@ -216,7 +216,7 @@ class FilesSource:
     def _describe_all(self) -> Any:
         """The description of what is taken, whose digest then says what this source is."""
         described = self._described()
-        self._known = hashlib.sha256(encode({"files": described})).hexdigest()
+        self._known = hex_of(encode({"files": described}))
         if self._fingerprints is not None:
             self._fingerprints.keep(self.matches, self._known)
         return described

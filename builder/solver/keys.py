@@ -18,12 +18,12 @@ What metadata is in a key, by one rule: what can reach the layer, and nothing th
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from builder.oci.digests import hex_of
 from builder.plan.checks import is_sensitive
 from builder.plan.steps import (
     BindMount,
@@ -72,7 +72,7 @@ def key_of(recipe: Recipe) -> str:
 
 def key_of_encoded(data: bytes) -> str:
     """The cache key of a recipe that `encode` wrote."""
-    return hashlib.sha256(FORMAT + data).hexdigest()
+    return hex_of(FORMAT + data)
 
 
 def run_recipe(
@@ -106,7 +106,7 @@ def run_recipe(
 
 def masked(value: str) -> Recipe:
     """What stands for a value that nobody is to read."""
-    return {"sha256": hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()}
+    return {"sha256": hex_of(value.encode("utf-8", "surrogateescape"))}
 
 
 def mask_values(recipe: Recipe, values: Sequence[str]) -> Recipe:

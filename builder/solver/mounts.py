@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 from builder.errors import BuilderError, Interrupted
 from builder.filesystem.unpack import unpack
+from builder.oci.digests import hex_of
 from builder.plan.steps import (
     BindMount,
     CacheMount,
@@ -120,7 +120,7 @@ class Mounting:
         """A cache is told by its id and by what it starts from: files, or an owner and a mode, as in BuildKit."""
         start = [*self._source(planned.tree, planned.source)[0], planned.source]
         start += [str(value) for value in (planned.mode, planned.uid, planned.gid)]
-        return hashlib.sha256("\0".join([planned.cache, *start]).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        return hex_of("\0".join([planned.cache, *start]).encode("utf-8", "surrogateescape"))[:32]
 
     def _claim(self, base: str, sharing: str) -> str:
         """The cache's directory: the one for `shared`, waited for if `locked`, the first free one if `private`."""

@@ -1,4 +1,4 @@
-"""The configuration file `builder.toml`: which registries to ask, and how; what archives may hold; where the store lives.
+"""The configuration file `builder.toml`: which registries to ask and how, what archives may hold; where the store is.
 
     [registry."docker.io"]
     mirrors = ["127.0.0.1:5050", "mirror.example.com/proxy"]
@@ -15,7 +15,8 @@
     size = 1_099_511_627_776                  # bytes, uncompressed
     ratio = 1_100                             # uncompressed bytes for a compressed one, once there are many
 
-The registries' tables have the form of BuildKit's `buildkitd.toml`. Relative paths are relative to the file's directory.
+The registries' tables have the form of BuildKit's `buildkitd.toml`. Relative paths are relative to the file's
+directory.
 """
 
 from __future__ import annotations

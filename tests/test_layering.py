@@ -19,7 +19,7 @@ LEVELS = (
     ("export",),
     ("api",),
     ("cli",),
-    ("__init__", "__main__"),
+    ("__init__", "__main__", "pytest_plugin"),
 )
 HEIGHT = {name: height for height, names in enumerate(LEVELS) for name in names}
 LEAVES = {"sandbox"}  # import nothing of ours at all

@@ -71,10 +71,15 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
             agent=agents.get("default", ""),
             offline=options.offline,
         )
+        record.text = inputs.text
         bases = Bases(store, connector(options.environ, record), record, pull=options.pull, offline=options.offline)
         environment = make_environment(store, inputs, options, special, agents, record)
         environment.copied = warn_of_large_copies(locator(inputs), record)
         try:
+            if options.keep_failed or options.break_at:
+                from builder.api.failing import Keeper
+
+                environment.keep = Keeper(environment, options, record.build, record.project)
             caches = caches_of(options, special, environment, bases)
             planned, solver = _solve(store, inputs, options, bases, environment, caches, record)
             roots = solver.roots
@@ -107,6 +112,10 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
             if caches is not None:
                 caches.write(planned, roots, record.portable_steps())
             record.result = _result(store, planned, committed, names, time.monotonic() - started)
+            if os.path.isdir(os.path.join(store.root, "failed")):
+                from builder.api.failing import forget_failures
+
+                forget_failures(store, record.project)
         finally:
             environment.close()
             bases.close()
@@ -168,6 +177,10 @@ def _solve(
         caches.read(record.project)
     solver = Solver(planned, environment, bases.layers, locator(inputs), record.project)
     record.watch(planned, solver, bases.digest)
+    if options.break_at and environment.keep is not None:
+        from builder.api.failing import stopper
+
+        environment.before = stopper(environment.keep, planned, options.break_at)
     jobs = options.jobs or len(os.sched_getaffinity(0))
     solver.solve([image.node for image in planned.images], jobs)
     return planned, solver

@@ -25,9 +25,11 @@ from builder.api.planning import (
     resolve,
 )
 from builder.dockerfile.instructions import Dockerfile
+from builder.dockerfile.stage_graph import StageGraph
 from builder.errors import BuilderError, DockerfileError
 from builder.plan.findings import Checks, ordered
 from builder.plan.outline import Outline, TargetLine, list_targets, outline
+from builder.plan.planner import plan_stages
 from builder.plan.steps import Finding, ImageKey, Missing, ResolvedImage
 from builder.progress import Reporter, ignore
 from builder.solver.bases import Bases
@@ -105,6 +107,12 @@ def targets_of(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO
     """The stages that can be built. Raises BuilderError."""
     with _open(options, stdin) as (store, _, inputs):
         return TargetsResult(Source(inputs.name, inputs.text), list_targets(parse_dockerfile(store, inputs)))
+
+
+def stages_of(options: BuildOptions, stdin: BinaryIO | None = None) -> StageGraph:
+    """How the stages depend on each other. No registry is asked. Raises BuilderError."""
+    with _open(options, stdin) as (store, _, inputs):
+        return plan_stages(parse_dockerfile(store, inputs), plan_options(inputs, options), locator(inputs))
 
 
 @contextmanager

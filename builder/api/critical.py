@@ -1,8 +1,8 @@
 """Which steps a build had to wait for: the critical path through the graph of its steps, from the measured times.
 
 A step's cost is what the build would have been shorter by, had the step taken no time: nothing for a step that others
-outlast. The graph alone decides, so a step that waited for a free job is told of as well, and then nothing is said to
-cost nothing: with fewer steps, others would have begun earlier.
+outlast. The graph alone decides that. Where steps waited for a free job as well, what a step cost is not known (without
+it, others would have begun earlier), and nothing is said of it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from builder.store.builds import BuiltStep
 
 WORTH_TELLING = 1.0
 """Seconds: where no step took as long, nothing is said."""
-_NOTICEABLE = 0.1  # seconds
+NOTICEABLE = 0.1
+"""Seconds: shorter steps are not named."""
 _MOST = 4
 
 
 class CriticalStep(msgspec.Struct, frozen=True):
-    """A step of the critical path; `cost` is in seconds."""
+    """A step of the critical path; `cost` is in seconds, None where it is not known or too little to tell."""
 
     step: BuiltStep
-    cost: float
+    cost: float | None
 
 
 class CriticalPath(msgspec.Struct, frozen=True):
@@ -52,15 +53,22 @@ def critical_path(steps: Sequence[BuiltStep]) -> CriticalPath:
         path.append(graph[last])
         last = before[last]
     timed = [step for step in reversed(path) if step.seconds]
-    critical = tuple(CriticalStep(step, total - max(_longest(graph, step.step)[0].values())) for step in timed)
+    queued = sum(step.queued for step in graph.values() if step.queued >= NOTICEABLE)
+    critical = tuple(CriticalStep(step, None if queued else _cost(graph, step, total)) for step in timed)
     numbers = {step.step for step in timed}
-    free = [step for step in graph.values() if step.step not in numbers and step.seconds >= _NOTICEABLE]
+    free = [step for step in graph.values() if step.step not in numbers and step.seconds >= NOTICEABLE]
     return CriticalPath(
         critical,
         total,
         tuple(sorted(free, key=lambda step: -step.seconds)),
-        sum(step.queued for step in graph.values() if step.queued >= _NOTICEABLE),
+        queued,
     )
+
+
+def _cost(graph: dict[str, BuiltStep], step: BuiltStep, total: float) -> float | None:
+    if step.seconds < NOTICEABLE:
+        return None
+    return total - max(_longest(graph, step.step)[0].values())
 
 
 def _longest(graph: dict[str, BuiltStep], without: str) -> tuple[dict[str, float], dict[str, str]]:
@@ -80,7 +88,7 @@ def in_words(path: CriticalPath) -> str:
     """One line for people, '' if no step took a second."""
     if not any(critical.step.seconds >= WORTH_TELLING for critical in path.steps):
         return ""
-    least = max(_NOTICEABLE, path.seconds / 50)
+    least = max(NOTICEABLE, path.seconds / 50)
     told = [critical for critical in path.steps if critical.step.seconds >= least]
     longest = sorted(told, key=lambda critical: -critical.step.seconds)[:_MOST]
     shown = [_told(critical) for critical in told if critical in longest]
@@ -100,4 +108,6 @@ def in_words(path: CriticalPath) -> str:
 def _told(critical: CriticalStep) -> str:
     step = critical.step
     text = f"[{step.position}] {step.seconds:.1f}s"
-    return text if step.seconds - critical.cost < _NOTICEABLE else f"{text} (costs {critical.cost:.1f}s)"
+    if critical.cost is None or step.seconds - critical.cost < NOTICEABLE:
+        return text
+    return f"{text} (costs {critical.cost:.1f}s)"

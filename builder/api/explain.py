@@ -36,8 +36,8 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 def explain(store: Store, build_name: str = "", step_name: str = "") -> Explanation:
-    """Explain a build (by default the newest), or one of its steps. A single name that no build has may be that of a step
-    of the newest build. Raises StoreError, UsageError."""
+    """Explain a build (by default the newest), or one of its steps. A single name that no build has may be a step's of
+    the newest build. Raises StoreError, UsageError."""
     try:
         build = store.builds.find(build_name)
     except StoreError:
@@ -94,11 +94,14 @@ def _explained(store: Store, build: Build, steps: Sequence[BuiltStep]) -> Iterab
         if earlier is None:
             yield ExplainedStep(step, new=explainer.recipe(step))
             continue
+        differences = explainer.differences(step, earlier)
+        if differences and step.reason is not None and differences[0].kind == step.reason.kind:
+            differences[0] = msgspec.structs.replace(differences[0], step=step.reason.step)  # known while it ran
         yield ExplainedStep(
             step,
             earlier.build,
             earlier.step,
-            tuple(explainer.differences(step, earlier)),
+            tuple(differences),
             explainer.recipe(earlier.step),
             explainer.recipe(step),
         )

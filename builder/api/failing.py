@@ -19,24 +19,25 @@ from builder.plan.steps import Plan, SecretMount, SshMount
 from builder.progress import Reporter, Warned, ignore
 from builder.solver.contexts import Contexts
 from builder.solver.environment import Environment
-from builder.solver.failed import Before, FailedStep, StepState, decode_step, encode_step, find_break
+from builder.solver.failed import Before, FailedStep, Keep, StepState, decode_step, encode_step, find_break
 from builder.store.failed import FailedStates
 from builder.store.store import Store
 
 if TYPE_CHECKING:
-    from builder.filesystem.diff import Change
     from builder.sandbox.session import Session
+    from builder.solver.interactive import ChangedFile
 
 
 class Keeper:
     """Keeps the first step of a build that fails; `build` is the build's name, `project` what it is a build of."""
 
-    def __init__(self, store: Store, options: BuildOptions, build: str, project: str, report: Reporter) -> None:
-        self._store = store
+    def __init__(self, environment: Environment, options: BuildOptions, build: str, project: str) -> None:
+        self._store = environment.store
+        self._limits = environment.limits
         self._options = options
         self._build = build
         self._project = project
-        self._report = report
+        self._report = environment.report
         self._lock = threading.Lock()
         self._done = False
 
@@ -50,7 +51,7 @@ class Keeper:
             state=state,
             cause=cause,
             context=options.context,
-            limits=options.limits,
+            limits=self._limits,
             secrets={name: (source.path, source.variable) for name, source in options.secrets.items()},
             agents=options.agents,
         )
@@ -68,23 +69,27 @@ class Keeper:
         return self._build
 
 
-def stopper(keeper: Keeper, plan: Plan, text: str) -> Before:
+def stopper(keep: Keep, plan: Plan, text: str) -> Before:
     """What stops a build before the step that `--break` names. Raises UsageError if there is none."""
     numbers = find_break(plan, text)
 
     def before(state: StepState, number: int) -> None:
         if number in numbers:
-            error = StepFailed(f"stopped before {state.node.label}", remedy="build without --break to go on")
-            error.kept = keeper(state, error.cause, "")
+            error = StepFailed(f"stopped before {_position(state.node.label)}", remedy="build without --break to go on")
+            error.kept = keep(state, error.cause, "")
             raise error
 
     return before
 
 
+def _position(label: str) -> str:
+    """`build 2/5`, as people find it in the output."""
+    return " ".join(label.partition("]")[0].lstrip("[").split())
+
+
 def forget_failures(store: Store, project: str) -> None:
     """A build went well: what failed before is of no interest any more."""
-    if os.path.isdir(os.path.join(store.root, "failed")):
-        FailedStates(store).forget(project)
+    FailedStates(store).forget(project)
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -118,8 +123,8 @@ def enter(
 ) -> int:
     """Run something in a kept step's place (None: a shell); its exit status as `run_image` gives it.
 
-    Secrets are read again from where they came from, or from `secrets`; those and SSH agents that are not there any more
-    are left out, with a warning. Raises StepFailed, StoreError, Unsupported; OSError if nobody reads the output.
+    Secrets are read again from where they came from, or from `secrets`; those, and SSH agents, that are not there any
+    more are left out, with a warning. Raises StepFailed, StoreError, Unsupported; OSError if nobody reads the output.
     """
     from builder.solver.interactive import enter_step
 
@@ -139,8 +144,8 @@ def enter(
     return exit_status(result, state.node.platform)
 
 
-def changed(store: Store, kept: Kept) -> list[Change]:
-    """What the step's command had changed when it failed, sorted by path."""
+def changed(store: Store, kept: Kept) -> list[ChangedFile]:
+    """What the step's command had changed when it failed, sorted by path. Raises StoreError, LayerError."""
     from builder.solver.interactive import changed_files
 
     return changed_files(Environment(store, Contexts({}), ignore), kept.step.state, kept.upper)

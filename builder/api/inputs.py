@@ -208,7 +208,7 @@ def find_dockerfile(directory: str, given: str, *, local: bool = True) -> str:
         raise DockerfileError(
             "there is no such Dockerfile" if not os.path.isdir(given) else "is a directory, not a Dockerfile",
             place=given,
-            remedy="give the Dockerfile's path with -f",
+            remedy=_meant(directory, given) or "give the Dockerfile's path with -f",
         )
     if not os.path.isdir(directory):
         raise ContextError(
@@ -223,6 +223,21 @@ def find_dockerfile(directory: str, given: str, *, local: bool = True) -> str:
     raise DockerfileError(
         "there is no Dockerfile in the build context", place=directory, remedy="add one, or name another with -f"
     )
+
+
+def _meant(directory: str, given: str) -> str:
+    """A file beside the Dockerfile that is not there whose name resembles it."""
+    from difflib import get_close_matches
+
+    folder, name = os.path.split(given)
+    for place in (folder or ".", os.path.join(directory, folder)):
+        try:
+            close = get_close_matches(name, [entry.name for entry in os.scandir(place) if entry.is_file()], 1, 0.75)
+        except OSError:
+            continue
+        if close:
+            return f"did you mean {os.path.join(folder, close[0])}?"
+    return ""
 
 
 def _is_within(directory: str, path: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from builder.errors import UsageError
+from builder.errors import StoreError, UsageError
 from builder.export.output import Output
 from builder.oci.spec import Platform
 from builder.progress import Warned
@@ -16,6 +16,7 @@ from builder.solver.limits import Limits
 from builder.store.builds import BuiltStep
 
 if TYPE_CHECKING:
+    from builder.api.image import Image
     from builder.export.attestations import Attestations
     from builder.export.cache_options import CacheSource, CacheTarget
 
@@ -55,7 +56,12 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     those of files with private keys. `cache_from` are caches to look steps up in too, `cache_to` caches to write.
 
     `network` is that of RUN steps: `none`, `host` or `default`; '' means the latter too, but gives way to `offline`,
-    with which nothing is fetched and steps have no network. `attestations` are what is said beside the image.
+    with which nothing is fetched and steps have no network. `isolation` is `default` (the best that this machine
+    allows) or `chroot`. `attestations` are what is said beside the image. `report` and `trace` are files to be written
+    about the build, also if it fails: a page (HTML) and a Chrome trace (JSON).
+
+    `keep_failed` keeps the state of a RUN step that fails (`StepFailed.kept`); `break_at` stops before such a step, in
+    the same way: a position as it is shown (`build 2/5`, `2`), a line (`:7`), or a stage.
     """
 
     context: str = "."
@@ -76,12 +82,17 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     cache_to: tuple[CacheTarget, ...] = ()
     network: str = ""
     offline: bool = False
+    isolation: str = "default"
     allow: frozenset[str] = frozenset()
     secrets: dict[str, SecretSource] = {}
     agents: dict[str, tuple[str, ...]] = {}
     limits: Limits = Limits()
     jobs: int = 0
     budget: Budget | None = None
+    keep_failed: bool = False
+    break_at: str = ""
+    report: str = ""
+    trace: str = ""
     root: str = ""
     environ: Mapping[str, str] = {}
 
@@ -109,6 +120,15 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     build: str = ""
     seconds: float = 0.0
     root: str = ""
+
+    @property
+    def image(self) -> Image:
+        """The image in the store. Raises StoreError if it went elsewhere only, or is gone by now."""
+        from builder.api.image import Store
+
+        if not self.digest:
+            raise StoreError("the build made files, and no image", remedy="leave out outputs=, or add type=image to it")
+        return Store(self.root).image(self.digest)
 
 
 def check_entitlements(names: Iterable[str]) -> frozenset[str]:

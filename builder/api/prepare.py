@@ -34,7 +34,7 @@ def make_environment(
     report: Reporter,
 ) -> Environment:
     """The environment of a build's steps. `agents` are the sockets of the SSH agents that are there for it."""
-    secrets = {name: _secret(name, source, options.environ) for name, source in options.secrets.items()}
+    secrets = {name: secret_reader(name, source, options.environ) for name, source in options.secrets.items()}
     return Environment(
         store,
         Contexts(inputs.openers),
@@ -47,6 +47,7 @@ def make_environment(
         offline=options.offline,
         isolated=options.offline and not options.network,
         guard=_guard(options, secrets),
+        isolation=options.isolation,
     )
 
 
@@ -70,7 +71,7 @@ def _guard(options: BuildOptions, secrets: Mapping[str, Callable[[], bytes]]) ->
     sources = {f"secret {name!r}": read for name, read in secrets.items()}
     for name, paths in options.agents.items():
         for path in filter(os.path.isfile, paths):
-            sources[f"the SSH key {path}"] = _secret(name, SecretSource(path=path), {})
+            sources[f"the SSH key {path}"] = secret_reader(name, SecretSource(path=path), {})
     if not sources:
         return None
     from builder.solver.secrets import Guard
@@ -78,19 +79,27 @@ def _guard(options: BuildOptions, secrets: Mapping[str, Callable[[], bytes]]) ->
     return Guard(sources)
 
 
-def _secret(name: str, source: SecretSource, environ: Mapping[str, str]) -> Callable[[], bytes]:
+def secret_reader(name: str, source: SecretSource, environ: Mapping[str, str]) -> Callable[[], bytes]:
+    """What reads a secret when it is needed, and then may raise StepFailed."""
+
     @cache  # what comes through a pipe can be read but once
     def read() -> bytes:
         if source.value is not None:
             return source.value
         if source.variable:
             if source.variable not in environ:
-                raise StepFailed(f"secret {name!r}: the variable {source.variable} is not set")
+                raise StepFailed(
+                    f"secret {name!r}: the variable {source.variable} is not set", remedy="export it, or give a file"
+                )
             return environ[source.variable].encode("utf-8", "surrogateescape")
         try:
             with open(source.path, "rb") as file:
                 return file.read()
         except OSError as error:
-            raise StepFailed(f"secret {name!r} cannot be read: {error.strerror}", place=source.path) from error
+            raise StepFailed(
+                f"secret {name!r} cannot be read: {error.strerror}",
+                place=source.path,
+                remedy=f"give the path of a file: --secret id={name},src=PATH",
+            ) from error
 
     return read

@@ -1,7 +1,7 @@
 """`builder.build`: a build from Python, with keywords for all that `builder build` has as options.
 
-It takes Python's types (paths, mappings, bytes) and makes the same `BuildOptions` of them that the command line makes of
-its texts. Nothing is printed, no signal handler is set, and any thread may call it: notebooks and servers can.
+It takes Python's types (paths, mappings, bytes) and makes the same `BuildOptions` of them that the command line makes
+of its texts. Nothing is printed, no signal handler is set, and any thread may call it: notebooks and servers can.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 if TYPE_CHECKING:
     from builder.api.options import Budget, BuildOptions, BuildResult, SecretSource
+    from builder.export.attestations import Attestations
+    from builder.export.cache_options import CacheSource, CacheTarget
     from builder.export.output import Output
     from builder.progress import Reporter
     from builder.solver.annotations import Annotation
@@ -44,6 +46,7 @@ def build(
     hosts: Mapping[str, str] | None = None,
     network: Literal["", "default", "none", "host"] = "",
     allow: str | Collection[str] = (),
+    isolation: Literal["default", "chroot"] = "default",
     shm_size: int = 0,
     ulimits: Mapping[str, int | tuple[int, int]] | None = None,
     memory: int = 0,
@@ -57,6 +60,8 @@ def build(
     attest: str | Sequence[str] = (),
     cache_from: str | Sequence[str] = (),
     cache_to: str | Sequence[str] = (),
+    report: Path = "",
+    trace: Path = "",
     root: Path | None = None,
     on_event: Reporter | None = None,
     environ: Mapping[str, str] | None = None,
@@ -76,8 +81,9 @@ def build(
 
     How: `no_cache` is True, or the stages whose steps run anew. Of RUN steps `memory` and `shm_size` are in bytes,
     `cpus` and `jobs` (steps at once) are numbers, 0 for no limit of their own; `ulimits` are (soft, hard) by name, -1
-    for none; `hosts` addresses by name. `root` is the store, by default that of the command line. `environ` is what
-    variables and credentials are looked up in, by default the process's environment.
+    for none; `hosts` addresses by name. `report` and `trace` are files to write, as with `--report` and `--trace`.
+    `root` is the store, by default that of the command line; `environ` what variables and credentials are looked up
+    in, by default the process's environment.
 
     `on_event` is called with each event (builder.progress), from several threads, and must not raise. To end a build
     early raise in the thread that waits for it (KeyboardInterrupt does).
@@ -118,9 +124,12 @@ def build(
         agents={name: tuple(os.fspath(path) for path in _texts(paths)) for name, paths in (ssh or {}).items()},
         network=network,
         allow=_entitlements(allow),
+        isolation=isolation,
         limits=_limits(memory, cpus, shm_size, ulimits or {}, hosts or {}),
         jobs=jobs,
         budget=_budget(max_size, max_layer, max_waste),
+        report=os.fspath(report),
+        trace=os.fspath(trace),
         root=os.fspath(root) if root is not None else default_root(environ),
         environ=environ,
     )
@@ -142,9 +151,7 @@ def run_build(options: BuildOptions, on_event: Reporter | None = None, stdin: Bi
     return build_apart(options, report, stdin)
 
 
-def _inputs(
-    context: Path | BinaryIO, file: Path, dockerfile: str | bytes | None
-) -> tuple[BinaryIO | None, str, str]:
+def _inputs(context: Path | BinaryIO, file: Path, dockerfile: str | bytes | None) -> tuple[BinaryIO | None, str, str]:
     """What is read as standard input, the context and the Dockerfile as the command line would name them."""
     from builder.errors import UsageError
 
@@ -156,7 +163,7 @@ def _inputs(
             raise UsageError("both file and dockerfile are given", remedy="give the Dockerfile's path or its text")
         if not isinstance(context, (str, os.PathLike)):
             raise UsageError(
-                "a context that is a stream must hold its Dockerfile", remedy="leave dockerfile out, or give a directory"
+                "a context that is a stream must hold its Dockerfile", remedy="leave out dockerfile, or give a path"
             )
         text = dockerfile.encode() if isinstance(dockerfile, str) else dockerfile
         return io.BytesIO(text), os.fspath(context), "-"
@@ -225,7 +232,7 @@ def _budget(size: int | None, layer: int | None, waste: int | float | None) -> B
     return Budget(size=size, layer=layer, waste=waste)
 
 
-def _attestations(provenance: bool | str, sbom: bool | str, attest: tuple[str, ...]) -> Any:
+def _attestations(provenance: bool | str, sbom: bool | str, attest: tuple[str, ...]) -> Attestations | None:
     if not (provenance or sbom or attest):
         return None
     from builder.export.attestations import parse_attestations
@@ -234,7 +241,7 @@ def _attestations(provenance: bool | str, sbom: bool | str, attest: tuple[str, .
     return parse_attestations(said, packages, attest) or None
 
 
-def _cache_sources(texts: tuple[str, ...]) -> Any:
+def _cache_sources(texts: tuple[str, ...]) -> tuple[CacheSource, ...]:
     if not texts:
         return ()
     from builder.export.cache_options import parse_cache_sources
@@ -242,7 +249,7 @@ def _cache_sources(texts: tuple[str, ...]) -> Any:
     return parse_cache_sources(texts)
 
 
-def _cache_targets(texts: tuple[str, ...]) -> Any:
+def _cache_targets(texts: tuple[str, ...]) -> tuple[CacheTarget, ...]:
     if not texts:
         return ()
     from builder.export.cache_options import parse_cache_targets

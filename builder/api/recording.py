@@ -15,23 +15,27 @@ import msgspec
 
 from builder import __version__
 from builder.api.options import BuildOptions, BuildResult
-from builder.errors import BuilderError, Interrupted, StoreError
+from builder.api.spans import SpanLog
+from builder.dockerfile.stage_graph import StageGraph
+from builder.errors import BuilderError, Interrupted
 from builder.plan.steps import Plan
-from builder.progress import Event, Reason, Reporter, StepOutput, Warned
+from builder.progress import Event, Message, Reason, Reporter, StepOutput, Warned
 from builder.solver.keys import KEYS, Recipe
 from builder.solver.record import NotedAs, built_steps
 from builder.solver.solve import Solver
 from builder.solver.trace import Trace
-from builder.store.builds import CACHED, DONE, FAILED, INTERRUPTED, Build, BuiltStep
+from builder.store.builds import CACHED, DONE, FAILED, INTERRUPTED, STOPPED, Build, BuiltStep
 from builder.store.store import Store
 
 if TYPE_CHECKING:
     from builder.solver.explain_live import LiveExplainer
 
+BASES = ("image", "scratch", "context")
+"""Kinds of what steps start from, and what is no step itself."""
 _REMOTE = ("://", "git@")
 PORTABLE = (
-    "step", "kind", "name", "stage", "instruction", "platform", "line", "needs", "reference", "digest", "sources", "key",
-    "layers", "variables", "arguments",
+    "step", "kind", "name", "stage", "instruction", "platform", "line", "needs", "reference", "digest", "sources",
+    "key", "layers", "variables", "arguments",
 )  # fmt: skip
 """The fields of a step that it is compared by, as they are; not what is of one build only."""
 _BASES = ("image", "scratch", "context")  # nodes that are where steps start from, and no steps themselves
@@ -73,7 +77,7 @@ def recording(store: Store, options: BuildOptions, report: Reporter) -> Iterator
 
 
 class Recording:
-    """Listens to a build: a reporter that passes everything on."""
+    """Listens to a build: a reporter that passes everything on. `text` is to be what the Dockerfile says."""
 
     def __init__(self, store: Store, options: BuildOptions, report: Reporter) -> None:
         self._store = store
@@ -81,6 +85,8 @@ class Recording:
         self._report = report
         self._recorder = store.builds.begin()
         self._warnings: list[Warned] = []
+        self._spans = SpanLog()
+        self.text = b""
         self._plan: Plan | None = None
         self._solver: Solver | None = None
         self._digest_of: NotedAs | None = None
@@ -88,11 +94,18 @@ class Recording:
         self.project = project_of(options)
         self.result = BuildResult()
 
+    @property
+    def build(self) -> str:
+        """The build's name."""
+        return self._recorder.build
+
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepOutput):
             self._recorder.log(event.step, event.data)
         elif isinstance(event, Warned):
             self._warnings.append(event)
+        else:
+            self._spans(event)
         self._report(event)
 
     def watch(self, plan: Plan, solver: Solver, digest_of: NotedAs) -> None:
@@ -118,12 +131,13 @@ class Recording:
             )
         try:
             return self._explainer(trace, recipe)
-        except (StoreError, LookupError, TypeError, ValueError):  # a record that does not hold what it should
+        except (BuilderError, OSError, LookupError, TypeError, ValueError):
+            # The record of an earlier build does not hold what it should.
             return None
 
     def portable_steps(self) -> list[BuiltStep]:
-        """The steps for a machine that has not this store: what a miss is compared with. The same for a build that found
-        everything, so that nothing has to be written anew."""
+        """The steps for a machine that has not this store: what a miss is compared with. They are the same for a build
+        that found everything, so that nothing has to be written anew."""
         return [
             BuiltStep(
                 **{name: getattr(step, name) for name in PORTABLE},
@@ -147,6 +161,11 @@ class Recording:
     def finish(self, outcome: str, error: str) -> None:
         """Write the record."""
         recorder, options, result = self._recorder, self._options, self.result
+        steps = self._steps()
+        if outcome == INTERRUPTED:  # whatever a step was ended with, that is why
+            steps = tuple(
+                msgspec.structs.replace(step, outcome=STOPPED) if step.outcome == FAILED else step for step in steps
+            )
         build = Build(
             build=recorder.build,
             started=recorder.started,
@@ -164,8 +183,15 @@ class Recording:
             version=__version__,
             keys=KEYS,
             warnings=tuple(self._warnings),
-            steps=self._steps(),
+            steps=steps,
+            spans=self._spans.spans(),
+            text=self.text.decode("utf-8", "replace"),
+            stages=self._plan.stages if self._plan is not None else StageGraph(),
         )
+        steps = tuple(step for step in build.steps if step.kind not in BASES)
+        self.result = msgspec.structs.replace(result, build=build.build, steps=steps, warnings=build.warnings)
+        if any(step.outcome != CACHED and step.seconds for step in build.steps):
+            self._tell_critical(build)
         try:
             if outcome != DONE:
                 self._keep_failed()
@@ -173,6 +199,33 @@ class Recording:
             self._store.builds.trim(logs=bool(recorder.log_sizes))
         except BuilderError as problem:
             self._report(Warned(f"the build is not recorded: {problem}"))
+        if options.report or options.trace:
+            self._write_files(build)
+
+    def _tell_critical(self, build: Build) -> None:
+        from builder.api.critical import critical_path, in_words
+
+        text = in_words(critical_path(build.steps))
+        if text:
+            self._report(Message(text))
+
+    def _write_files(self, build: Build) -> None:
+        """Write what was asked for of the record. That it cannot be written does not hide why a build failed."""
+        try:
+            if self._options.trace:
+                from builder.api.trace import trace_of
+                from builder.export.destination import destination
+
+                with destination(self._options.trace) as file:
+                    file.write(trace_of(build))
+            if self._options.report:
+                from builder.api.report import write_report
+
+                write_report(self._store, build, self._options.report)
+        except BuilderError as problem:
+            if build.outcome == DONE:
+                raise
+            self._report(Warned(str(problem)))
 
     def _keep_failed(self) -> None:
         """Keep the recipes of steps without a result: the next build compares with them."""

@@ -115,7 +115,7 @@ def _command(lowers: list[str], scratch: str, image: ImageConfig, options: RunOp
         upper=upper,
         work=work,
         mounts=tuple(_mount(volume) for volume in options.volumes),
-        directory=normalise(options.workdir or config.working_dir or "/", "/"),
+        directory=normalise("/", options.workdir or config.working_dir),
         uid=user.uid,
         gid=user.gid,
         groups=user.groups,

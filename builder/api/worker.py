@@ -1,9 +1,9 @@
-"""Work in a process of its own, for users that are not root.
+"""Work in a process of its own: for users that are not root, and for programs of images.
 
 What needs a user namespace (steps, unpacked layers) needs a process without threads to enter it, which one that imports
-builder need not be. The caller starts `builder.cli.worker`, which enters the namespace and calls `serve`. Both are the
-same program, so that requests, events and results travel as pickles: the function with its arguments on the worker's
-standard input (what follows it there is the build's), events and the outcome on a pipe.
+builder need not be. The worker, `builder.cli.worker`, enters the namespace where that is needed and calls `serve`. Both
+are the same program, so that the request (a function and its arguments), events and the outcome travel as pickles, on
+pipes; the worker's standard streams stay free.
 """
 
 from __future__ import annotations
@@ -29,6 +29,106 @@ _PROGRAM = "builder.cli.worker"
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+def build_apart(options: BuildOptions, report: Reporter, stdin: BinaryIO | None) -> BuildResult:
+    """`builder.api.build.build` in a worker. Events are reported by the calling thread. Raises BuilderError."""
+    from builder.api.build import build
+
+    with _Worker(build, options, reports=True, stdin=subprocess.PIPE) as worker:
+        worker.feed(stdin)
+        result: BuildResult = worker.outcome(report)
+    return result
+
+
+def call_apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a module of ours returns, called in a worker. Raises what it raises."""
+    with _Worker(function, *arguments, stdin=subprocess.DEVNULL) as worker:
+        return worker.outcome()
+
+
+def run_apart(
+    function: Callable[..., Any], *arguments: Any, data: bytes, timeout: float | None
+) -> tuple[Any, bytes, bytes]:
+    """What a function returns, and what it wrote to descriptors 1 and 2; it reads `data` from 0. Raises what it raises,
+    and subprocess.TimeoutExpired when it takes longer than `timeout` seconds."""
+    pipe = subprocess.PIPE
+    with _Worker(function, *arguments, stdin=pipe, stdout=pipe, stderr=pipe) as worker:
+        worker.patience = 1.0
+        out, err = worker.process.communicate(data, timeout=timeout)
+        return worker.outcome(), out, err
+
+
+class _Worker:
+    """A worker process that calls a function; with `reports` that gets a reporter and standard input as well. Leaving
+    the block before there is an outcome ends it."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any, reports: bool = False, **streams: int) -> None:
+        request = pickle.dumps((function, arguments, reports))
+        self._over = False
+        self.patience = 10.0  # seconds that it may take to end when it is told to
+        asked, asking = os.pipe()
+        told, telling = os.pipe()
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", _PROGRAM, str(asked), str(telling)],
+                pass_fds=[asked, telling],
+                env={**os.environ, "PYTHONPATH": _search_path()},
+                **streams,  # type: ignore[call-overload]  # these are stdin, stdout and stderr
+            )
+        except BaseException:
+            os.close(asking)
+            os.close(told)
+            raise
+        finally:
+            os.close(asked)
+            os.close(telling)
+        self._messages = open(told, "rb")  # noqa: SIM115  # __exit__ closes it
+        self._start(lambda: _write(asking, request))
+
+    def __enter__(self) -> _Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._over:
+            self.process.terminate()
+            try:
+                self.process.wait(self.patience)
+            except subprocess.TimeoutExpired:  # its steps die with it, and the next one tidies up
+                self.process.kill()
+        self._messages.close()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+        self.process.wait()
+
+    def _start(self, target: Callable[[], None]) -> None:
+        threading.Thread(target=target, daemon=True).start()
+
+    def feed(self, stream: BinaryIO | None) -> None:
+        """Give it what a stream holds as its standard input."""
+        into = self.process.stdin
+        assert into is not None
+        self._start(lambda: _copy(stream, into))
+
+    def outcome(self, report: Reporter | None = None) -> Any:
+        """Report the events until the end; what the function returned. Raises what it raised."""
+        while True:
+            try:
+                message = pickle.load(self._messages)
+            except EOFError:
+                self._over = True
+                status = self.process.wait()
+                raise BuilderError(
+                    f"the worker process ended with status {status}", remedy="see what it wrote to standard error"
+                ) from None
+            self._over = not isinstance(message, Event)
+            if isinstance(message, _Returned):
+                return message.value
+            if isinstance(message, BaseException):
+                raise message
+            if report is not None:
+                report(message)
+
+
 class _Returned:
     """The last message of a worker: what the function returned."""
 
@@ -36,84 +136,31 @@ class _Returned:
         self.value = value
 
 
-def build_apart(options: BuildOptions, report: Reporter, stdin: BinaryIO | None) -> BuildResult:
-    """`builder.api.build.build` in a worker. Events are reported by the calling thread. Raises BuilderError."""
-    from builder.api.build import build
-
-    result: BuildResult = _call(build, (options,), report, stdin)
-    return result
-
-
-def call_apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of a module of ours returns, called in a worker. Raises what it raises."""
-    return _call(function, arguments, None, None)
-
-
-def _call(function: Callable[..., Any], arguments: tuple[Any, ...], report: Reporter | None, stdin: IO[bytes] | None) -> Any:
-    request = pickle.dumps((function, arguments, report is not None))
-    reading, writing = os.pipe()
-    with open(reading, "rb") as messages:
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _PROGRAM, str(writing)],
-                stdin=subprocess.PIPE,
-                pass_fds=[writing],
-                env={**os.environ, "PYTHONPATH": _search_path()},
-            )
-        finally:
-            os.close(writing)
-        feeder = threading.Thread(target=_feed, args=(process, request, stdin), daemon=True)
-        feeder.start()
-        try:
-            outcome = _outcome(messages, report)
-        except BaseException:
-            process.send_signal(signal.SIGTERM)
-            raise
-        finally:
-            process.wait()
-    if isinstance(outcome, _Returned):
-        return outcome.value
-    if isinstance(outcome, BaseException):
-        raise outcome
-    raise BuilderError(f"the worker process ended with status {process.returncode}", remedy="see its standard error")
-
-
 def _search_path() -> str:
     given = os.environ.get("PYTHONPATH")
     return f"{_PACKAGES}{os.pathsep}{given}" if given else _PACKAGES
 
 
-def _feed(process: subprocess.Popen[bytes], request: bytes, stdin: IO[bytes] | None) -> None:
-    assert process.stdin is not None
-    with suppress(OSError), process.stdin:  # a worker that has ended says why itself
-        process.stdin.write(request)
-        if stdin is not None:
-            shutil.copyfileobj(stdin, process.stdin)
+def _write(descriptor: int, data: bytes) -> None:
+    with suppress(OSError), open(descriptor, "wb") as file:  # a worker that has ended says why itself
+        file.write(data)
 
 
-def _outcome(messages: IO[bytes], report: Reporter | None) -> _Returned | BaseException | None:
-    """Report the events; None if the worker died without a word."""
-    while True:
-        try:
-            message = pickle.load(messages)
-        except EOFError:
-            return None
-        if not isinstance(message, Event):
-            assert isinstance(message, (_Returned, BaseException))
-            return message
-        if report is not None:
-            report(message)
+def _copy(stream: BinaryIO | None, into: IO[bytes]) -> None:
+    with suppress(OSError), into:
+        if stream is not None:
+            shutil.copyfileobj(stream, into)
 
 
-def serve(prepare: Callable[[], None], pipe: int) -> None:
-    """In the worker: `prepare`, then do what standard input asks for, and tell of it on a pipe."""
+def serve(prepare: Callable[[], None], requests: int, outcomes: int) -> None:
+    """In the worker: `prepare`, then do what is asked for on one descriptor, and tell of it on the other."""
     signal.signal(signal.SIGTERM, _interrupt)
     lock = threading.Lock()
-    with open(pipe, "wb", buffering=0) as messages:
+    with open(requests, "rb") as asked, open(outcomes, "wb", buffering=0) as telling:
 
         def send(message: object) -> None:
             with lock:
-                messages.write(_portable(message))
+                telling.write(_portable(message))
 
         def report(event: Event) -> None:
             try:
@@ -122,10 +169,13 @@ def serve(prepare: Callable[[], None], pipe: int) -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         try:
-            function, arguments, streams = pickle.load(sys.stdin.buffer)
+            function, arguments, reports = pickle.load(asked)
+            asked.close()
+            for descriptor in (requests, outcomes):
+                with suppress(OSError):
+                    os.set_inheritable(descriptor, False)
             prepare()
-            more = (report, sys.stdin.buffer) if streams else ()
-            outcome: object = _Returned(function(*arguments, *more))
+            outcome: object = _Returned(function(*arguments, *((report, sys.stdin.buffer) if reports else ())))
         except KeyboardInterrupt:
             outcome = Interrupted("interrupted")
         except Exception as error:
@@ -135,16 +185,17 @@ def serve(prepare: Callable[[], None], pipe: int) -> None:
 
 
 def _portable(message: object) -> bytes:
-    """A message's pickle; of an error that has none, what a BuilderError keeps of it."""
+    """A message's pickle; of an error that has none, what can be kept of it."""
     try:
         data = pickle.dumps(message)
         if isinstance(message, Exception):
             pickle.loads(data)
-    except Exception:
+    except Exception as problem:
         if isinstance(message, BuilderError):
             kept = BuilderError(message.cause, place=message.place, remedy=message.remedy, details=message.details)
             return pickle.dumps(kept)
-        return pickle.dumps(BuilderError(f"{type(message).__name__}: {message}"))
+        told = message if isinstance(message, Exception) else problem
+        return pickle.dumps(BuilderError(f"{type(told).__name__}: {told}"))
     return data
 
 

@@ -11,20 +11,32 @@ import click
 from builder.cli import values
 from builder.cli.main import Settings
 from builder.cli.progress import MODES, open_view
-from builder.errors import BuilderError
+from builder.errors import BuilderError, StepFailed
 
 if TYPE_CHECKING:
+    from builder.api.options import BuildOptions
     from builder.cli.call import Call
 
 
 class BuildCommand(click.Command):
     """`--squash` takes a value only after `=`: what follows a bare one is the context, as in Docker."""
 
+    def make_parser(self, ctx: click.Context) -> Any:
+        """Short options are found at once: click would first look for long ones that resemble them, for 4 ms."""
+        parser = super().make_parser(ctx)
+        parser._long_opt.update(parser._short_opt)
+        return parser
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
         return super().parse_args(
             ctx, ["--squash=all" if word == "--squash" else word for word in args[:end]] + args[end:]
         )
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from builder.cli.help import write_sections
+
+        write_sections(self, ctx, formatter)
 
 
 @click.command("build", cls=BuildCommand, epilog="Example: builder build -t app:1 --build-arg VERSION=2 .")
@@ -97,7 +109,12 @@ class BuildCommand(click.Command):
 )
 @click.option("--sbom", default="", metavar="true", help="Say beside the image which packages are in it (SPDX).")
 @click.option("--attest", multiple=True, metavar="type=TYPE,…", help="The same two as type=provenance,… and type=sbom.")
-@click.option("--isolation", default="default", metavar="default", help="How steps are isolated; only default.")
+@click.option(
+    "--isolation",
+    default="default",
+    metavar="default|chroot",
+    help="How steps are isolated; default: as well as can be.",
+)
 @click.option(
     "--cache-from",
     multiple=True,
@@ -114,11 +131,30 @@ class BuildCommand(click.Command):
 @click.option("--force-rm", is_flag=True, hidden=True)
 @click.option("--iidfile", default="", metavar="FILE", help="Write the image ID to a file.")
 @click.option("--metadata-file", default="", metavar="FILE", help="Write the result's metadata to a file, as JSON.")
+@click.option(
+    "--report", default="", metavar="FILE.html", help="Write a page about the build: what ran, why, how long."
+)
+@click.option(
+    "--trace", default="", metavar="FILE.json", help="Write the build's times for Perfetto or chrome://tracing."
+)
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How the build is shown.")
 @click.option(
     "--call", default="build", metavar="METHOD", help="Ask instead of build: check, outline, targets[,format=json]."
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, as builder plan does.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "shell", "keep"]),
+    default="fail",
+    help="When a RUN step fails: open a shell in it, or keep it for builder debug.",
+)
+@click.option(
+    "--break",
+    "break_at",
+    default="",
+    metavar="STEP",
+    help="Stop before a RUN step, with a shell there: a position as shown (build 2/5), a line (:7) or a stage.",
+)
 @click.option("--check", is_flag=True, help="Shorthand for --call=check.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image ID only.")
 @click.pass_obj
@@ -140,19 +176,33 @@ def command(settings: Settings, /, **given: Any) -> int:
         return show_plan(settings, given)
     from builder.api.build import build
 
-    for path in (given["iidfile"], given["metadata_file"]):
+    for path in (given["iidfile"], given["metadata_file"], given["report"], given["trace"]):
         if path:
             _prepare(path)
     options = values.build_options(settings.root, given, dict(os.environ))
+    if given["on_error"] != "fail" or given["break_at"]:
+        options = _interactive(options, given)
     if os.geteuid() != 0:
         from builder.cli.rootless import become_root
 
         become_root()
+    if settings.debug:
+        from builder.solver.isolation import choose
+
+        isolation = choose(options.isolation)
+        print(f"isolation: {isolation.rung}: {isolation.reason}", file=sys.stderr)
     view = open_view("quiet" if given["quiet"] else given["progress"])
     try:
-        result = build(options, view)
-    finally:
-        view.close()
+        try:
+            result = build(options, view)
+        finally:
+            view.close()
+    except StepFailed as error:
+        if not (options.keep_failed or options.break_at):
+            raise
+        from builder.cli.debug import after_failure
+
+        return after_failure(settings, options, error, shell=given["on_error"] != "keep")
     if given["iidfile"]:
         _write(given["iidfile"], result.image_id)
     if given["metadata_file"]:
@@ -166,6 +216,17 @@ def command(settings: Settings, /, **given: Any) -> int:
     return 0
 
 
+def _interactive(options: BuildOptions, given: dict[str, Any]) -> BuildOptions:
+    """With `--on-error` and `--break`. Raises UsageError where a shell would have no terminal."""
+    from msgspec.structs import replace
+
+    if given["on_error"] != "keep":
+        from builder.cli.debug import check_terminal
+
+        check_terminal()
+    return replace(options, keep_failed=given["on_error"] != "fail", break_at=given["break_at"])
+
+
 def _answer(settings: Settings, call: Call, given: dict[str, Any]) -> int:
     """Answer a `--call`; nothing is built, so what only concerns the image has no effect, as with Docker."""
     from builder.cli.call import metadata, print_answer, run_call
@@ -174,7 +235,9 @@ def _answer(settings: Settings, call: Call, given: dict[str, Any]) -> int:
         _prepare(given["metadata_file"])
     view = open_view("quiet" if given["quiet"] else given["progress"])
     try:
-        answer, shown = run_call(call, values.build_options(settings.root, given, dict(os.environ)), view)
+        options = values.build_options(settings.root, given, dict(os.environ))
+        values.refuse_accounts(options)
+        answer, shown = run_call(call, options, view)
     finally:
         view.close()
     if given["metadata_file"]:

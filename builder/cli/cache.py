@@ -31,7 +31,11 @@ _COLUMNS = "{{.Name}}\t{{.ID}}\t{{.Size}}\t{{.LastUsed}}\t{{.InUse}}"
 _SHORT = 12  # digits of a name
 
 
-@click.group("cache", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    "cache",
+    epilog="Example: builder cache ls",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 def command() -> None:
     """Manage what RUN --mount=type=cache keeps between builds.
 
@@ -75,7 +79,12 @@ def _short(name: str) -> str:
     return digits[:_SHORT] + dot + number
 
 
-@command.command("export", cls=Command, epilog="Example: builder cache export -o caches.tar.zst npm /root/.cache")
+@command.command(
+    "export",
+    cls=Command,
+    short_help="Write cache mounts to an archive",
+    epilog="Example: builder cache export -o caches.tar.zst npm /root/.cache",
+)
 @click.argument("ids", metavar="ID…", nargs=-1)
 @click.option("-a", "--all", "everything", is_flag=True, help="Export all cache mounts.")
 @click.option("-o", "--output", default="", metavar="FILE", help="Where to write (default: standard output).")

@@ -29,7 +29,7 @@ _FORMAT = click.option(
 _IGNORED_SHOWN = 5
 
 
-@click.group("context", context_settings=_SETTINGS)
+@click.group("context", context_settings=_SETTINGS, epilog="Example: builder context ls --sizes")
 def command() -> None:
     """Show what a build can see of its context, which ignore files decide.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -17,17 +16,34 @@ from builder.errors import EXIT_FAILED, StepFailed, UsageError, render
 if TYPE_CHECKING:
     from builder.api.failing import Kept
     from builder.api.options import BuildOptions
-    from builder.filesystem.diff import Change
+    from builder.solver.interactive import ChangedFile
+    from builder.store.store import Store
 
 
-@click.command("debug", cls=Command, epilog="Example: builder debug --diff; builder debug 3f2a -- cat config.log")
-@click.argument("build", metavar="[BUILD]", default="")
-@click.argument("arguments", metavar="[-- COMMAND…]", nargs=-1, type=click.UNPROCESSED)
+_COMMAND = "builder.debug.command"
+
+
+class DebugCommand(Command):
+    """What follows `--` is a command, also where no build is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        ctx.meta[_COMMAND] = tuple(args[end + 1 :])
+        return super().parse_args(ctx, args[:end])
+
+
+@click.command(
+    "debug",
+    cls=DebugCommand,
+    epilog="Example: builder debug --diff; builder debug 3f2a -- cat config.log",
+    options_metavar="[OPTIONS]",
+)
+@click.argument("build", metavar="[BUILD] [-- COMMAND…]", default="")
 @click.option("--rerun", is_flag=True, help="Run the step's command again, and no shell.")
 @click.option("--diff", is_flag=True, help="List what the step's command had changed.")
 @click.option("--list", "listing", is_flag=True, help="List the steps that are kept.")
 @click.pass_context
-def command(ctx: click.Context, build: str, arguments: tuple[str, ...], rerun: bool, diff: bool, listing: bool) -> int:
+def command(ctx: click.Context, build: str, rerun: bool, diff: bool, listing: bool) -> int:
     """Open a shell in a step that failed, as 'build --on-error=keep' has kept it.
 
     With the files as the step's command left them, its environment, user, directory and mounts, secrets too. There
@@ -37,6 +53,7 @@ def command(ctx: click.Context, build: str, arguments: tuple[str, ...], rerun: b
     BUILD is a build's name (its first digits do) or an image's; by default it is the last that was kept. The last five
     are kept, until the same build goes well, or 'builder prune'. The exit status is that of the shell or command.
     """
+    arguments: tuple[str, ...] = ctx.meta[_COMMAND]
     settings: Settings = ctx.obj
     if (rerun + diff + listing + bool(arguments)) > 1:
         raise UsageError("--rerun, --diff, --list and a command exclude each other", remedy="give one of them")
@@ -53,12 +70,10 @@ def command(ctx: click.Context, build: str, arguments: tuple[str, ...], rerun: b
         return 0
     with kept_step(store, build) as kept:
         if diff:
-            for line in _lines(changed(store, kept)):
-                print(line)
+            for file in changed(store, kept):
+                print(_line(file))
             return 0
-        if rerun:
-            arguments = kept.step.state.node.argv
-        return _enter(settings, kept, arguments or None)
+        return _enter(store, kept, arguments or None, rerun=rerun)
 
 
 def after_failure(settings: Settings, options: BuildOptions, error: StepFailed, *, shell: bool) -> int:
@@ -77,7 +92,7 @@ def after_failure(settings: Settings, options: BuildOptions, error: StepFailed, 
     store = open_store(settings)
     try:
         with kept_step(store, error.kept) as kept:
-            _enter(settings, kept, None, options)
+            _enter(store, kept, None, options)
     finally:
         FailedStates(store).forget_build(error.kept)
     return EXIT_FAILED
@@ -93,14 +108,21 @@ def check_terminal() -> None:
 
 
 def _enter(
-    settings: Settings, kept: Kept, arguments: tuple[str, ...] | None, options: BuildOptions | None = None
+    store: Store,
+    kept: Kept,
+    arguments: tuple[str, ...] | None,
+    options: BuildOptions | None = None,
+    *,
+    rerun: bool = False,
 ) -> int:
+    """A shell, a command, or with `rerun` the step's own with what it had: neither input nor a terminal."""
     from builder.api.failing import enter
-    from builder.cli.stores import open_store
     from builder.sandbox.session import Session
     from builder.solver.interactive import RERUN
 
-    terminal = os.isatty(0) and os.isatty(1)
+    terminal = not rerun and os.isatty(0) and os.isatty(1)
+    if rerun:
+        arguments = kept.step.state.node.argv
     if arguments is None and terminal:
         node = kept.step.state.node
         print(
@@ -110,9 +132,9 @@ def _enter(
             file=sys.stderr,
         )
     return enter(
-        open_store(settings),
+        store,
         kept,
-        Session(stdin=0, terminal=terminal),
+        Session(stdin=None if rerun else 0, terminal=terminal),
         arguments,
         environ=dict(os.environ),
         secrets=options.secrets if options is not None else None,
@@ -120,14 +142,10 @@ def _enter(
     )
 
 
-def _lines(changes: Sequence[Change]) -> Iterator[str]:
-    """A line a change. The directories above it, which a layer repeats, are none."""
+def _line(file: ChangedFile) -> str:
     from builder.filesystem.tree import Kind
 
-    for change in changes:
-        kind = change.info.kind
-        letter = {Kind.WHITEOUT: "D", Kind.OPAQUE: "O"}.get(kind, "A")
-        yield f"{letter} /{_printable(change.path)}{'/' if kind is Kind.DIRECTORY else ''}"
+    return f"{file.change} /{_printable(file.path)}{'/' if file.kind is Kind.DIRECTORY else ''}"
 
 
 def _printable(text: str) -> str:

@@ -12,12 +12,12 @@ from builder.api.explain import ExplainedStep, Explanation, document, explain
 from builder.cli.flags import Command
 from builder.cli.format import human_duration, table
 from builder.cli.main import Settings
-from builder.cli.progress import printable
 from builder.cli.stores import open_store
 from builder.errors import UsageError
+from builder.filesystem.names import printable
 from builder.solver.explain_files import FileChange, FileState, in_words
 from builder.solver.explain_recipes import Difference
-from builder.store.builds import Build, BuiltStep
+from builder.store.builds import CACHED, ELSEWHERE, STOPPED, Build, BuiltStep
 
 _WIDEST = 100
 
@@ -43,7 +43,7 @@ def command(settings: Settings, build: str, step: str, form: str) -> None:
         print(json.dumps(document(explanation, recipes=detailed), indent=2, ensure_ascii=False))
         return
     for line in _detail(explanation) if detailed else _overview(explanation):
-        print(printable(line) if "\n" not in line else line)
+        print(printable(line))
 
 
 # --- a build
@@ -95,10 +95,16 @@ def _detail(explanation: Explanation) -> Iterator[str]:
     yield f"build {explanation.build.build}, {_ago(explanation.build)}: {_outcome(step)}"
     if explained.previous is None or explained.then is None:
         if step.reason is not None and step.previous_build:
-            yield f"the build {step.previous_build} that it was compared with is no longer recorded"
+            elsewhere = step.previous_build.startswith(ELSEWHERE)
+            yield (
+                "compared with the build on another machine that wrote the cache"
+                if elsewhere
+                else f"the build {step.previous_build} that it was compared with is no longer recorded"
+            )
         return
     then, previous = explained.then, explained.previous
-    yield f"compared with {then.position} of build {previous.build}, {_ago(previous)}, which was {then.outcome} there"
+    outcome = f"was {then.outcome}" if then.outcome in (CACHED, STOPPED) else then.outcome
+    yield f"compared with {then.position} of build {previous.build}, {_ago(previous)}, which {outcome} there"
     for difference in explained.differences:
         yield ""
         yield from _difference(difference, explanation.build)
@@ -150,11 +156,11 @@ def _clean(text: str) -> str:
 def _recipes(explained: ExplainedStep) -> Iterator[str]:
     """The two recipes side by side, one field a line; what differs is marked."""
     old, new = (dict(_fields(recipe)) for recipe in (explained.old, explained.new))
-    rows = ["\tWHAT THE KEY IS MADE OF\tTHEN\tNOW"]
+    rows = ["  WHAT ITS KEY IS MADE OF\tTHEN\tNOW"]
     for name in dict.fromkeys((*new, *old)):
         one, two = old.get(name, "-"), new.get(name, "-")
-        mark = " " if one == two else "≠"
-        rows.append(f"{mark}\t{name}\t{_column(one)}\t{_column(two) if one != two else 'the same'}")
+        same = one == two
+        rows.append(f"{'  ' if same else '≠ '}{_column(name)}\t{_column(one)}\t{'the same' if same else _column(two)}")
     yield from table(rows).splitlines()
 
 

@@ -85,7 +85,7 @@ def _summary(problems: tuple[Problem, ...], remaining: list[Problem]) -> str:
     damage = len(problems) - leftovers
     parts = [f"{damage} damaged, {damage - len(remaining)} repaired, {len(remaining)} remain"] if damage else []
     if leftovers:
-        parts.append(f"{leftovers} left over by killed processes or collections (the next run removes them)")
+        parts.append(f"{leftovers} left over, which do no harm")
     return "; ".join(parts)
 
 

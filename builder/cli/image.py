@@ -39,6 +39,7 @@ command = LazyGroup(
     "image",
     commands_in=_COMMANDS,
     summaries=_HELP,
+    epilog="Example: builder image ls",
     help="Manage images: the same commands as without 'image', with Docker's names.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )

@@ -33,9 +33,7 @@ _PLAIN = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
 _DIGESTS = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
 
 
-@click.command(
-    "images", cls=Command, epilog="Example: builder images --filter reference='app*' --format '{{.ID}} {{.Tag}}'"
-)
+@click.command("images", cls=Command, epilog="Example: builder images --filter reference='app*' --format '{{.ID}}'")
 @click.argument("pattern", metavar="[REPOSITORY[:TAG]]", default="")
 @click.option("-a", "--all", "everything", is_flag=True, help="Show all images (the default: steps are not images).")
 @click.option("-q", "--quiet", is_flag=True, help="Only the image IDs.")

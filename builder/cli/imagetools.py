@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from builder.registry.transport import Session
 
 
-@click.group("imagetools", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    "imagetools",
+    epilog="Example: builder imagetools inspect debian:bookworm",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 def command() -> None:
     """Work on images in registries: what they are, and new ones made of them."""
 
@@ -65,7 +69,10 @@ def inspect(settings: Settings, name: str, raw: bool, form: str) -> None:
 
 
 @command.command(
-    "create", cls=Command, epilog="Example: builder imagetools create -t me/app:1 me/app:1-amd64 me/app:1-arm64"
+    "create",
+    cls=Command,
+    short_help="Make an image of images in registries",
+    epilog="Example: builder imagetools create -t me/app:1 me/app:1-amd64 me/app:1-arm64",
 )
 @click.argument("sources", metavar="[SOURCE…]", nargs=-1)
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME", help="A name for the new image (repeatable).")

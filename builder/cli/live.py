@@ -8,7 +8,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from builder.cli.progress import printable, size, warning
+from builder.cli.progress import size, warning
+from builder.filesystem.names import printable
 from builder.progress import Event, Message, StepDone, StepMissed, StepOutput, StepStarted, Transfer, Warned
 
 _TAIL = 5

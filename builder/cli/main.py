@@ -7,7 +7,7 @@ import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -15,10 +15,15 @@ from builder import __version__
 from builder.config import default_root
 from builder.errors import EXIT_FAILED, EXIT_INTERRUPTED, BuilderError, render
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 COMMANDS = {
     "build": "builder.cli.build",
     "plan": "builder.cli.plan",
     "explain": "builder.cli.explain",
+    "builds": "builder.cli.builds",
+    "graph": "builder.cli.graph",
     "images": "builder.cli.images",
     "run": "builder.cli.run",
     "shell": "builder.cli.shell",
@@ -51,12 +56,15 @@ COMMANDS = {
     "du": "builder.cli.du",
     "fsck": "builder.cli.fsck",
     "doctor": "builder.cli.doctor",
+    "completion": "builder.cli.completion",
     "image": "builder.cli.image",
 }
 HELP = {
     "build": "Build an image from a Dockerfile",
     "plan": "Say what a build would do: what is cached, what would run and why",
     "explain": "Say why the steps of a build ran",
+    "builds": "List past builds; their logs and reports (ls, show, logs, report, trace, rm)",
+    "graph": "Write the graph of a Dockerfile's stages",
     "images": "List images",
     "run": "Run an image, to look into what was built",
     "shell": "Open a shell in an image",
@@ -89,8 +97,19 @@ HELP = {
     "du": "Show what takes space in the store",
     "fsck": "Check the store, and repair what can be repaired",
     "doctor": "Say what this machine allows, and what is missing",
-    "image": "Manage images (ls, inspect, history, tag, rm, prune, save, load, import, pull, push)",
+    "completion": "Print what makes a shell complete builder's command lines",
+    "image": "The commands on images under Docker's names (image ls, image rm…)",
 }
+GROUPS = {
+    "Building": ("build", "plan", "explain", "builds", "graph", "debug", "context", "pin"),
+    "Images": ("images", "tag", "rmi", "run", "shell", "save", "load", "import", "export", "image"),
+    "Looking into images": ("inspect", "history", "layers", "diff", "ls", "cat"),
+    "Registries": ("pull", "push", "login", "logout", "search", "tags", "catalog", "manifest", "imagetools"),
+    "Maintenance": ("prune", "cache", "du", "fsck", "doctor", "completion"),
+}
+"""The commands as --help shows them."""
+COMPLETE = "_BUILDER_COMPLETE"
+"""The variable by which a shell asks for completions."""
 
 
 class Settings:
@@ -104,10 +123,18 @@ class Settings:
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called; the list of commands needs none of them."""
 
-    def __init__(self, *args: Any, commands_in: dict[str, str], summaries: dict[str, str], **extra: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        commands_in: dict[str, str],
+        summaries: dict[str, str],
+        groups: dict[str, tuple[str, ...]] | None = None,
+        **extra: Any,
+    ) -> None:
         super().__init__(*args, **extra)
         self._commands_in = commands_in
         self._summaries = summaries
+        self._groups = groups or {"Commands": tuple(summaries)}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._commands_in)
@@ -116,40 +143,67 @@ class LazyGroup(click.Group):
         if name not in self._commands_in:
             return None
         command: click.Command = import_module(self._commands_in[name]).command
+        if ctx.resilient_parsing:  # a shell asks for completions
+            from builder.cli.candidates import equip
+
+            equip(command)
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self._commands_in:
-            from difflib import get_close_matches
-
-            close = get_close_matches(args[0], self._commands_in, 1)
-            hint = f" Did you mean {close[0]!r}?" if close else " 'builder --help' lists the commands."
-            ctx.fail(f"no such command {args[0]!r}.{hint}")
+        if args and args[0] not in self._commands_in and not ctx.resilient_parsing:
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=self._commands_in, ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(self._summaries.items()))
+        grouped = {name for names in self._groups.values() for name in names}
+        others = tuple(name for name in self._summaries if name not in grouped)
+        width = max(map(len, self._summaries))
+        for title, names in (*self._groups.items(), ("Other commands", others)):
+            rows = [(name.ljust(width), self._summaries[name]) for name in names if name in self._summaries]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return [item for item in click.Command.shell_complete(self, ctx, incomplete) if item.value[:1] == "-"]
+        rows = self._summaries.items()
+        return [CompletionItem(name, help=text) for name, text in rows if name.startswith(incomplete)]
 
 
 @click.group(
     cls=LazyGroup,
     commands_in=COMMANDS,
     summaries=HELP,
+    groups=GROUPS,
+    epilog="Example: builder build -t app:1 .",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(__version__, message="builder %(version)s")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda *given: _show_version(*given),
+    help="Show the version and exit.",
+)  # fmt: skip
 @click.option("--root", metavar="DIR", envvar="BUILDER_ROOT", default="", help="Where images, layers and cache live.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, root: str, debug: bool) -> None:
     """Build OCI images from Dockerfiles, without a daemon.
 
-    Exit status: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted.
+    Exit status: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted; a command that has others says so.
+    'builder COMMAND --help' tells of each command.
     """
     ctx.obj = Settings(root or default_root(os.environ), debug)
+
+
+def _show_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    """click's own version option loads translations, in every call, which take 3 ms."""
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"builder {__version__}")
+        ctx.exit()
 
 
 def run() -> NoReturn:
@@ -169,6 +223,10 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     debug = "--debug" in sys.argv
     try:
+        if COMPLETE in os.environ:
+            from builder.cli.completion import answer
+
+            sys.exit(answer(os.environ[COMPLETE]))
         status = cli.main(prog_name="builder", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as exit_:
@@ -177,7 +235,9 @@ def main() -> NoReturn:
         print("\nerror: interrupted", file=sys.stderr)
         status = EXIT_INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        from builder.cli.usage import describe
+
+        print(describe(error), file=sys.stderr)
         status = error.exit_code
     except BuilderError as error:
         if debug:

@@ -32,7 +32,11 @@ from builder.store.manifest_lists import Listed, ManifestLists
 _INSECURE = click.option("--insecure", is_flag=True, help="The registry may have any certificate, or plain HTTP.")
 
 
-@click.group("manifest", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    "manifest",
+    epilog="Example: builder manifest inspect debian:bookworm",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 def command() -> None:
     """Inspect manifests in registries; make manifest lists of them, annotate and push these.
 
@@ -40,7 +44,12 @@ def command() -> None:
     """
 
 
-@command.command("inspect", cls=Command, epilog="Example: builder manifest inspect -v debian:bookworm")
+@command.command(
+    "inspect",
+    cls=Command,
+    short_help="Show a manifest or a manifest list",
+    epilog="Example: builder manifest inspect -v debian:bookworm",
+)
 @click.argument("names", metavar="[MANIFEST_LIST] MANIFEST", nargs=-1, required=True)
 @_INSECURE
 @click.option("-v", "--verbose", is_flag=True, help="With reference, descriptor and content of each manifest.")
@@ -153,7 +162,9 @@ def annotate(
         _put(manifests, msgspec.structs.replace(member, descriptor=_with_platform(member.descriptor, platform)))
 
 
-@command.command("push", cls=Command, epilog="Example: builder manifest push --purge me/app:1")
+@command.command(
+    "push", cls=Command, short_help="Push a manifest list", epilog="Example: builder manifest push --purge me/app:1"
+)
 @click.argument("target", metavar="MANIFEST_LIST")
 @_INSECURE
 @click.option("-p", "--purge", is_flag=True, help="Remove the list from the store afterwards.")
@@ -182,7 +193,9 @@ def push(settings: Settings, target: str, insecure: bool, purge: bool) -> None:
         lists.remove(name)
 
 
-@command.command("rm", cls=Command, epilog="Example: builder manifest rm me/app:1")
+@command.command(
+    "rm", cls=Command, short_help="Remove manifest lists from the store", epilog="Example: builder manifest rm me/app:1"
+)
 @click.argument("names", metavar="MANIFEST_LIST…", nargs=-1, required=True)
 @click.pass_obj
 def rm(settings: Settings, names: tuple[str, ...]) -> None:

@@ -16,8 +16,9 @@ from builder.cli.build import BuildCommand
 from builder.cli.build import command as build_command
 from builder.cli.format import size, table
 from builder.cli.main import Settings
-from builder.cli.progress import open_view, printable
+from builder.cli.progress import open_view
 from builder.errors import Unsupported
+from builder.filesystem.names import printable
 from builder.solver.forecast import CACHED, NOT_NEEDED, RUNS, UNKNOWN, StepForecast
 
 EXIT_WOULD_RUN = 3
@@ -28,6 +29,7 @@ _LEFT_OUT = {"dry_run", "call", "check"}
 def show_plan(settings: Settings, given: dict[str, Any], *, form: str = "text", exit_code: bool = False) -> int:
     """Print what a build with the command line's options would do; returns the exit status."""
     options = values.build_options(settings.root, given, dict(os.environ))
+    values.refuse_accounts(options)
     if os.geteuid() != 0:
         from builder.cli.rootless import become_root
 

@@ -11,6 +11,7 @@ import time
 from typing import Protocol, TextIO
 
 from builder.errors import UsageError
+from builder.filesystem.names import printable
 from builder.progress import Event, Message, StepDone, StepMissed, StepOutput, StepStarted, Transfer, Warned, human_size
 
 MODES = ("auto", "plain", "tty", "quiet", "rawjson", "none")
@@ -148,11 +149,6 @@ class PlainView:
 
     def close(self) -> None:
         pass
-
-
-def printable(text: str) -> str:
-    """A text in one line that cannot steer a terminal."""
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def warning(event: Warned) -> str:

@@ -21,11 +21,7 @@ def become_root() -> None:
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0:
         return
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = str(uid)
-    ranges = (_subordinate("/etc/subuid", name, uid), _subordinate("/etc/subgid", name, uid))
+    ranges = (subordinate_ids("/etc/subuid"), subordinate_ids("/etc/subgid"))
     with _Mapper(os.getpid(), uid, gid, ranges) as mapper:
         try:
             unshare(_CLONE_NEWUSER)
@@ -39,8 +35,13 @@ def become_root() -> None:
     os.setresuid(0, 0, 0)
 
 
-def _subordinate(path: str, name: str, uid: int) -> tuple[int, int] | None:
-    """The first range of ids that `path` gives to a user, as (first, count)."""
+def subordinate_ids(path: str) -> tuple[int, int] | None:
+    """The first range of ids that `path` (/etc/subuid or /etc/subgid) gives to this user, as (first, count)."""
+    uid = os.geteuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:

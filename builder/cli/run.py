@@ -44,7 +44,7 @@ class RunCommand(Command):
         except click.UsageError as error:
             text = error.format_message()
             if isinstance(error, click.NoSuchOption) and error.option_name in _REFUSED:
-                text = f"Docker's --{_REFUSED[error.option_name]} is not supported: {_ENGINE}"
+                text = f"--{_REFUSED[error.option_name]} of Docker's is not supported: {_ENGINE}"
             raise _WrongUsage(text, ctx=error.ctx) from None
 
 

@@ -8,4 +8,4 @@ from builder.api.worker import serve
 from builder.cli.rootless import become_root
 
 if __name__ == "__main__":
-    serve(become_root, int(sys.argv[1]))
+    serve(become_root, int(sys.argv[1]), int(sys.argv[2]))

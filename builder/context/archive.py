@@ -20,6 +20,7 @@ from builder.context.descriptor import Directory, open_directory
 from builder.errors import ContextError, LayerError
 from builder.filesystem.archive import ArchiveEntry, TarReader, pieces
 from builder.filesystem.decompress import decompressor, sniff
+from builder.filesystem.syscalls import remove_tree
 from builder.filesystem.tree import Kind
 
 HEAD_SIZE = 1024
@@ -226,9 +227,7 @@ class _Unpacker:
         except OSError as problem:
             if problem.errno not in (errno.EISDIR, errno.EPERM):
                 raise
-            import shutil
-
-            shutil.rmtree(path[-1], dir_fd=parent.fd)
+            remove_tree(path[-1], dir_fd=parent.fd)
             self._last = ((), self._root)
             inside = "/".join(path) + "/"
             self.owners = {known: owner for known, owner in self.owners.items() if not known.startswith(inside)}

@@ -114,7 +114,20 @@ def parse_context(
     if os.path.lexists(text):
         remedy = "give the directory; a Dockerfile is named with -f"
         raise ContextError(f"{text!r} is not a directory", place=place, remedy=remedy)
-    raise ContextError(f"the directory {text!r} does not exist", place=place)
+    raise ContextError(f"the directory {text!r} does not exist", place=place, remedy=_meant(text))
+
+
+def _meant(path: str) -> str:
+    from difflib import get_close_matches
+
+    folder, name = os.path.split(path.rstrip("/"))
+    try:
+        close = get_close_matches(name, [entry.name for entry in os.scandir(folder or ".") if entry.is_dir()], 1)
+    except OSError:
+        close = []
+    if close:
+        return f"did you mean {os.path.join(folder, close[0])}?"
+    return "give a directory, a URL, or - for standard input"
 
 
 def _named(text: str, place: str) -> Context | None:

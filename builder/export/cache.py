@@ -38,8 +38,8 @@ from builder.solver.cache_records import (
 )
 from builder.solver.commit import layer_type
 from builder.solver.external import Offer
-from builder.store.collect import Needed, Walker
 from builder.store.builds import BuiltStep
+from builder.store.collect import Needed, Walker
 from builder.store.database import StepRecord
 from builder.store.layers import CACHE, is_claim
 from builder.store.mounts import stored_mounts, write_mount
@@ -55,8 +55,8 @@ Open = Callable[[], BinaryIO]
 
 class SolvedSteps(msgspec.Struct, frozen=True, kw_only=True):
     """What caches are made from. `lineage` is that of the build's steps, `results` the diff IDs of the layers that
-    images have above their bases, `pushed` the names under which the build pushed its images; `steps` tell other machines
-    why they miss the cache."""
+    images have above their bases, `pushed` the names under which the build pushed its images; `steps` tell other
+    machines why they miss the cache."""
 
     store: Store
     cache: StepCache

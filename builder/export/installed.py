@@ -15,13 +15,10 @@ import msgspec
 
 from builder.errors import LayerError
 from builder.filesystem.resolve import resolve
+from builder.filesystem.stanzas import APK, DPKG, DPKG_PARTS, LARGEST, apk_packages, dpkg_packages
 from builder.filesystem.tree import FileTree, Kind
 
-_LARGEST_DATABASE = 256 << 20  # bytes
-_LARGEST_DOCUMENT = 4 << 20
-_DPKG = "var/lib/dpkg/status"
-_DPKG_PARTS = "var/lib/dpkg/status.d"  # a file a package, in distroless images
-_APK = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
+_LARGEST_DOCUMENT = 4 << 20  # bytes
 _RPM = ("var/lib/rpm", "usr/lib/sysimage/rpm")
 _RPM_OLD = ("Packages", "Packages.db")  # Berkeley DB, and ndb
 
@@ -68,25 +65,21 @@ class _Scan:
     # --- the distribution's packages
 
     def dpkg(self) -> Iterator[Package]:
-        paths = [_DPKG]
-        parts = self._at(_DPKG_PARTS)
+        paths = [DPKG]
+        parts = self._at(DPKG_PARTS)
         paths += [f"{parts}/{name}" for name in self._names(parts) if not name.endswith(".md5sums")]
         for path in paths:
-            for fields in _stanzas(self._read(path, _LARGEST_DATABASE)):
-                if fields.get("Package") and fields.get("Status", "installed").split()[-1:] == ["installed"]:
-                    version, machine = fields.get("Version", ""), fields.get("Architecture", "")
-                    yield Package(
-                        "deb", fields["Package"], version, machine, f"/{path}", namespace=self._vendor or "debian"
-                    )
+            for fields in dpkg_packages(self._text(path)):
+                version, machine = fields.get("Version", ""), fields.get("Architecture", "")
+                yield Package(
+                    "deb", fields["Package"], version, machine, f"/{path}", namespace=self._vendor or "debian"
+                )
 
     def apk(self) -> Iterator[Package]:
-        for path in _APK:
-            for fields in _stanzas(self._read(path, _LARGEST_DATABASE)):
-                if fields.get("P"):
-                    name, version, machine = fields["P"], fields.get("V", ""), fields.get("A", "")
-                    yield Package(
-                        "apk", name, version, machine, f"/{path}", fields.get("L", ""), self._vendor or "alpine"
-                    )
+        for path in APK:
+            for fields in apk_packages(self._text(path)):
+                name, version, machine = fields["P"], fields.get("V", ""), fields.get("A", "")
+                yield Package("apk", name, version, machine, f"/{path}", fields.get("L", ""), self._vendor or "alpine")
 
     def rpm(self) -> Iterator[Package]:
         for directory in dict.fromkeys(self._at(path) for path in _RPM):
@@ -188,6 +181,9 @@ class _Scan:
             return set()
         return {name for name, entry in self._tree.scan(path) if entry.kind is Kind.FILE}
 
+    def _text(self, path: str) -> str:
+        return (self._read(path, LARGEST) or b"").decode("utf-8", "replace")
+
     def _read(self, path: str, largest: int = _LARGEST_DOCUMENT) -> bytes | None:
         """A file's content, reached over links inside the image; None for what is no file."""
         path = self._at(path)
@@ -213,18 +209,6 @@ def _assignments(text: str) -> Iterator[tuple[str, str]]:
         key, equals, value = line.strip().partition("=")
         if equals and not key.startswith("#"):
             yield key, value.strip("\"'")
-
-
-def _stanzas(data: bytes | None) -> Iterator[dict[str, str]]:
-    """Paragraphs of `Key: value` lines (`K:value` in apk's), without those that continue a value."""
-    for stanza in (data or b"").decode("utf-8", "replace").split("\n\n"):
-        pairs = (line.partition(":") for line in stanza.split("\n") if not line.startswith((" ", "\t")))
-        fields: dict[str, str] = {}
-        for key, colon, value in pairs:
-            if colon:
-                fields.setdefault(key, value.strip())
-        if fields:
-            yield fields
 
 
 # --- RPM headers: two counts, the index of tags (tag, type, offset, count), the data; all numbers big-endian

@@ -19,8 +19,11 @@ from builder.errors import LayerError
 from builder.filesystem.tree import FileInfo, Kind
 
 CHUNK = 1 << 20
+LONGEST_PATH = 4095  # Linux's limit; also bounds how deep a tree can be made with few bytes
 MAX_EXTENSION = 1 << 20  # bytes of one PAX or long-name header; Go's limit
 
+NAMELESS = "archive"
+"""The place of an error before the first name in an archive."""
 _KINDS = {
     b"0": Kind.FILE, b"\0": Kind.FILE, b"7": Kind.FILE, b"1": Kind.HARDLINK, b"2": Kind.SYMLINK,
     b"3": Kind.CHARACTER, b"4": Kind.BLOCK, b"5": Kind.DIRECTORY, b"6": Kind.FIFO,
@@ -194,6 +197,8 @@ class TarReader:
         name = raw_name.decode("utf-8", "surrogateescape")
         link = raw_link.decode("utf-8", "surrogateescape")
         self._last = place = name or place
+        if len(raw_name) > LONGEST_PATH:
+            raise LayerError(f"its path has {len(raw_name)} bytes, more than {LONGEST_PATH}", place=f"{name[:60]}…")
         if b"\0" in raw_name or b"\0" in raw_link:
             raise LayerError("a name holds a NUL byte", place=place.replace("\0", "\\0"))
         kind = _KINDS.get(type_flag)
@@ -252,7 +257,7 @@ class TarReader:
             )
 
     def _place(self, header: bytes) -> str:
-        return _raw_name(header).decode("utf-8", "backslashreplace") or self._last or "archive"
+        return _raw_name(header).decode("utf-8", "backslashreplace") or self._last or NAMELESS
 
     def _header(self) -> bytes | None:
         """The next header block, or None at the end of the archive."""
@@ -263,7 +268,7 @@ class TarReader:
         else:
             if not block and not self._next_chunk():
                 return None  # no zero blocks at the end: readers accept that
-            block = self._exactly(512, self._last or "archive")
+            block = self._exactly(512, self._last or NAMELESS)
         used = block.replace(b"\0", b"")
         if not used:
             return None

@@ -15,8 +15,8 @@ from builder.errors import LayerError, Unsupported
 from builder.filesystem.archive import Readable
 
 _INPUT = 128 << 10
-# One zstd block of 4 bytes can hold 128 KiB, and the library gives all output at once: this bounds a bomb to 128 MiB.
-_ZSTD_INPUT = 4 << 10
+# One zstd block of 4 bytes can hold 128 KiB, and the library gives all output at once: this bounds a bomb to 32 MiB.
+_ZSTD_INPUT = 1 << 10
 _ZSTD_WINDOW = 128 << 20
 _MAGICS = (
     (b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"),
@@ -75,9 +75,9 @@ def decompressor(
 ) -> Reader:
     """The uncompressed bytes of `stream`, whatever its compression.
 
-    `media_type` is only checked: encrypted layers are refused by it with Unsupported. `limits` bound the
-    uncompressed size and its ratio to what was read; `place` is what errors call the stream. Reading raises LayerError for damaged, truncated or too
-    large data.
+    `media_type` is only checked: encrypted layers are refused by it with Unsupported. `limits` bound the uncompressed
+    size and its ratio to what was read; `place` is what errors call the stream. Reading raises LayerError for damaged,
+    truncated or too large data.
     """
     if media_type is not None and media_type.endswith("+encrypted"):
         raise Unsupported(f"encrypted layers ({media_type}) cannot be read", place=place)

@@ -1,8 +1,4 @@
-"""The packages that an image says are installed: dpkg's and apk's databases, read from the layers.
-
-dpkg: `var/lib/dpkg/status` (deb-status(5)), and a file a package in `status.d`, as distroless images have it.
-apk: `lib/apk/db/installed` (apk-v2(5)), in newer Alpine releases below `usr`.
-"""
+"""The packages that an image says are installed: dpkg's and apk's databases, read from the layers."""
 
 from __future__ import annotations
 
@@ -14,14 +10,8 @@ import msgspec
 from builder.errors import LayerError
 from builder.filesystem.contents import Contents, Stored
 from builder.filesystem.resolve import resolve
+from builder.filesystem.stanzas import APK, DPKG, DPKG_PARTS, LARGEST, apk_packages, dpkg_packages
 from builder.filesystem.tree import Kind
-
-LARGEST = 256 << 20
-"""Bytes that a database may have; they are read whole."""
-
-_DPKG = "var/lib/dpkg/status"
-_DPKG_PARTS = "var/lib/dpkg/status.d"
-_APK = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
 
 Package = tuple[str, str]
 """The manager (`dpkg` or `apk`), and the name, with the architecture (`libc6:i386`) where that is not the main one."""
@@ -46,11 +36,11 @@ def database_files(contents: Contents) -> Iterator[tuple[str, Stored]]:
 
 
 def _database_files(contents: Contents) -> Iterator[tuple[str, Stored]]:
-    for manager, path in (("dpkg", _DPKG), *(("apk", path) for path in _APK)):
+    for manager, path in (("dpkg", DPKG), *(("apk", path) for path in APK)):
         entry = contents.entry(resolve(contents, path))
         if entry is not None and entry.stored is not None:
             yield manager, entry.stored
-    for name, entry in contents.scan(resolve(contents, _DPKG_PARTS)):
+    for name, entry in contents.scan(resolve(contents, DPKG_PARTS)):
         if entry.info.kind is Kind.FILE and entry.stored is not None and not name.endswith(".md5sums"):
             yield "dpkg", entry.stored
 
@@ -75,23 +65,15 @@ def compare_packages(before: dict[Package, str], after: dict[Package, str]) -> l
 
 
 def _dpkg(text: str) -> Iterator[tuple[str, str]]:
-    stanzas = []
-    for stanza in text.split("\n\n"):
-        pairs = (line.partition(":") for line in stanza.split("\n") if not line.startswith((" ", "\t")))
-        fields = {key: value.strip() for key, colon, value in pairs if colon}
-        if fields.get("Package") and fields.get("Status", "installed").split()[-1:] == ["installed"]:
-            stanzas.append(fields)
-    machines = Counter(fields.get("Architecture", "all") for fields in stanzas)
+    packages = list(dpkg_packages(text))
+    machines = Counter(fields.get("Architecture", "all") for fields in packages)
     del machines["all"]
     main = next((name for name, _ in machines.most_common(1)), "all")
-    for fields in stanzas:
+    for fields in packages:
         machine = fields.get("Architecture", "all")
         name = fields["Package"] if machine in ("all", main) else f"{fields['Package']}:{machine}"
         yield name, fields.get("Version", "")
 
 
 def _apk(text: str) -> Iterator[tuple[str, str]]:
-    for stanza in text.split("\n\n"):
-        fields = {line[:1]: line[2:] for line in reversed(stanza.split("\n")) if line[1:2] == ":"}
-        if fields.get("P"):
-            yield fields["P"], fields.get("V", "")
+    return ((fields["P"], fields.get("V", "")) for fields in apk_packages(text))

@@ -35,10 +35,11 @@ _IMPLICIT = "implicit"
 
 
 class Snapshots:
-    """The snapshots below `root`, the store's directory. Any number of threads and processes may use one root."""
+    """The snapshots below `root`, the store's directory, in `name` there. Any number of threads and processes may use
+    one root; those that use one name must agree on `userxattr`: neither kind of process can read the other's marks."""
 
-    def __init__(self, root: Path, *, userxattr: bool = False, owners: bool = True) -> None:
-        self.directory = root / "snapshots"
+    def __init__(self, root: Path, *, userxattr: bool = False, owners: bool = True, name: str = "snapshots") -> None:
+        self.directory = root / name
         self._base = str(self.directory)
         self._userxattr = userxattr
         self._owners = owners

@@ -1,17 +1,16 @@
 """SHA-256 of small data.
 
-`hashlib` loads OpenSSL, which takes 4 ms: a rebuild that finds everything in the cache hashes a few kilobytes, for which
-the interpreter's own implementation will do. Whoever hashes files or layers uses `hashlib`, which is four times faster.
+`hashlib` loads OpenSSL, which takes 4 ms: a rebuild that finds everything in the cache hashes a few kilobytes, for
+which the interpreter's own implementation will do. Files and layers are hashed with `hashlib`, which is four times faster.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from typing import Any
 
-if sys.version_info >= (3, 12):
-    from _sha2 import sha256
-else:
-    from _sha256 import sha256
+_own: Any = import_module("_sha2" if sys.version_info >= (3, 12) else "_sha256")
 
 _SMALL = 1 << 16
 
@@ -22,4 +21,5 @@ def hex_of(data: bytes) -> str:
         import hashlib
 
         return hashlib.sha256(data).hexdigest()
-    return sha256(data).hexdigest()
+    digest: str = _own.sha256(data).hexdigest()
+    return digest

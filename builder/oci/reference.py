@@ -86,7 +86,11 @@ def parse(text: str, *, default_tag: bool = True) -> Reference:
     if not _DOMAIN_RE.fullmatch(domain):
         raise _invalid(text, f"{domain!r} is not a registry's host name")
     if path != path.lower():
-        raise _invalid(text, "a repository's name must be lower case")
+        why = "a repository's name must be lower case"
+        if not _PATH_RE.fullmatch(path.lower()):
+            raise _invalid(text, why)
+        head, name, rest = text.rpartition(path.removeprefix("library/"))
+        raise _invalid(text, why, f"write {head}{name.lower()}{rest}")
     if not _PATH_RE.fullmatch(path):
         raise _invalid(text, f"{path.removeprefix('library/')!r} is not a repository's name")
     if len(path) > 255:
@@ -98,7 +102,5 @@ def parse(text: str, *, default_tag: bool = True) -> Reference:
     return Reference(domain, path, tag or (DEFAULT_TAG if default_tag and not at else None), digest or None)
 
 
-def _invalid(text: str, why: str) -> InvalidReference:
-    return InvalidReference(
-        f"invalid image reference {text!r}: {why}", remedy="write [HOST[:PORT]/]NAME[:TAG][@DIGEST]"
-    )
+def _invalid(text: str, why: str, remedy: str = "write [HOST[:PORT]/]NAME[:TAG][@DIGEST]") -> InvalidReference:
+    return InvalidReference(f"invalid image reference {text!r}: {why}", remedy=remedy)

@@ -53,9 +53,7 @@ class _Drawing:
                 kind = COPY if isinstance(instruction, Copy) else MOUNT
                 self._use(entry, source, kind, instruction.range.start)
         stages = [
-            StageNode(
-                entry.label, STAGE, entry.stage.from_.range.start if entry.stage else 0, entry in self._needed
-            )
+            StageNode(entry.label, STAGE, entry.stage.from_.range.start if entry.stage else 0, entry in self._needed)
             for entry in self._stages
         ]
         beside = [

@@ -127,7 +127,7 @@ def authorize(
         return (yield from _bearer(bearer, credential, scopes, host, secure, offline))
     if any(challenge.scheme == "basic" for challenge in challenges):
         if credential is None or not credential.password:
-            raise RegistryError(f"{host} asks for a user name and a password", remedy=f"log in to {host}")
+            raise RegistryError(f"{host} asks for a user name and a password", remedy=f"log in: builder login {host}")
         return Authorization(_basic(credential))
     offered = ", ".join(challenge.scheme for challenge in challenges) or "nothing"
     raise RegistryError(f"{host} asks for an authentication that is not supported (it offers {offered})")
@@ -179,11 +179,12 @@ def _refused(answer: TokenAnswer, server: str, host: str, credential: Credential
     if answer.status in (400, 401, 403):
         if credential is None:
             return RegistryError(
-                f"{server} gives no anonymous access to {host} (status {answer.status})", remedy=f"log in to {host}"
+                f"{server} gives no anonymous access to {host} (status {answer.status})",
+                remedy=f"log in: builder login {host}",
             )
         return RegistryError(
             f"{server} refuses the credentials for {host} (status {answer.status})",
-            remedy=f"log in to {host} again",
+            remedy=f"log in again: builder login {host}",
         )
     return RegistryError(f"the token server {server} of {host} answered with status {answer.status}")
 

@@ -95,11 +95,13 @@ def own_pipes(streams: list[int], uid: int) -> None:
             os.fchown(stream, uid, -1)
 
 
-def become_user(command: Command, keep: int, seccomp_filter: bytes) -> None:
-    """The filter, then ids and capabilities: for uid 0 the set `keep`, which is the bounding set, for others none."""
+def become_user(command: Command, keep: int, seccomp_filter: bytes | None) -> None:
+    """The filter (None: there is one already), then ids and capabilities: for uid 0 the set `keep`, which is the
+    bounding set, for others none."""
     sandboxed = command.security == "sandbox"
     if sandboxed:
-        syscalls.install_filter(seccomp_filter)
+        if seccomp_filter is not None:
+            syscalls.install_filter(seccomp_filter)
     else:
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     _set_ids(command)

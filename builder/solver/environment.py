@@ -17,6 +17,7 @@ from builder.store.store import Store
 if TYPE_CHECKING:
     from builder.plan.steps import CopyNode
     from builder.sandbox.client import Sandbox
+    from builder.solver.failed import Before, Keep
     from builder.solver.gather import Source
     from builder.solver.roots import Layers
     from builder.solver.secrets import Guard
@@ -36,10 +37,12 @@ class Environment:
     """The store, the contexts, the secrets and the settings of one build. `secret` gives a secret's bytes or None.
 
     `offline` keeps sources from being fetched, `isolated` gives no step a network, whatever it asks for.
+    `isolation` is one of `isolation.CHOICES`.
 
     `guard` keeps secrets out of layers and logs; None when the build has none.
 
-    `copied` is told of each COPY and ADD that read its sources, once they are read.
+    `copied` is told of each COPY and ADD that read its sources, once they are read; `before` of each RUN step before it
+    is looked up; `keep` keeps the state of a RUN step that fails.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Environment:
         offline: bool = False,
         isolated: bool = False,
         guard: Guard | None = None,
+        isolation: str = "default",
     ) -> None:
         self.store = store
         self.guard = guard
@@ -69,8 +73,11 @@ class Environment:
         self.agents = agents or {}
         self.offline = offline
         self.isolated = isolated
+        self.isolation = isolation
         self.materials = Materials()
         self.copied: Callable[[CopyNode, Sequence[Source]], None] = _unobserved
+        self.keep: Keep | None = None
+        self.before: Before | None = None
         self.accounts: dict[Layers, Accounts] = {}
         self.cancelled = threading.Event()
         self._sandbox: Sandbox | None = None
@@ -82,9 +89,9 @@ class Environment:
         with self._lock:
             self.check_cancelled()
             if self._sandbox is None:
-                from builder.sandbox.client import Sandbox
+                from builder.solver.isolation import open_sandbox
 
-                self._sandbox = Sandbox()
+                self._sandbox = open_sandbox(self.isolation)
             return self._sandbox
 
     def check_cancelled(self) -> None:

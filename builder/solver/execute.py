@@ -44,7 +44,17 @@ def execute(
         command = step_command(environment, node, user, lowers, (upper, work), mounting)
         result, tail = _run_command(environment, command, step)
         environment.check_cancelled()
-        _check(node, result, tail)
+        try:
+            _check(node, result, tail)
+        except StepFailed as error:
+            if environment.keep is not None and not result.setup_failed:
+                from builder.solver.failed import StepState
+
+                state = StepState(
+                    node=node, parent=parent, roots=roots, contents=contents, mount_points=result.mount_points
+                )
+                error.kept = environment.keep(state, error.cause, upper)
+            raise
         blob = _layer(upper, lowers, result.mount_points, scratch, environment)
         store.layers.add(blob)
         store.layers.adopt(blob.diff_id, upper)
@@ -103,8 +113,14 @@ def _check(node: RunNode, result: Result, tail: list[str]) -> None:
     raise StepFailed(
         cause,
         details=(f"  command: {shown}", *log),
-        remedy=f"it ran as {node.user or 'root'} in {node.workdir}; --progress plain shows the whole log",
+        remedy=_remedy(node, result),
     )
+
+
+def _remedy(node: RunNode, result: Result) -> str:
+    if result.error and node.argv[1:2] == ("-c",) and f'"{node.argv[0]}"' in result.error and "no such" in result.error:
+        return f'there is no {node.argv[0]}: begin with an image that has a shell, or write RUN ["PROGRAM", …]'
+    return f"it ran as {node.user or 'root'} in {node.workdir}; --progress plain shows the whole log"
 
 
 def _signal_name(number: int) -> str:

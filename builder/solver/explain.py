@@ -17,10 +17,13 @@ from typing import Protocol
 import msgspec
 
 from builder.progress import Reason
+from builder.solver.explain_files import told_first
+from builder.solver.explain_layers import base_of, changed_base, last, layers_of, owners_of
 from builder.solver.explain_match import match, steps_of
 from builder.solver.explain_recipes import Below, Difference, Part, compare
-from builder.solver.keys import KEYS, Recipe
-from builder.store.builds import FAILED, STOPPED, Build, BuiltStep
+from builder.solver.keys import KEYS, Recipe, encode
+from builder.solver.trace import Origin
+from builder.store.builds import ELSEWHERE, FAILED, STOPPED, Build, BuiltStep
 from builder.store.database import RecipeRecord, StepRecord
 
 _STEP = "step"
@@ -77,8 +80,11 @@ class Explainer:
 
     # --- the reason
 
-    def reason(self, step: BuiltStep, recipe: Recipe | None) -> tuple[Reason | None, Earlier | None]:
-        """Why a step with this recipe (by content where it has one) was not found, and what it was compared with."""
+    def reason(
+        self, step: BuiltStep, recipe: Recipe | None, origin: Origin | None = None
+    ) -> tuple[Reason | None, Earlier | None]:
+        """Why a step with this recipe (by content where it has one) was not found, and what it was compared with.
+        `origin` tells of files of a stage where they come from."""
         earlier = self.earlier(step)
         if isinstance(earlier, Reason):
             return earlier, None
@@ -89,7 +95,7 @@ class Explainer:
             return same if same.text else None, earlier
         if earlier.build.keys != KEYS:
             return Reason("version", "cache keys changed with the builder's version"), earlier
-        found = self.differences(step, earlier, recipe)
+        found = self.differences(step, earlier, recipe, origin)
         return (_reason(found) if found else None), earlier
 
     def earlier(self, step: BuiltStep) -> Earlier | Reason | None:
@@ -137,13 +143,15 @@ class Explainer:
         content = self._content(old)
         if old.key != step.key and not (step.content and content == step.content):
             return None
-        if not earlier.build.build:
-            return Reason("", "")  # another machine's: it is not known what became of the result
+        if earlier.build.build.startswith(ELSEWHERE):
+            return Reason("", "")  # what became of the result there is not known
         if old.outcome == FAILED:
             return Reason("failed", "failed last time")
         if old.outcome == STOPPED:
             return Reason("stopped", "was interrupted last time")
         result = self._records.result(old.key) or (self._records.result(content) if content else None)
+        if result is None and old.external:
+            return Reason("elsewhere", "last time its result came from another cache")
         if result is None:
             return Reason("pruned", "cache was pruned")
         if not self._is_here(result.diff_id):
@@ -159,13 +167,28 @@ class Explainer:
 
     # --- the differences
 
-    def differences(self, step: BuiltStep, earlier: Earlier, recipe: Recipe | None = None) -> list[Difference]:
+    def differences(
+        self, step: BuiltStep, earlier: Earlier, recipe: Recipe | None = None, origin: Origin | None = None
+    ) -> list[Difference]:
         """All that differs, the most telling first; [] where the recipes are not known."""
         old = self.recipe(earlier.step)
-        new = msgspec.json.decode(msgspec.json.encode(recipe)) if recipe is not None else self.recipe(step)
+        new = msgspec.json.decode(encode(recipe)) if recipe is not None else self.recipe(step)
         if old is None or new is None:
             return []
-        return compare(earlier.step, step, old, new, self._below(step, earlier), self._part(step, earlier.step))
+        below = self._below(step, earlier)
+        found = compare(earlier.step, step, old, new, below, self._part(step, earlier.step))
+        if origin is None or len(step.needs) < 2:
+            return found
+        return [self._made_by(one, step, origin) if one.kind == "files" else one for one in found]
+
+    def _made_by(self, difference: Difference, step: BuiltStep, origin: Origin) -> Difference:
+        """The difference between files of a stage, with the step of that stage which made the first of them."""
+        path = told_first(difference.files).path.partition(":")[2].strip("/") if difference.files else ""
+        layer = origin(path) if path else None
+        here = {known.step: known for known in self._steps()}
+        owners = owners_of(here, step.needs[1])
+        made_by = next((owner.step for owner in reversed(owners) if layer in owner.layers), "")
+        return msgspec.structs.replace(difference, step=made_by)
 
     def recipe(self, step: BuiltStep) -> Recipe | None:
         """A step's recipe, by content if it is known."""
@@ -204,21 +227,21 @@ class Explainer:
         """How the layers differ that a step stands on or looks into: which step or image they come from."""
 
         def compare_layers(position: int, old: Sequence[str], new: Sequence[str]) -> Difference:
-            unknown = Difference(kind=_STEP, text="the layers below changed", old=_last(old), new=_last(new))
+            unknown = Difference(kind=_STEP, text="the layers below changed", old=last(old), new=last(new))
             if earlier is None or position >= len(step.needs) or position >= len(earlier.step.needs):
                 return unknown
             here = {known.step: known for known in self._steps()}
             there = {known.step: known for known in earlier.build.steps}
-            new_owners = _owners(here, step.needs[position])
-            old_owners = _owners(there, earlier.step.needs[position])
-            if _layers(new_owners) != list(new) or _layers(old_owners) != list(old):
+            new_owners = owners_of(here, step.needs[position])
+            old_owners = owners_of(there, earlier.step.needs[position])
+            if layers_of(new_owners) != list(new) or layers_of(old_owners) != list(old):
                 return unknown
             first = next((n for n, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), None)
             at = first if first is not None else min(len(old), len(new))
             now = new_owners[at] if at < len(new_owners) else None
             then = old_owners[at] if at < len(old_owners) else None
             if "image" in (now.kind if now is not None else "", then.kind if then is not None else ""):
-                return _changed_base(_base(old_owners), _base(new_owners))
+                return changed_base(base_of(old_owners), base_of(new_owners))
             return self._changed_below(step, earlier, then, now) or unknown
 
         return compare_layers
@@ -243,8 +266,8 @@ class Explainer:
             kind=_STEP,
             text=f"{text}: {cause}" if cause else text,
             subject=now.position,
-            old=_last(before.layers),
-            new=_last(now.layers),
+            old=last(before.layers),
+            new=last(now.layers),
             step=now.step,
         )
 
@@ -269,45 +292,9 @@ def _reason(found: Sequence[Difference]) -> Reason:
     return Reason(first.kind, text, first.step)
 
 
-def _owners(steps: Mapping[str, BuiltStep], top: str) -> list[BuiltStep]:
-    """The step or image that each layer of a root file system comes from, lowest first."""
-    found: list[BuiltStep] = []
-    number = top
-    while number in steps:
-        step = steps[number]
-        count = len(step.layers) if step.kind == "image" else 0 if step.kind == "scratch" else 1
-        found += [step] * count
-        if step.kind in ("image", "scratch", "context") or not step.needs:
-            break
-        number = step.needs[0]
-    return found[::-1]
-
-
 def _has(steps: Sequence[BuiltStep], wanted: BuiltStep) -> bool:
     """Whether one of these steps is the same instruction of the same stage."""
     return any(
         (step.stage, step.platform, step.instruction) == (wanted.stage, wanted.platform, wanted.instruction)
         for step in steps
     )
-
-
-def _base(owners: Sequence[BuiltStep]) -> BuiltStep | None:
-    return owners[0] if owners and owners[0].kind == "image" else None
-
-
-def _layers(owners: Sequence[BuiltStep]) -> list[str]:
-    """The layers of a root file system by those that they come from."""
-    distinct = [step for n, step in enumerate(owners) if n == 0 or owners[n - 1] is not step]
-    return [layer for step in distinct for layer in step.layers]
-
-
-def _changed_base(then: BuiltStep | None, now: BuiltStep | None) -> Difference:
-    old, new = (known.reference if known is not None else "scratch" for known in (then, now))
-    digests = [known.digest if known is not None else "" for known in (then, now)]
-    if old == new:
-        return Difference(kind="base", text="base image updated", subject=new, old=digests[0], new=digests[1])
-    return Difference(kind="base", text=f"base image: {old} → {new}", subject=new, old=old, new=new)
-
-
-def _last(layers: Sequence[str]) -> str:
-    return layers[-1] if layers else ""

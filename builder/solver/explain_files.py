@@ -51,10 +51,14 @@ def compare_files(old: Sequence[Any], new: Sequence[Any], written: str) -> Itera
 
 def summary(files: Sequence[FileChange]) -> str:
     """The changes in a few words: `package-lock.json changed`, `a.sh: mode 644 → 755 and 2 more files`."""
-    told = [file for file in files if not _is_consequence(file)] or list(files)
-    told.sort(key=lambda file: (file.change == "changed" and "content" not in file.what, file.path))
-    rest = len(told) - 1
-    return in_words(told[0]) + (f" and {rest} more {'file' if rest == 1 else 'files'}" if rest else "")
+    rest = sum(not _is_consequence(file) for file in files) - 1
+    return in_words(told_first(files)) + (f" and {rest} more {'file' if rest == 1 else 'files'}" if rest > 0 else "")
+
+
+def told_first(files: Sequence[FileChange]) -> FileChange:
+    """The change that says most: of content, before one of a mode or an owner alone."""
+    told = [file for file in files if not _is_consequence(file)] or files
+    return min(told, key=lambda file: (file.change == "changed" and "content" not in file.what, file.path))
 
 
 def in_words(file: FileChange) -> str:

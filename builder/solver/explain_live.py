@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from builder.plan.steps import Plan
 from builder.progress import Reason
 from builder.solver.explain import Explainer
-from builder.solver.keys import Recipe
+from builder.solver.keys import Recipe, encode
 from builder.solver.record import NotedAs, built_step
 from builder.solver.solve import Solver
 from builder.solver.trace import Trace
@@ -38,6 +38,7 @@ class LiveExplainer:
         self._plan = plan
         self._digest_of = digest_of
         self._no_cache = no_cache
+        self._known: dict[tuple[int, bool, bool], BuiltStep] = {}
         past = Past(store, external)
         self._explainer = Explainer(past, past, project, self._steps, store.layers.available)
 
@@ -46,7 +47,7 @@ class LiveExplainer:
         node = self._plan.nodes[number]
         if node.ignore_cache:
             return no_cache_reason(self._no_cache, node.stage)
-        reason, earlier = self._explainer.reason(self._step(number), recipe)
+        reason, earlier = self._explainer.reason(self._step(number), recipe, trace.origin)
         if earlier is not None:
             trace.previous_build, trace.previous_step = earlier.build.build, earlier.step.step
         return reason
@@ -55,8 +56,16 @@ class LiveExplainer:
         return [self._step(number) for number in range(len(self._plan.nodes))]
 
     def _step(self, number: int) -> BuiltStep:
+        """What is known of a step by now; that of a step that is done, or has not begun, is looked up once."""
         solver = self._solver
-        return built_step(self._plan, number, solver.solved.get(number), solver.roots, self._digest_of)
+        solved = solver.solved.get(number)
+        state = (number, number in solver.roots, solved is None)
+        known = self._known.get(state)
+        if known is None:
+            known = built_step(self._plan, number, solved, solver.roots, self._digest_of)
+            if state[1] or state[2]:
+                self._known[state] = known
+        return known
 
 
 class Past:
@@ -65,6 +74,11 @@ class Past:
     def __init__(self, store: Store, external: External | None) -> None:
         self._store = store
         self._external = external
+        self._noted: dict[str, RecipeRecord] = {}
+
+    def note(self, key: str, recipe: Recipe) -> None:
+        """Know the recipe of a key that is kept nowhere."""
+        self._noted[key] = RecipeRecord(key, encode(recipe))
 
     def of(self, project: str) -> Iterator[Build]:
         yield from self._store.builds.of(project)
@@ -75,7 +89,7 @@ class Past:
         return self._store.builds.is_complete()
 
     def recipe(self, key: str) -> RecipeRecord | None:
-        found = self._store.database.recipe(key)
+        found = self._noted.get(key) or self._store.database.recipe(key)
         if found is None and self._external is not None:
             return self._external.recipe(key)
         return found

@@ -15,7 +15,7 @@ from builder.errors import BuilderError
 from builder.oci.spec import Descriptor
 from builder.solver.cache_records import Document, place
 from builder.solver.keys import KEYS
-from builder.store.builds import DONE, Build, BuiltStep
+from builder.store.builds import DONE, ELSEWHERE, Build, BuiltStep
 from builder.store.database import RecipeRecord, StepRecord
 from builder.store.layers import MissingLayer, is_claim
 
@@ -60,7 +60,7 @@ class External:
             self._records.setdefault(record.key, []).append(record)
         self.free.update(document.free)
         if document.steps:
-            self.builds.append(_build_of(document.steps))
+            self.builds.append(_build_of(document.steps, f"{ELSEWHERE}{len(self.builds) + 1}"))
         for diff_id, offer in layers:
             known = self._offers.setdefault(diff_id, [])
             if offer not in known:
@@ -110,10 +110,18 @@ class External:
         return bool(refused)
 
 
-def _build_of(steps: tuple[BuiltStep, ...]) -> Build:
-    """What stands for the build that wrote a cache. It has no name: no record of it is here."""
+def _build_of(steps: tuple[BuiltStep, ...], name: str) -> Build:
+    """What stands for the build that wrote a cache: no record of it is here."""
     return Build(
-        build="", started=0.0, seconds=0.0, outcome=DONE, project="", context="", dockerfile="", keys=KEYS, steps=steps
+        build=name,
+        started=0.0,
+        seconds=0.0,
+        outcome=DONE,
+        project="",
+        context="",
+        dockerfile="",
+        keys=KEYS,
+        steps=steps,
     )
 
 

@@ -66,8 +66,8 @@ def decode_step(data: bytes) -> FailedStep:
 
 
 def find_break(plan: Plan, text: str) -> frozenset[int]:
-    """The RUN steps that `--break` means: a line of the Dockerfile, a position as it is shown (`build 2/5`), or a stage,
-    whose first RUN it is then. One for each platform. Raises UsageError."""
+    """The RUN steps that `--break` means: a position as it is shown (`build 2/5`, `2/5`, `2`), a line of the Dockerfile
+    (`:7`), or a stage, whose first RUN it is then. Raises UsageError."""
     named = [(number, node) for number, node in enumerate(plan.nodes) if text in _names(node)]
     found = [(number, node) for number, node in named if isinstance(node, RunNode)]
     if not named:
@@ -75,27 +75,28 @@ def find_break(plan: Plan, text: str) -> frozenset[int]:
         known = ", ".join(dict.fromkeys(_shown(node) for node in commands))
         raise UsageError(
             f"--break={text}: the build has no such step",
-            remedy=f"give a line, a position or a stage of: {known}" if known else "it has no RUN steps",
+            remedy=f"give a position, a line or a stage of these: {known}" if known else "it has no RUN steps",
         )
     if not found:
         raise UsageError(
             f"--break={text}: a build can stop before RUN steps only, and this is {named[0][1].label}",
             remedy="give the next RUN step, which sees what this one makes",
         )
-    if text.isdigit() or "/" in text:
+    if text.isdigit() or "/" in text or text.startswith(":"):
         return frozenset(number for number, _ in found)
     return frozenset(_first_of_each_platform(found))
 
 
 def _names(node: AnyNode) -> tuple[str, ...]:
-    line = str(node.range.start) if node.range is not None else ""
-    position = node.label[1:].partition("]")[0] if node.label.startswith("[") else ""
-    return tuple(name for name in (line, position, position.rpartition(" ")[2], node.stage) if name)
+    line = f":{node.range.start}" if node.range is not None else ""
+    position = " ".join(node.label[1:].partition("]")[0].split()) if node.label.startswith("[") else ""
+    count = position.rpartition(" ")[2]
+    return tuple(name for name in (line, position, count, count.partition("/")[0], node.stage) if name)
 
 
 def _shown(node: RunNode) -> str:
-    line = f"line {node.range.start} " if node.range is not None else ""
-    return f"{line}({node.label.partition(']')[0].lstrip('[')})"
+    line = f"line :{node.range.start}" if node.range is not None else "no line"
+    return f"{node.label.partition(']')[0].lstrip('[')} ({line})"
 
 
 def _first_of_each_platform(found: Sequence[tuple[int, RunNode]]) -> list[int]:

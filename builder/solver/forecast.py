@@ -98,7 +98,7 @@ class Forecaster:
         self._solved: dict[int, Solved] = {}
         self._looked_into: set[int] = set()
         store = environment.store
-        past = Past(store, environment.cache.external)
+        self._past = past = Past(store, environment.cache.external)
         self._explainer = Explainer(past, past, project, self._steps, store.layers.available)
 
     def forecast(self) -> list[StepForecast]:
@@ -244,14 +244,20 @@ class Forecaster:
         return self._look_up_copy(context_node(node.context, "/", "/"), (), {}, trace)
 
     def _look_up_run(self, node: RunNode, layers: Mapping[int, Layers], trace: Trace) -> Made | None:
+        shown: dict[str, tuple[list[Source], Recipe]] = {}
         for name, tree, source in context_parts(node):
             with ExitStack() as held:
                 part = trace.part(name)
-                self._copy_key(context_node(tree.name, source, f"/{MOUNTED}"), (), {}, part, held)
+                taken = self._copy_key(context_node(tree.name, source, f"/{MOUNTED}"), (), {}, part, held)
                 trace.parts[name] = part.key
+                shown[part.key] = taken
         recipe = run_recipe(node, layers[node.parent], layers, trace.parts, run_settings(self._environment))
         trace.key, trace.recipe = key_of(recipe), recipe
-        return self._environment.cache.find(trace.key)
+        found = self._environment.cache.find(trace.key)
+        if found is None:  # to compare what the mounts show, it has to be known file by file
+            for key, (sources, flags) in shown.items():
+                self._past.note(key, copy_recipe([source.content() for source in sources], flags, {}))
+        return found
 
     def _copy_key(
         self, node: CopyNode, parent: Layers, layers: Mapping[int, Layers], trace: Trace, held: ExitStack

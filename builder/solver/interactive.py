@@ -9,11 +9,13 @@ import os
 import shlex
 from contextlib import ExitStack
 
+import msgspec
+
 from builder.errors import StepFailed, Unsupported
-from builder.filesystem.diff import Change, changes
+from builder.filesystem.diff import changes
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.resolve import resolve
-from builder.filesystem.tree import FileTree, Kind
+from builder.filesystem.tree import FileInfo, FileTree, Kind
 from builder.sandbox.command import Command, Mount, Result, SandboxError
 from builder.sandbox.session import Session
 from builder.solver.commands import overlay_directories, step_command
@@ -27,7 +29,17 @@ RERUN = "/dev/builder/rerun"
 COMMAND = "BUILDER_COMMAND"
 """A variable that holds it as a shell takes it."""
 
+ADDED, CHANGED, DELETED = "A", "C", "D"
+
 _SHELLS = ("bin/bash", "usr/bin/bash", "bin/sh", "usr/bin/sh")
+
+
+class ChangedFile(msgspec.Struct, frozen=True):
+    """A file that a command added, changed or deleted; `path` without a slash at its beginning."""
+
+    change: str
+    path: str
+    kind: Kind
 
 
 def enter_step(
@@ -59,12 +71,40 @@ def enter_step(
             raise Unsupported(str(error), remedy="RUN needs root, overlayfs and namespaces on this machine") from error
 
 
-def changed_files(environment: Environment, state: StepState, upper: str) -> list[Change]:
-    """What the step's command changed before it failed."""
+def changed_files(environment: Environment, state: StepState, upper: str) -> list[ChangedFile]:
+    """What the step's command changed before it failed, sorted by path."""
     passing = {path.strip("/") for path in state.mount_points}
+    found: list[ChangedFile] = []
     with LayeredTree(environment.store.layers.directories(state.parent)) as below:
-        found = list(changes(upper, below if state.parent else None))
-    return [change for change in found if not (change.info.kind is Kind.WHITEOUT and change.path in passing)]
+        for change in changes(upper, below if state.parent else None):
+            path, info = change.path, change.info
+            if info.kind is Kind.OPAQUE:
+                gone = [(f"{path}/{name}", kind) for name, kind in _entries(below, path)]
+                found += [
+                    ChangedFile(DELETED, one, kind) for one, kind in gone if not os.path.lexists(f"{upper}/{one}")
+                ]
+                continue
+            before = below.lstat(path)
+            if info.kind is Kind.WHITEOUT:
+                if path not in passing and before is not None:
+                    found.append(ChangedFile(DELETED, path, before.kind))
+            elif before is None:
+                found.append(ChangedFile(ADDED, path, info.kind))
+            elif info.kind is not Kind.DIRECTORY or _facts(info) != _facts(before):
+                found.append(ChangedFile(CHANGED, path, info.kind))
+    return sorted(found, key=lambda file: file.path.split("/"))
+
+
+def _entries(tree: LayeredTree, path: str) -> list[tuple[str, Kind]]:
+    info = tree.lstat(path)
+    if info is None or info.kind is not Kind.DIRECTORY:
+        return []
+    return [(name, entry.kind) for name, entry in tree.scan(path)]
+
+
+def _facts(info: FileInfo) -> tuple[Kind, int, int, int]:
+    """What makes a directory differ: a layer repeats those above its files as they were."""
+    return info.kind, info.mode, info.uid, info.gid
 
 
 def find_shell(tree: FileTree) -> str | None:

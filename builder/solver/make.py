@@ -17,7 +17,7 @@ from builder.solver.keys import Recipe, copy_recipe, encode, exact_recipe, facts
 from builder.solver.place import Ownership, make_directories
 from builder.solver.roots import EmptyTree, Layers, root_tree
 from builder.solver.staging import Staging, TreeContent
-from builder.solver.trace import Trace
+from builder.solver.trace import Origin, Trace
 from builder.solver.users import find_owner
 from builder.store.database import RecipeRecord
 
@@ -34,10 +34,11 @@ def make_copy(
     """Make the layer of a COPY or ADD. `recognised` gives the recipe by the sources' identities, if they have some; by
     that it was not found."""
     with environment.store.scratch() as scratch:
+        trace.origin = origin_of(environment, sources)
         staging, owner = stage_copy(environment, node, parent, sources, scratch)
         flags = {**flags, "owner": owner}
         contents = [source.content() for source in sources] if recognised() is not None else None
-        made = _finish(environment, node, staging, sources, contents, flags, trace, scratch)
+        made = _finish(environment, node, staging, sources, contents, flags, trace, scratch, recognised)
     if not made.cached:
         environment.copied(node, sources)
     quick = recognised()  # by now everything has been read
@@ -111,6 +112,7 @@ def _finish(
     flags: Recipe,
     trace: Trace,
     scratch: str,
+    recognised: Callable[[], Recipe | None],
 ) -> Made:
     """Look up by content and facts; write the layer where that finds nothing."""
     asked = hide(facts(staging.facts()), node)
@@ -136,6 +138,8 @@ def _finish(
         made = None if node.ignore_cache else look_up_content(environment, sources, trace)
         if made is None:
             if trace.recipe is None:
+                quick = recognised()  # by now everything has been read
+                trace.key = key_of(quick) if quick is not None else ""
                 trace.missed(recipe)
             environment.store.layers.add(blob)
             made = Made(blob.diff_id, now(environment.epoch))
@@ -163,6 +167,26 @@ def _remember(environment: Environment, sources: Sequence[Source], recipe: Recip
     times = _times(sources)
     if times is not None and not trace.inexact:
         environment.cache.remember(exact_recipe(trace.content, times), made, trace.place, content=trace.content)
+
+
+def origin_of(environment: Environment, sources: Sequence[Source]) -> Origin | None:
+    """Tells which layer a file comes from that is copied from a stage; None where nothing is."""
+    staged = next((source for source in sources if isinstance(source, FilesSource) and source.layers), None)
+    if staged is None:
+        return None
+
+    def origin(path: str) -> str | None:
+        layers = staged.layers or ()
+        tree = environment.store.layers.tree(layers)
+        with tree:
+            found = tree.find(path)
+            directory = tree.directories[found[1]] if found is not None and found[1] >= 0 else None
+        paths = environment.store.layers.paths(layers)
+        return next(
+            (layer for layer, known in reversed([*zip(layers, paths, strict=True)]) if known == directory), None
+        )
+
+    return origin
 
 
 def _times(sources: Sequence[Source]) -> list[int] | None:

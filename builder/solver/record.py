@@ -62,6 +62,7 @@ def built_step(
     return replace(
         known,
         outcome=_outcome(solved, root),
+        external=solved.external,
         sources=tuple(_sources(plan, node)) if isinstance(node, CopyNode) else (),
         arguments=node.arguments if isinstance(node, RunNode) else (),
         key=trace.key,

@@ -20,6 +20,11 @@ def run(environment: Environment, node: RunNode, parent: Layers, roots: dict[int
     """Run a command on a parent's layers, or find its result in the cache. Raises StepFailed."""
     check_required(environment, node.mounts)
     contents = _context_layers(environment, node, trace)
+    if environment.before is not None:
+        from builder.solver.failed import StepState
+
+        state = StepState(node=node, parent=parent, roots=roots, contents=contents, ran=False)
+        environment.before(state, int(trace.step))
     settings = run_settings(environment)
     asked = node
     if environment.isolated:  # a result that was made with a network serves, one made now must not serve with one

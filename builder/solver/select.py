@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import msgspec
 
 from builder.context.ignore import Matcher, compile_patterns
-from builder.errors import StepFailed
+from builder.dockerfile.text import nearest
+from builder.errors import BuilderError, StepFailed
 from builder.filesystem.resolve import resolve
 from builder.filesystem.tree import FileInfo, FileTree, Kind
 from builder.plan.paths import clean
@@ -102,19 +103,26 @@ def _walk(
     if include is None and exclude is None:
         yield from _walk_all(tree, root, "")
         return
-    pending: list[Item] = []
-    yield from _walk_filtered(tree, root, "", include, exclude, literal, pending)
+    yield from _walk_filtered(tree, root, "", include, exclude, literal)
 
 
 def _walk_all(tree: FileTree, directory: str, relative: str) -> Iterator[Item]:
+    open_directories = [_entries(tree, directory, relative)]
+    while open_directories:  # no recursion: how deep a tree is, others decide
+        for item in open_directories[-1]:
+            yield item
+            if item.info.kind is Kind.DIRECTORY:
+                open_directories.append(_entries(tree, item.path, item.relative))
+                break
+        else:
+            open_directories.pop()
+
+
+def _entries(tree: FileTree, directory: str, relative: str) -> Iterator[Item]:
     prefix = f"{relative}/" if relative else ""
     base = f"{directory}/" if directory else ""
     for name, info in tree.scan(directory):
-        path = base + name
-        below = prefix + name
-        yield Item(below, path, info)
-        if info.kind is Kind.DIRECTORY:
-            yield from _walk_all(tree, path, below)
+        yield Item(prefix + name, base + name, info)
 
 
 def _walk_filtered(
@@ -124,29 +132,33 @@ def _walk_filtered(
     include: Matcher | None,
     exclude: Matcher | None,
     literal: tuple[str, ...],
-    pending: list[Item],
 ) -> Iterator[Item]:
-    for name, info in tree.scan(directory):
-        below = f"{relative}/{name}" if relative else name
-        path = f"{directory}/{name}" if directory else name
-        if not _may_match(below, literal):
-            continue
-        taken = include is None or include.ignored(below)
-        excluded = exclude is not None and exclude.ignored(below)
-        taken = taken and not excluded
-        is_directory = info.kind is Kind.DIRECTORY
-        if taken:
-            yield from pending
-            pending.clear()
-            yield Item(below, path, info)
-        if not is_directory or (excluded and exclude is not None and exclude.may_skip_directory(below)):
-            continue
-        if taken:
-            yield from _walk_filtered(tree, path, below, include, exclude, literal, pending)
+    pending: list[Item] = []  # directories around the current place that were not taken themselves
+    open_directories = [(_entries(tree, directory, relative), False)]
+    while open_directories:
+        entries, is_pending = open_directories[-1]
+        for item in entries:
+            below = item.relative
+            if not _may_match(below, literal):
+                continue
+            taken = include is None or include.ignored(below)
+            excluded = exclude is not None and exclude.ignored(below)
+            taken = taken and not excluded
+            if taken:
+                yield from pending
+                pending.clear()
+                yield item
+            if item.info.kind is not Kind.DIRECTORY:
+                continue
+            if excluded and exclude is not None and exclude.may_skip_directory(below):
+                continue
+            if not taken:
+                pending.append(Item(below, item.path, item.info, True))
+            open_directories.append((_entries(tree, item.path, below), not taken))
+            break
         else:
-            pending.append(Item(below, path, info, True))
-            yield from _walk_filtered(tree, path, below, include, exclude, literal, pending)
-            if pending:
+            open_directories.pop()
+            if is_pending and pending:
                 pending.pop()
 
 
@@ -170,7 +182,21 @@ def _lstat(tree: FileTree, path: str) -> FileInfo | None:
 
 def _missing(path: str, tree: FileTree) -> StepFailed:
     path = path.lstrip("/")
-    return StepFailed(f"/{path} was not found", remedy=_hidden(path, tree))
+    return StepFailed(f"/{path} was not found", remedy=_hidden(path, tree) or _meant(path, tree))
+
+
+def _meant(path: str, tree: FileTree) -> str:
+    """What to do about a file that is not there: a name beside it that resembles it, or where it was looked for."""
+    folder, _, name = path.rpartition("/")
+    try:
+        close = nearest(name, [other for other, _ in tree.scan(folder)])
+    except (OSError, BuilderError):  # nor is the directory
+        close = ""
+    if close:
+        return f"did you mean /{folder}/{close}?" if folder else f"did you mean /{close}?"
+    if hasattr(tree, "matcher"):
+        return "it is looked for below the build context, which 'builder context ls' lists"
+    return "it is looked for in the files of the stage or image that --from names"
 
 
 def _hidden(path: str, tree: FileTree) -> str | None:

@@ -46,7 +46,7 @@ from builder.store.layers import MissingLayer
 class Solved(msgspec.Struct, kw_only=True):
     """What became of a step: its trace, when it began (seconds since the epoch), how long it took, and its error
     ('interrupted' if the build ended first). `queued` is how long it could have run and waited for others to end, in
-    seconds. `done` once it has a root."""
+    seconds. `done` once it has a root; `external` if only a cache that the build names had it."""
 
     trace: Trace
     started: float
@@ -55,6 +55,7 @@ class Solved(msgspec.Struct, kw_only=True):
     done: bool = False
     error: str = ""
     stopped: bool = False
+    external: bool = False
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -216,7 +217,7 @@ class Solver:
             solved.stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
             environment.report(StepDone(step, node.label, seconds=solved.seconds, error=cause, reason=trace.reason))
             raise error
-        solved.seconds, solved.done = time.monotonic() - started, True
+        solved.seconds, solved.done, solved.external = time.monotonic() - started, True, made.external
         reason = None if made.cached else trace.reason
         environment.report(StepDone(step, node.label, cached=made.cached, seconds=solved.seconds, reason=reason))
         below = () if isinstance(node, TreeNode) else self.roots[node.parent].layers

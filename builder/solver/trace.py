@@ -10,16 +10,20 @@ from builder.solver.keys import Recipe
 Explain = Callable[["Trace", Recipe], Reason | None]
 """Finds out why a step with this recipe, or with the recipe that says the same by content, was not found."""
 
+Origin = Callable[[str], str | None]
+"""The layer that a file of the stage comes from which a step copies from: its path without slashes at the ends."""
+
 
 class Trace:
     """`place` names the step's place among all Dockerfiles. `key` is that of the recipe it was first looked up by,
     `content` that of the recipe by content where there is one; `recipe` the fullest, known once the step was not
-    found. `inexact` says that it was found by content with other times than its sources have, which is good at this
-    place only. `parts` are the keys of what its mounts show of contexts, by `content_name`. `previous_build` and
-    `previous_step` name what it was compared with for its `reason`."""
+    found; `origin` then tells where files come from that it copies from a stage. `inexact` says that it was found by
+    content with other times than its sources have, which is good at this place only. `parts` are the keys of what its
+    mounts show of contexts, by `content_name`. `previous_build` and `previous_step` name what it was compared with for
+    its `reason`."""
 
     __slots__ = (
-        "content", "explain", "inexact", "key", "parts", "place", "previous_build", "previous_step", "reason",
+        "content", "explain", "inexact", "key", "origin", "parts", "place", "previous_build", "previous_step", "reason",
         "recipe", "step",
     )  # fmt: skip
 
@@ -32,6 +36,7 @@ class Trace:
         self.inexact = False
         self.parts: dict[str, str] = {}
         self.recipe: Recipe | None = None
+        self.origin: Origin | None = None
         self.reason: Reason | None = None
         self.previous_build = ""
         self.previous_step = ""

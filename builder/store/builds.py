@@ -37,6 +37,9 @@ _DROPPED = "dropped"
 DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
 """How a build may end."""
 
+ELSEWHERE = "cache-"
+"""How the name begins of what stands for a build on another machine, which wrote a cache."""
+
 CACHED, RAN, STOPPED, NOT_STARTED, NOT_NEEDED = "cached", "ran", "stopped", "not started", "not needed"
 """What may become of a step, beside FAILED: its result was there; it ran; it ran when the build ended early; the build
 ended before it; no image needs it."""
@@ -51,6 +54,8 @@ class BuiltStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     what it was and the digest of its manifest.
 
     `sources` are the paths that a copy takes, `STAGE:/path` where they are not of the main context.
+
+    `external` says that it was cached in what --cache-from names, and not here.
 
     `key` is the cache key that the step was first looked up by, `content` that of the recipe by content, where there is
     one; `parts` are those of what its mounts show of contexts. `layers` are diff IDs: an image's, or the one made.
@@ -71,6 +76,7 @@ class BuiltStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     line: int = 0
     needs: tuple[str, ...] = ()
     outcome: str
+    external: bool = False
     reference: str = ""
     digest: str = ""
     sources: tuple[str, ...] = ()
@@ -97,7 +103,8 @@ class BuiltStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Span(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something beside the steps that took time: a transfer, with its `size` in bytes (-1 where it is not known) and
-    `outcome`, or work such as writing an output. `started` is in seconds since the epoch, `seconds` how long it took."""
+    `outcome`, or work such as writing an output. `started` is in seconds since the epoch, `seconds` how long it took.
+    """
 
     name: str
     started: float
@@ -196,6 +203,12 @@ class Builds:
             self._drop([_stem(build.started, build.build)])
         except OSError as error:
             raise StoreError(f"build {build.build} cannot be removed: {error.strerror}", place=self.path) from error
+
+    def keys(self) -> Iterator[str]:
+        """The cache keys that the records name, whose recipes are kept for them."""
+        for build in self.all():
+            for step in build.steps:
+                yield from filter(None, (step.key, step.content, *step.parts.values()))
 
     def is_complete(self) -> bool:
         """Whether every build of this store is here: none was dropped."""

@@ -41,7 +41,7 @@ class Checked(msgspec.Struct, frozen=True):
     read_only: bool = False
 
     def remaining(self) -> list[Problem]:
-        """The damage that was not repaired. Leftovers do not count: the next run removes them."""
+        """The damage that was not repaired. Leftovers do not count."""
         return [problem for problem in self.problems if problem.severity != LEFTOVER and not problem.repair]
 
 

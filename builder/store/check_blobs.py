@@ -103,7 +103,7 @@ def _damaged(session: Session, path: str, status: os.stat_result, cause: str) ->
             repair = "removed; it is made again when it is needed"
         else:
             repair = session.quarantine(path)
-    size = next((one.size for one in session.records if one.digest == digest), status.st_size)
+    size = next((one.size for one in session.records if one.digest == digest), status.st_size)  # damage is rare
     if size != status.st_size:
         cause += f", {status.st_size} bytes of {size}"
     if unsettled:

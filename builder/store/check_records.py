@@ -51,7 +51,9 @@ def _corrupted(session: Session, path: str, cause: str) -> None:
 def _check_layers(session: Session, connection: sqlite3.Connection) -> list[LayerRecord]:
     """Records of blobs that are gone are what a killed collection leaves; with another size they were never true.
     Returns those that are good."""
-    gone, wrong, good = [], [], []
+    gone: list[LayerRecord] = []
+    wrong: list[LayerRecord] = []
+    good: list[LayerRecord] = []
     for record in session.records:
         if not session.is_here(record.digest):
             (good if record.origin else gone).append(record)
@@ -69,23 +71,22 @@ def _check_layers(session: Session, connection: sqlite3.Connection) -> list[Laye
         (wrong, "its blob has another size", DAMAGE),
     ):
         for record in records:
-            worse = record.digest in session.damaged and record.digest not in session.unsettled
             repair = "forgotten" if session.depth.repair else ""
-            session.found(
-                "record", f"layer {record.diff_id}", cause, severity=DAMAGE if worse else severity, repair=repair
-            )
+            session.found("record", f"layer {record.diff_id}", cause, severity=severity, repair=repair)
     return good
 
 
 def _check_holdings(session: Session, connection: sqlite3.Connection, good: Sequence[LayerRecord]) -> None:
-    """Steps and memos whose layer or blob is neither here nor to be had: the step would run again anyway."""
+    """Steps and memos whose layer or blob is neither here nor to be had. They do no harm, the step runs again; a power
+    failure leaves some."""
     known: dict[str, bool] = {}
     layers = {record.diff_id: True for record in good}
-    unsettled = {record.diff_id for record in session.records if record.digest in session.unsettled & session.damaged}
 
     def is_held(digest: str) -> bool:
         if digest not in known:
-            known[digest] = layers.get(digest, False) or session.is_here(digest) or _fetchable(session, digest)
+            known[digest] = (
+                layers.get(digest, False) or session.is_here(digest) or session.fetchable(digest) is not None
+            )
         return known[digest]
 
     rows = connection.execute(
@@ -102,13 +103,9 @@ def _check_holdings(session: Session, connection: sqlite3.Connection, good: Sequ
             "record",
             f"{kind or 'step'} {key[:12] if not kind else key}",
             f"what it holds is lost: {holds}",
-            severity=LEFTOVER if holds in unsettled else DAMAGE,
+            severity=LEFTOVER,
             repair="forgotten" if session.depth.repair else "",
         )
-
-
-def _fetchable(session: Session, digest: str) -> bool:
-    return session.fetchable(digest) is not None
 
 
 def _check_recipes(session: Session, connection: sqlite3.Connection) -> None:

@@ -18,7 +18,7 @@ from builder.store.settle import current_boot
 QUARANTINE = "quarantine"
 
 LEFTOVER = "leftover"
-"""What a killed process left and the next run removes: nobody misses it."""
+"""What a killed process, a power failure or a collection left: nobody misses it, and it does no harm."""
 DAMAGE = "damage"
 """Something that is not as it was written, or that points at what is not there."""
 
@@ -65,6 +65,7 @@ class Session:
         self.damaged: set[str] = set()
         self.counts: dict[str, int] = {}
         self._records: list[LayerRecord] | None = None
+        self._fetchable: dict[str, LayerRecord] | None = None
         self._unsettled: frozenset[str] | None = None
 
     def path(self, *names: str) -> str:
@@ -84,7 +85,9 @@ class Session:
 
     def fetchable(self, digest: str) -> LayerRecord | None:
         """The record that says where a layer's blob can be fetched."""
-        return next((one for one in self.records if one.digest == digest and one.origin), None)
+        if self._fetchable is None:
+            self._fetchable = {record.digest: record for record in self.records if record.origin}
+        return self._fetchable.get(digest)
 
     @property
     def records(self) -> list[LayerRecord]:

@@ -19,7 +19,7 @@ from builder.filesystem.overlay_format import attributes, file_info, is_opaque
 from builder.filesystem.resolve import resolve
 from builder.filesystem.tree import FileInfo, Kind
 from builder.store.check_session import LEFTOVER, Session
-from builder.store.store import remove_tree
+from builder.store.store import UNPRIVILEGED_SNAPSHOTS, remove_tree
 
 _SNAPSHOT = re.compile(r"([0-9a-f]{64})(-[0-9a-f]{32})?")
 _WHITEOUT, _OPAQUE, _META = ".wh.", ".wh..wh..opq", ".wh..wh."
@@ -27,13 +27,18 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def check_snapshots(session: Session) -> None:
-    directory = session.path("snapshots")
+    session.counts["snapshots"] = 0
+    for name in ("snapshots", UNPRIVILEGED_SNAPSHOTS):
+        _check_directory(session, session.path(name))
+
+
+def _check_directory(session: Session, directory: str) -> None:
     try:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return
     snapshots = [name for name in names if _SNAPSHOT.fullmatch(name)]
-    session.counts["snapshots"] = len(snapshots)
+    session.counts["snapshots"] += len(snapshots)
     for number, name in enumerate(snapshots):
         session.progress("snapshots", number, len(snapshots))
         try:
@@ -41,28 +46,28 @@ def check_snapshots(session: Session) -> None:
         except FileNotFoundError:
             continue  # a collection took it
         if cause:
-            _report(session, name, cause, severity)
+            _report(session, directory, name, cause, severity)
     for name in names:
         if name != "locks" and name not in snapshots:
             session.found(
                 "snapshot", os.path.join(directory, name), "a killed process left it", severity=LEFTOVER,
-                repair=_sweep(session, name),
+                repair=_sweep(session, directory, name),
             )  # fmt: skip
 
 
-def _sweep(session: Session, name: str) -> str:
+def _sweep(session: Session, directory: str, name: str) -> str:
     """Remove what a killed process left, unless one is at work that may be its owner."""
     if not session.depth.repair or not name.startswith(("tmp-", "gone-")):
         return ""
-    path = session.path("snapshots", name)
-    lock = session.path("snapshots", "locks", name.removeprefix("tmp-"))
+    path = os.path.join(directory, name)
+    lock = os.path.join(directory, "locks", name.removeprefix("tmp-"))
     if name.startswith("tmp-") and os.path.exists(lock):
         return ""
     remove_tree(path)
     return "removed"
 
 
-def _report(session: Session, name: str, cause: str, severity: str) -> None:
+def _report(session: Session, directory: str, name: str, cause: str, severity: str) -> None:
     diff_id = f"sha256:{name[:64]}"
     repair = remedy = ""
     if session.depth.repair:
@@ -70,8 +75,8 @@ def _report(session: Session, name: str, cause: str, severity: str) -> None:
             if diff_id in pins:
                 remedy = "a running build uses it: check again when it has ended"
             else:
-                gone = session.path("snapshots", f"gone-{os.urandom(8).hex()}")
-                os.rename(session.path("snapshots", name), gone)
+                gone = os.path.join(directory, f"gone-{os.urandom(8).hex()}")
+                os.rename(os.path.join(directory, name), gone)
                 repair = "removed; it is unpacked again when it is needed"
         if repair:
             remove_tree(gone)

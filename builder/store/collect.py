@@ -120,7 +120,7 @@ def collect(store: Store) -> Collected:
         with frozen(store.leases) as pins:
             kept = needed(store, store.database.holdings(), pins)
             blobs = [*_set_blobs_aside(store, kept), *_set_partial_aside(store, kept)]
-            snapshots = store.snapshots.set_aside(kept.diff_ids)
+            snapshots = [path for one in store.all_snapshots() for path in one.set_aside(kept.diff_ids)]
             gone = [record for record in store.database.all_layers() if _is_gone(record, kept)]
             if gone:
                 store.database.forget_blobs(gone)

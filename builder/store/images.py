@@ -60,7 +60,7 @@ class Images:
             raise StoreError(f"{text!r} is the beginning of {len(found)} image IDs", remedy="give more digits")
         if found:
             return next(iter(found.values()))
-        raise NoSuchImage(f"no such image: {text}", remedy="'builder images' lists what there is")
+        raise NoSuchImage(f"no such image: {text}", remedy=_meant(text, entries))
 
     def named(self, text: str, entries: list[StoredImage] | None = None) -> StoredImage | None:
         """The image of this name, as people write it; None if the text is no name, or nothing has it."""
@@ -155,6 +155,15 @@ class Images:
             if entry.platform is not None and entry.platform.normalised() == platform:
                 return entry
         return None
+
+
+def _meant(text: str, entries: list[StoredImage]) -> str:
+    from difflib import get_close_matches
+
+    known = {entry.reference.familiar.removesuffix(":latest") for entry in entries if entry.reference is not None}
+    close = get_close_matches(text, sorted(known), 1, 0.75)
+    hint = "'builder images' lists what there is"
+    return f"did you mean {close[0]}? {hint}" if close else hint
 
 
 def _name(descriptor: Descriptor) -> str | None:

@@ -16,7 +16,7 @@ import msgspec
 
 from builder.config import ArchiveLimits
 from builder.errors import InvalidReference, LayerError, StoreError
-from builder.filesystem.archive import Readable
+from builder.filesystem.archive import NAMELESS, Readable
 from builder.filesystem.decompress import decompressor
 from builder.oci import reference as references
 from builder.oci.reference import Reference
@@ -72,17 +72,18 @@ def load(
     """
     try:
         with store.lease(), store.scratch() as scratch:
-            contents = read_contents(
-                stream, store.layout, scratch, place=place, progress=progress, limits=store.limits
-            )
+            contents = read_contents(stream, store.layout, scratch, place=place, progress=progress, limits=store.limits)
             loader = _Loader(store, contents, scratch, platform)
             images = loader.read()
             loader.keep()
             for image in images:
                 store.images.tag(image.descriptor, list(image.names))
-    except BaseException:
+    except BaseException as error:
         with suppress(StoreError):  # what it cannot remove, the next one will; the first error is what counts
             collect(store)
+        if isinstance(error, LayerError) and error.place == NAMELESS:
+            error.place = place
+            error.remedy = error.remedy or "give what 'builder save', 'docker save' or skopeo wrote"
         raise
     return images
 

@@ -7,6 +7,7 @@ import msgspec
 from builder.store.collect import Collected, Walker, collect, needed
 from builder.store.database import Holding
 from builder.store.describe import Summary
+from builder.store.failed import FailedStates
 from builder.store.images import StoredImage
 from builder.store.leases import held
 from builder.store.remove import Removal, in_use, remove_entirely
@@ -34,10 +35,12 @@ def prune(store: Store, images: list[Summary], *, cache: str = "", before: float
             removals.append(remove_entirely(store, StoredImage(None, descriptor)))
     doomed: list[Holding] = []
     if cache:
+        FailedStates(store).clear()
         doomed = prunable(store, everything=cache == "all", before=before)
         store.database.forget(doomed)
         if cache == "all" and before is None and not held(store.leases):
             store.database.clear()
+        store.database.forget_recipes(store.builds.keys())
     return Pruned(tuple(removals), len(doomed), collect(store))
 
 

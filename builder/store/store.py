@@ -2,17 +2,21 @@
 
 ROOT/oci-layout, index.json, blobs/    the images, readable for every OCI tool
 ROOT/snapshots/                        unpacked layers, a cache
+ROOT/snapshots-unprivileged/           the same, of processes in containers without CAP_SYS_ADMIN
 ROOT/cache.db                          step cache, fingerprints, parsed Dockerfiles
 ROOT/mounts/                           cache mounts
 ROOT/leases/                           what running builds use
 ROOT/builds/                           records and logs of past builds
+ROOT/failed/                           steps that failed, for `builder debug`
 ROOT/partial/                          beginnings of blobs whose transfer was cut short
+ROOT/quarantine/                       what `fsck` found unreadable
 ROOT/tmp/                              unfinished files, locks
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -32,6 +36,8 @@ from builder.store.locks import exclusive, take_share
 if TYPE_CHECKING:
     from builder.filesystem.snapshots import Snapshots
     from builder.store.builds import Builds
+
+UNPRIVILEGED_SNAPSHOTS = "snapshots-unprivileged"
 
 
 class Store:
@@ -94,12 +100,28 @@ class Store:
 
     @cached_property
     def snapshots(self) -> Snapshots:
+        """Those of this process: with neither CAP_SYS_ADMIN nor a user namespace they are kept apart, since overlayfs's
+        own marks can then not be made, nor seen where others made them."""
         from pathlib import Path
 
         from builder.filesystem.snapshots import Snapshots
+        from builder.sandbox import capabilities
         from builder.sandbox.namespaces import in_user_namespace
 
-        return Snapshots(Path(self.root), userxattr=in_user_namespace())
+        if in_user_namespace():
+            return Snapshots(Path(self.root), userxattr=True)
+        if capabilities.held() >> capabilities.SYS_ADMIN & 1:
+            return Snapshots(Path(self.root))
+        return Snapshots(Path(self.root), userxattr=True, name=UNPRIVILEGED_SNAPSHOTS)
+
+    def all_snapshots(self) -> list[Snapshots]:
+        """Those of this process, and those that others with other privileges made."""
+        from pathlib import Path
+
+        from builder.filesystem.snapshots import Snapshots
+
+        others = [Snapshots(Path(self.root), name=name) for name in ("snapshots", UNPRIVILEGED_SNAPSHOTS)]
+        return [self.snapshots, *(one for one in others if one.directory != self.snapshots.directory)]
 
     @cached_property
     def limits(self) -> ArchiveLimits:
@@ -112,10 +134,19 @@ class Store:
     @contextmanager
     def lease(self) -> Iterator[None]:
         """Keep from collections whatever is used through this store within the block, also what is written and has no
-        name yet. Every command that writes, or that reads blobs after finding them, works under a lease."""
+        name yet. Every command that writes, or that reads blobs after finding them, works under a lease.
+
+        A store on a read-only file system has none: there are no collections to keep from.
+        """
         from builder.store.leases import Lease
 
-        lease = Lease(self.leases)
+        try:
+            lease = Lease(self.leases)
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EROFS:
+                yield
+                return
+            raise
         self._forget_paths()
         before, self.layout.pin = self.layout.pin, lease.pin
         try:

@@ -105,12 +105,12 @@ def _reached(layout: Layout, roots: list[str]) -> Needed:
 
 
 def _snapshots(store: Store, of_images: Needed) -> Usage:
-    directory = os.path.join(store.root, "snapshots")
     count = active = size = free = 0
-    for name in _names(directory):
+    for path in (f"{one.directory}/{name}" for one in store.all_snapshots() for name in _names(str(one.directory))):
+        name = os.path.basename(path)
         if len(name) < 64 or name.startswith(("tmp-", "gone-")):
             continue
-        taken = tree_size(os.path.join(directory, name))
+        taken = tree_size(path)
         count += 1
         size += taken
         if f"sha256:{name[:64]}" in of_images.diff_ids:

@@ -160,3 +160,15 @@ def test_a_remote_cache(case: Mapping[str, Any], shared: Path, tmp_path: Path) -
     for secret in case.get("never", ()):
         blobs = [path.read_bytes() for path in (tmp_path / "cache/blobs/sha256").iterdir()]
         assert not any(secret.encode() in blob for blob in blobs if blob.startswith(b"{"))
+
+
+def test_a_cache_that_is_not_named_again(tmp_path: Path) -> None:
+    """What only a cache had is not kept here; that it is not there without it is no pruning."""
+    directory = context(tmp_path / "context", "FROM scratch\nCOPY a /\n", a="1")
+    run(Cli(tmp_path / "there"), directory, ["--cache-to", f"type=local,dest={tmp_path}/cache,mode=max"])
+    here = Cli(tmp_path / "here")
+    assert outcomes(run(here, directory, ["--cache-from", f"type=local,src={tmp_path}/cache"])) == ({}, {"COPY a /"})
+    ran, _ = outcomes(run(here, directory, []))
+    assert ran == {"COPY a /": "last time its result came from another cache"}
+    explained = here("explain", "COPY").out.decode()
+    assert "because last time its result came from another cache" in explained

@@ -153,7 +153,7 @@ def test_why_as_json(cli: Cli, tree: Path) -> None:
         (["ls", "-f", "nope", "{tree}"], 1, "nope: there is no such Dockerfile"),
         (["why", "-C", "{tree}", "../x"], 2, "'../x' is not in the context"),
         (["why"], 2, "PATH"),
-        (["wy"], 2, "No such command"),
+        (["wy"], 2, "no such command"),
     ],
 )
 def test_what_is_refused(cli: Cli, tree: Path, arguments: list[str], status: int, text: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,7 +17,9 @@ from hypothesis import strategies as st
 from builder.cli.live import LiveView
 from builder.cli.progress import MODES, JsonView, PlainView, QuietView, View, open_view, size, warning
 from builder.errors import UsageError
-from builder.progress import Event, Message, StepDone, StepOutput, StepStarted, Transfer, Warned
+from builder.progress import Event, Message, Reason, StepDone, StepMissed, StepOutput, StepStarted, Transfer, Warned
+from tests.support.builds import Cli, context
+from tests.support.terminal import Program
 
 EVENTS: list[Event] = [
     StepStarted("1", "[a 1/2] RUN x"),
@@ -24,7 +28,8 @@ EVENTS: list[Event] = [
     StepOutput("1", b"oops\n", 2),
     StepStarted("2", "[a 2/2] COPY y"),
     StepDone("2", "[a 2/2] COPY y", cached=True),
-    StepDone("1", "[a 1/2] RUN x", seconds=1.25),
+    StepMissed("1", Reason("files", "a\x1b[1m changed", "0")),
+    StepDone("1", "[a 1/2] RUN x", seconds=1.25, reason=Reason("files", "a\x1b[1m changed", "0")),
     StepStarted("3", "fails"),
     StepDone("3", "fails", seconds=0.5, error="it broke"),
     Transfer("layer", 10, 2000),
@@ -52,6 +57,7 @@ def test_plain_lines() -> None:
         "#1 T oops",
         "#2 [a 2/2] COPY y",
         "#2 CACHED",
+        "#1 because a\\x1b[1m changed",
         "#1 T rest \\xff\x1b[1m",
         "#1 DONE 1.2s",
         "#3 fails",
@@ -70,7 +76,8 @@ def test_json_lines() -> None:
     assert [line["event"] for line in found] == [type(event).__name__ for event in EVENTS]
     assert all(abs(line["time"] - time.time()) < 60 for line in found)
     assert found[2]["data"] == "o\r\nrest \\xff\x1b[1m"
-    assert found[8]["error"] == "it broke"
+    assert found[6]["reason"] == found[7]["reason"] == {"kind": "files", "text": "a\x1b[1m changed", "step": "0"}
+    assert found[9]["error"] == "it broke"
 
 
 def test_quiet_is_silent_but_for_warnings() -> None:
@@ -81,7 +88,7 @@ def test_quiet_is_silent_but_for_warnings() -> None:
 def test_a_terminal() -> None:
     out = io.StringIO()
     text = shown(LiveView(out), out)
-    for part in ("RUN x", "CACHED", "ERROR", "layer", "WARNING: Dockerfile:3: Rule: odd", "by the way"):
+    for part in ("RUN x", "because a", "CACHED", "ERROR", "layer", "WARNING: Dockerfile:3: Rule: odd", "by the way"):
         assert part in text
     assert "\x1b[1m" not in text  # what a step writes cannot steer the terminal
 
@@ -163,3 +170,20 @@ def test_warnings() -> None:
 )  # fmt: skip
 def test_sizes(count: int, text: str) -> None:
     assert size(count) == text
+
+
+def test_a_terminal_is_never_coloured(tmp_path: Path) -> None:
+    """So NO_COLOR has nothing to switch off; a narrow terminal's rows are cut, not wrapped."""
+    directory = context(tmp_path / "context", "FROM scratch\nCOPY a.txt /a/rather/long/name/for/such/a/terminal\n")
+    (directory / "a.txt").write_text("a")
+    cli = Cli(tmp_path / "store")
+    arguments = [sys.executable, "-m", "builder", *cli.arguments("build", directory)]
+    program = Program(arguments, cli.environ, size=(24, 40))
+    assert program.status() == 0
+    shown = program.output.decode()
+    assert "COPY a.txt" in shown
+    assert not re.search(r"\x1b\[[0-9;]*m", shown)
+    rows = [row for row in re.split(r"[\r\n]+|\x1b\[[A-Z]", shown) if "COPY" in row]
+    assert rows
+    assert max(map(len, rows)) <= 40
+    program.close()

@@ -7,7 +7,16 @@ import pytest
 from tests.reliability import kill_points
 from tests.support.builds import needs_sandbox
 
-LOG = "#1 [base 2/2] COPY base/ /\n#1 DONE 0.1s\n#2 [x 2/2] RUN a\n#2 1.0 DONE\n#3 [x 3/3] RUN b\n#3 CACHED\n#4 x\n#4 DONE"
+LOG = """\
+#1 [base 2/2] COPY base/ /
+#1 DONE 0.1s
+#2 [x 2/2] RUN a
+#2 1.0 DONE
+#3 [x 3/3] RUN b
+#3 CACHED
+#4 x
+#4 DONE
+"""
 
 
 def test_the_log_is_read() -> None:

@@ -17,7 +17,7 @@ from tests.sandbox.outcome import PATH, Outcome, Run
 BUSYBOX = "/usr/bin/busybox"
 APPLETS = (
     "sh cat chmod chown dd echo env find grep head hostname id kill ln ls mkdir mknod mount mv nc ping ps pwd "
-    "readlink rm rmdir sed seq sleep sort stat tail touch true false umount unshare wc nsenter chroot tr"
+    "readlink od rm rmdir sed seq sleep sort stat tail touch true false umount unshare wc nsenter chroot tr"
 ).split()
 
 

@@ -20,6 +20,7 @@ from builder.sandbox.command import Command, Result
 from builder.sandbox.session import Session
 from builder.sandbox.terminal import get_size, set_size
 from tests.sandbox.outcome import PATH, Run
+from tests.support.terminal import Program
 
 
 class Attached:
@@ -236,28 +237,6 @@ sys.exit(result.exit_status if result.exit_status is not None else 128 + result.
 """
 
 
-class Program:
-    """A program of its own on a terminal, in which a command is attached: signals only reach a main thread."""
-
-    def __init__(self, lower: Path, upper: str, work: str, script: str, *, terminal: bool) -> None:
-        self.pid, self.end = os.forkpty()
-        if self.pid == 0:
-            arguments = [sys.executable, "-c", CHILD, str(lower), upper, work, "yes" if terminal else "no", script]
-            os.execv(sys.executable, arguments)
-        self.output = b""
-
-    def read_until(self, text: str) -> str:
-        end = time.monotonic() + 10
-        while text.encode() not in self.output:
-            ready, _, _ = select.select([self.end], [], [], max(0, end - time.monotonic()))
-            assert ready, f"{text!r} is not in {self.output!r}"
-            self.output += os.read(self.end, 65536)
-        return self.output.decode()
-
-    def status(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
 @pytest.fixture
 def program(
     run: Run, busybox: Path, overlay: Callable[[], tuple[str, str]], monkeypatch: pytest.MonkeyPatch
@@ -266,12 +245,13 @@ def program(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
     def program(script: str, *, terminal: bool = True) -> Program:
-        made.append(Program(busybox, *overlay(), script, terminal=terminal))
+        arguments = ["-c", CHILD, str(busybox), *overlay(), "yes" if terminal else "no", script]
+        made.append(Program([sys.executable, *arguments]))
         return made[-1]
 
     yield program
     for one in made:
-        os.close(one.end)
+        one.close()
 
 
 def test_a_new_window_size_is_passed_on(program: Callable[..., Program]) -> None:

@@ -1,4 +1,4 @@
-"""What metadata is in a copy's key (see `builder.solver.keys`): what reaches the layer is, what is overridden is not."""
+"""What metadata is in a copy's key, as `builder.solver.keys` says: what reaches the layer, not what is overridden."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from builder.context.local import LocalTree
 from builder.plan.steps import CopyNode, FromContext, FromNode
 from builder.solver.contexts import Contexts
+from builder.solver.copy import copy
 from builder.solver.environment import Environment
 from builder.solver.trace import Trace
 from builder.store.store import Store
@@ -74,15 +75,13 @@ def copied(store: Store, where: Path, files: Files, root_mode: int, step: CopyNo
     write_tree(where, files, root_mode)
     owners = {name: file.owner for name, file in files.items()} if staged else {}
     made = Environment(store, Contexts({"": partial(LocalTree, str(where), None, owners=owners)}), print, epoch=OLD)
-    roots = {}
+    roots: dict[int, tuple[str, ...]] = {}
     if staged:
         roots[1] = (run_copy(made, node("/", to="/s/", link=True)).diff_id,)
         step = msgspec.structs.replace(
             step, sources=tuple(msgspec.structs.replace(s, tree=FromNode(1), path="/s/") for s in step.sources)
         )
     trace = Trace("0", str(where))
-    from builder.solver.copy import copy
-
     done = copy(made, msgspec.structs.replace(step, ignore_cache=True), (), roots, trace)
     return done.diff_id, trace.content
 
@@ -147,8 +146,6 @@ def test_modes_of_directories_on_the_way_to_what_is_taken_count_even_with_chmod(
 def test_a_hit_elsewhere_needs_the_times_of_a_stage(tmp_path: Path, store: Store) -> None:
     """At the same place of the same Dockerfile a stage that ran again and made the same keeps what comes after it;
     what another Dockerfile's stage made is another's."""
-    from builder.solver.copy import copy
-
     made, _ = environment(store, None)
     made.epoch = None
     layers = []

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import StoreError
-from builder.store.database import VERSION, Database, LayerRecord, StepRecord
+from builder.store.database import VERSION, Database, Holding, LayerRecord, RecipeRecord, StepRecord
 
 
 @pytest.fixture
@@ -47,6 +47,23 @@ def test_steps(database: Database) -> None:
     found = database.step("key")
     assert found is not None
     assert found.diff_id == "diff2"
+
+
+def test_recipes_outlive_their_steps(database: Database) -> None:
+    database.add_step(StepRecord("quick", "diff", b"{1}", "place", 1.5), content="long")
+    database.add_step(StepRecord("long", "diff", b"{2}", "place", 1.5))
+    database.add_recipe(RecipeRecord("failed", b"{3}"))
+    database.add_step(StepRecord("other", "diff", b"{4}", "place", 1.5))
+    assert database.result("quick") == StepRecord("quick", "diff", b"", "place", 1.5)
+    assert database.recipe("quick") == RecipeRecord("quick", b"{1}", "long")
+    database.add_recipe(RecipeRecord("quick", b"{1}"))
+    assert database.recipe("quick") == RecipeRecord("quick", b"{1}", "long"), "what is known stays known"
+    database.forget([Holding("", key, "diff", 0.0) for key in ("quick", "long")])
+    assert database.step("quick") is database.result("quick") is None
+    assert database.recipe("quick") is not None
+    database.forget_recipes(["quick"])
+    found = {key for key in ("quick", "long", "failed", "other") if database.recipe(key) is not None}
+    assert found == {"quick", "long", "other"}, "what is kept, what it points to, and what a step has"
 
 
 def test_memos(database: Database) -> None:

@@ -1,7 +1,8 @@
 """SHA-256 of small data.
 
 `hashlib` loads OpenSSL, which takes 4 ms: a rebuild that finds everything in the cache hashes a few kilobytes, for
-which the interpreter's own implementation will do. Files and layers are hashed with `hashlib`, which is four times faster.
+which the interpreter's own implementation will do. Files and layers are hashed with `hashlib`, which is four times
+faster.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from builder import config
-from builder.config import Config, ConfigError, KeyPair, RegistryConfig, default_root, is_loopback, load
+from builder.config import ArchiveLimits, Config, ConfigError, KeyPair, RegistryConfig, default_root, is_loopback, load
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +119,20 @@ def test_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_config_needs_no_arguments() -> None:
     assert Config().registries == {}
+
+
+def test_limits_of_archives(tmp_path: Path) -> None:
+    path = tmp_path / "xdg/builder/builder.toml"
+    path.parent.mkdir(parents=True)
+    assert load(environ(tmp_path)).limits == ArchiveLimits()
+    path.write_text("[limits]\nentries = 10\nratio = 0\n")
+    assert load(environ(tmp_path)).limits == ArchiveLimits(entries=10, ratio=0)
+
+
+@pytest.mark.parametrize("text", ["entries = -1", 'size = "1GB"', "files = 3", "ratio = 1.5"])
+def test_wrong_limits(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "builder.toml"
+    path.write_text(f"[limits]\n{text}\n")
+    with pytest.raises(ConfigError) as caught:
+        load(environ(tmp_path, BUILDER_CONFIG=str(path)))
+    assert "[limits] has entries, size and ratio" in (caught.value.remedy or "")

@@ -36,7 +36,7 @@ from builder.store.store import Store
 
 _MAX_DOCKERFILE = 16 << 20
 _DEFAULTS = ("Dockerfile", "dockerfile", "Containerfile")
-_RULES = "ignore-1"
+_RULES = "ignore-2"
 
 
 class _Directory(msgspec.Struct, frozen=True):

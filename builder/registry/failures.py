@@ -12,6 +12,8 @@ import msgspec
 
 from builder.errors import NotFoundError, RegistryError
 
+_LONGEST_WAIT = 86_400.0  # seconds; who asks for more is not waited for anyway
+
 
 class Transient(RegistryError):
     """A failure that may be gone at the next attempt. `retry_after`: seconds that the server asks to wait."""
@@ -36,13 +38,13 @@ def retry_after(value: str | None) -> float | None:
     """Seconds from a `Retry-After` header: a number, or an HTTP date (RFC 9110 section 10.2.3)."""
     if value is None:
         return None
-    if value.strip().isdigit():
-        return float(value)
+    if value.isascii() and value.strip().isdigit():
+        return min(float(value.strip()[:18]), _LONGEST_WAIT)
     from email.utils import parsedate_to_datetime
 
     try:
-        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except ValueError:
+        return min(max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0), _LONGEST_WAIT)
+    except (ValueError, OverflowError):
         return None
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builder.context import ignore_pattern
 from builder.context.ignore import Matcher, Rules, compile_patterns, compile_rules, find_ignore_file
 from builder.errors import ContextError
 
@@ -225,3 +229,47 @@ def test_a_cached_rebuild_loads_no_heavy_module() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- the time that matching takes
+
+
+def plain_expression(pattern: str) -> str | None:
+    """What BuildKit's expression says, without any care for the time it takes."""
+    kind, expression = ignore_pattern._go_expression(pattern)
+    if kind != "regex":
+        return None
+    return rf"\A(?a:{expression.replace('(.*/)?', '(?:.*/)?')})\Z"
+
+
+parts = st.sampled_from(["a", "b", "/", "*", "**", "**/", "?", "[^b]", "[ab]", "a/", "/a", "*a", ".", "\\*", "\\S"])
+
+
+@settings(max_examples=600)
+@given(st.lists(parts, min_size=1, max_size=9), st.lists(st.text("ab/.*", max_size=14), min_size=1, max_size=8))
+def test_what_makes_matching_quick_changes_no_match(parts: list[str], paths: list[str]) -> None:
+    pattern = ignore_pattern.clean_path("".join(parts))
+    expected = plain_expression(pattern)
+    if expected is None:
+        return
+    try:
+        quick = ignore_pattern.translate(pattern)
+    except ignore_pattern.BadPattern:
+        return
+    for path in paths:
+        assert bool(re.match(quick, path)) == bool(re.match(expected, path)), (pattern, path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("*a" * 20 + "b", "a" * 250), ("?*" * 20 + "b", "a" * 250), ("**/a/" * 20 + "b", "a/" * 1000 + "c"),
+        ("**/*a*a*a*b/" * 10 + "x", "aaaaaaaaaaaa/" * 150 + "y"), ("*[ab]" * 20 + "c", "ab" * 120),
+        ("a/*b*/" * 30 + "**", "a/bbbbbbbbbbbb/" * 30), ("**/*" * 12 + "x", "a/" * 1000 + "c"),
+    ],
+)  # fmt: skip
+def test_many_wildcards_are_matched_in_good_time(pattern: str, path: str) -> None:
+    started = time.thread_time()
+    with contextlib.suppress(ContextError):  # or it is refused for that reason
+        Matcher(compile_rules(pattern)).ignored(path)
+    assert time.thread_time() - started < 1

@@ -51,11 +51,20 @@ class Tables:
         try:
             os.makedirs(self._directory, exist_ok=True)
             with open(temporary, "wb") as file:
-                file.write(marshal.dumps({"data": data, "memo": memo}))
+                file.write(marshal.dumps(_plain({"data": data, "memo": memo})))
             os.rename(temporary, self.path)
             for name in os.listdir(self._directory):
                 if name.startswith(self._prefix) and name.endswith(_SUFFIX) and not self.path.endswith(f"/{name}"):
                     os.unlink(os.path.join(self._directory, name))
-        except OSError:
+        except (OSError, ValueError):  # ValueError: something that is no plain data, which then is not kept
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def _plain(value: Any) -> Any:
+    """The same with Lark's tokens, which are strings and more, as strings."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, str) else value

@@ -143,7 +143,7 @@ def test_a_failed_build_is_recorded_with_its_whole_log(cli: Cli, tmp_path: Path)
 
 @needs_sandbox
 def test_an_interrupted_build_is_recorded_and_a_killed_one_leaves_nothing_broken(cli: Cli, tmp_path: Path) -> None:
-    directory = busybox_context(tmp_path / "context", "RUN echo begun; sleep 30\n")
+    directory = busybox_context(tmp_path / "context", "RUN echo beg'un'; sleep 30\n")
     with reading(cli.start("build", "--progress", "plain", directory)) as log:
         log.wait_for("begun")
         log.process.send_signal(signal.SIGINT)

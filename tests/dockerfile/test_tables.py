@@ -3,13 +3,16 @@
 import marshal
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builder.dockerfile import grammar, tables
 from builder.dockerfile.forms import Forms
 from builder.dockerfile.tables import Tables
+from builder.dockerfile.word_parts import WordParts
 
 STARTS = ["command", "arguments", "origin", "words", "legacy_pair", "health", "array"]
 LINE = '["a", "b c"]'
@@ -25,6 +28,22 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(grammar, "Tables", here)
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     return tmp_path / "kept"
+
+
+GRAMMARS = [
+    ("dockerfile.lark", STARTS, Forms, LINE, "array"),
+    ("words.lark", ["word", "body"], WordParts, "plain", "word"),
+]
+
+
+@pytest.mark.parametrize(("name", "starts", "forms", "text", "start"), GRAMMARS)
+def test_each_grammar_is_kept(
+    kept: Path, name: str, starts: list[str], forms: Callable[[], Any], text: str, start: str
+) -> None:
+    made = grammar.make_parser(name, starts, forms()).parse(text, start=start)
+    (file,) = kept.iterdir()
+    assert file.name.startswith(name)
+    assert grammar.make_parser(name, starts, forms()).parse(text, start=start) == made
 
 
 def parsed() -> object:

@@ -12,11 +12,9 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 import pytest
 
 from tests.support.builds import Cli, context, needs_sandbox
+from tests.support.docker_daemon import docker_daemon, mounts_below
 
 pytestmark = [pytest.mark.slow, needs_sandbox, pytest.mark.timeout(600)]
 
@@ -236,47 +235,14 @@ def test_podman_loads_and_runs(archive: Path) -> None:
             assert done.stdout == GREETING
         finally:
             subprocess.run([*podman, "rmi", "--all", "--force"], capture_output=True)
-            for place in sorted(_mounts_below(Path(short)), reverse=True):
+            for place in sorted(mounts_below(Path(short)), reverse=True):
                 subprocess.run(["umount", "-l", place], capture_output=True)
 
 
 @pytest.fixture
 def docker() -> Iterator[list[str]]:
-    """The command of a client for a daemon of our own."""
-    program = shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin")
-    client = next((path for path in ("/usr/bin/docker", shutil.which("docker")) if path and os.path.exists(path)), None)
-    if program is None or client is None:
-        pytest.skip("needs dockerd and docker (Debian package docker.io)")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as short:  # sockets have short names
-        command = [client, "--host", f"unix://{short}/d.sock"]
-        arguments = [
-            *(program, "--iptables=false", "--ip6tables=false", "--bridge=none", "--host", f"unix://{short}/d.sock"),
-            *("--data-root", f"{short}/data", "--exec-root", f"{short}/exec", "--pidfile", f"{short}/d.pid"),
-            *("--storage-driver", "overlay2"),
-        ]
-        with open(f"{short}/log", "wb") as log:
-            daemon = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
-        try:
-            deadline = time.monotonic() + 60
-            while subprocess.run([*command, "version"], capture_output=True).returncode:
-                if daemon.poll() is not None or time.monotonic() > deadline:
-                    pytest.skip(f"dockerd does not start here: {Path(short, 'log').read_text()[-500:]}")
-                time.sleep(0.1)
-            yield command
-        finally:
-            daemon.send_signal(signal.SIGTERM)
-            try:
-                daemon.wait(60)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
-            for place in sorted(_mounts_below(Path(short)), reverse=True):
-                subprocess.run(["umount", "-l", place], capture_output=True)
-
-
-def _mounts_below(directory: Path) -> list[str]:
-    with open("/proc/self/mounts") as file:
-        return [line.split()[1] for line in file if line.split()[1].startswith(f"{directory}/")]
+    with docker_daemon() as command:
+        yield command
 
 
 def test_docker_loads_and_runs(docker: list[str], archive: Path, built: Cli, tmp_path: Path) -> None:

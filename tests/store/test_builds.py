@@ -61,11 +61,11 @@ def test_what_is_written_is_read(builds: Builds, tmp_path: Path) -> None:
 def test_a_build_is_found_by_digits_or_by_its_image(builds: Builds) -> None:
     with pytest.raises(StoreError, match="no build is recorded"):
         builds.find()
-    one, two, three = (record(builds, at, name) for at, name in ((1.0, "app:1"), (2.0, "app:1"), (3.0, "b:latest")))
+    one, two, three = (record(builds, at, name) for at, name in ((1.0, "app:1"), (2.0, "app:1"), (3.0, "web:latest")))
     assert builds.find() == three
     assert builds.find(one.build) == builds.find(one.build[:7]) == one
     assert builds.find("app:1") == two
-    assert builds.find("b") == builds.find("b:latest") == three
+    assert builds.find("web") == builds.find("web:latest") == three
     with pytest.raises(StoreError, match="there is no build 'nosuch'"):
         builds.find("nosuch")
     Path(builds.path, f"{1:012x}-{one.build[:-1]}x.json").write_bytes(msgspec.json.encode(one))

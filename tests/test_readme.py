@@ -29,7 +29,14 @@ def blocks(kind: str) -> list[str]:
 
 
 def commands() -> Iterator[str]:
-    """Command lines that begin with `builder`, without what is piped into or out of them."""
+    """All command lines that begin with `builder`, without what is piped into or out of them."""
+    yield from commands_in_blocks()
+    for span in SPAN.findall(BLOCK.sub("", README.read_text())):
+        if not any(mark in span for mark in PLACEHOLDERS):
+            yield span
+
+
+def commands_in_blocks() -> Iterator[str]:
     text = README.read_text()
     for kind in ("console", "sh", "yaml"):
         for body in blocks(kind):
@@ -41,11 +48,7 @@ def commands() -> Iterator[str]:
                         yield part
             for listed in re.findall(r"command: \[(builder, .*?)\]", body):
                 yield listed.replace(",", "")
-    for line in INDENTED.findall(BLOCK.sub("", text)):
-        yield line
-    for span in SPAN.findall(BLOCK.sub("", text)):
-        if not any(mark in span for mark in PLACEHOLDERS):
-            yield span
+    yield from INDENTED.findall(BLOCK.sub("", text))
 
 
 def words_of(line: str) -> list[str]:

@@ -113,7 +113,7 @@ def test_caches_left_behind_are_what_shows_in_the_end() -> None:
 @pytest.mark.parametrize(
     ("path", "manager", "directory"),
     [
-        ("var/lib/apt/lists/deb.debian.org_main", "apt lists", "var/lib/apt/lists"),
+        ("var/lib/apt/lists/mirror.example_main", "apt lists", "var/lib/apt/lists"),
         ("var/cache/apt/archives/gcc.deb", "apt", "var/cache/apt"),
         ("var/cache/apk/APKINDEX.tar.gz", "apk", "var/cache/apk"),
         ("etc/apk/cache/x.apk", "apk", "etc/apk/cache"),

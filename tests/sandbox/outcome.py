@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from builder.sandbox.command import Result
 
 PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
@@ -27,3 +29,10 @@ class Outcome(NamedTuple):
 
 
 Run = Callable[..., Outcome]
+
+
+def needs_groups(result: Result) -> None:
+    """Skip where this machine has no control groups to set limits with; any other failure to set them is one."""
+    if result.setup_failed:
+        assert "control group" in result.error, result.error
+        pytest.skip(result.error)

@@ -15,7 +15,7 @@ import pytest
 
 from builder.sandbox.client import Sandbox
 from builder.sandbox.command import Command, Mount
-from tests.sandbox.outcome import PATH, Run
+from tests.sandbox.outcome import PATH, Run, needs_groups
 
 
 def processes_with(word: str) -> list[int]:
@@ -123,8 +123,7 @@ def _parent(pid: int) -> int:
 def test_memory_limit(run: Run) -> None:
     fill = (Mount("/t", "tmpfs", read_only=False),)
     outcome = run("dd if=/dev/zero of=/t/f bs=1M count=64", memory=16 << 20, mounts=fill)
-    if outcome.result.setup_failed:
-        pytest.skip(outcome.result.error)
+    needs_groups(outcome.result)
     assert outcome.result.out_of_memory
     assert outcome.result.signal == signal.SIGKILL or outcome.result.exit_status == 137
     assert not run("true", memory=64 << 20).result.out_of_memory
@@ -132,22 +131,19 @@ def test_memory_limit(run: Run) -> None:
 
 def test_process_limit(run: Run) -> None:
     outcome = run("i=0; while [ $i -lt 20 ]; do sleep 1 & i=$((i+1)); done; wait", pids=5)
-    if outcome.result.setup_failed:
-        pytest.skip(outcome.result.error)
+    needs_groups(outcome.result)
     assert "fork" in outcome.err
 
 
 def test_processor_limit(run: Run) -> None:
     outcome = run("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done", cpus=0.2)
-    if outcome.result.setup_failed:
-        pytest.skip(outcome.result.error)
+    needs_groups(outcome.result)
     used = outcome.result.user_time + outcome.result.system_time
     assert outcome.result.duration > used * 2
 
 
 def test_groups_are_removed(run: Run) -> None:
-    if run("true", memory=64 << 20, pids=10).result.setup_failed:
-        pytest.skip("no control groups")
+    needs_groups(run("true", memory=64 << 20, pids=10).result)
     ours = [path for path in Path("/sys/fs/cgroup").glob("**/builder/*") if path.is_dir()]
     assert not [path for path in ours if path.name.partition("-")[2]]
 

@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from builder import config as configuration
-from builder.api.inputs import Inputs, load_inputs, ssh_agents
+from builder.api.inputs import Inputs
+from builder.api.opening import opened
 from builder.api.options import BuildOptions
 from builder.api.planning import (
     complete_plan,
@@ -117,23 +117,7 @@ def stages_of(options: BuildOptions, stdin: BinaryIO | None = None) -> StageGrap
 
 @contextmanager
 def _open(options: BuildOptions, stdin: BinaryIO | None) -> Iterator[tuple[Store, str, Inputs]]:
-    root = options.root or configuration.default_root(options.environ)
-    with (
-        closing(Store(root, lambda: configuration.load(options.environ).limits)) as store,
-        store.lease(),
-        store.scratch() as scratch,
-        ssh_agents(options.agents) as agents,
-    ):
-        inputs = load_inputs(
-            store,
-            options.context,
-            options.dockerfile,
-            options.contexts,
-            scratch,
-            stdin,
-            agent=agents.get("default", ""),
-            offline=options.offline,
-        )
+    with opened(options, stdin) as (store, scratch, _, inputs):
         yield store, scratch, msgspec.structs.replace(inputs, name=_shown_name(inputs, options))
 
 

@@ -6,13 +6,11 @@ makes no layer, no image and no record of a build.
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import BinaryIO
 
 import msgspec
 
-from builder import config as configuration
-from builder.api.inputs import load_inputs, ssh_agents
+from builder.api.opening import opened
 from builder.api.options import BuildOptions
 from builder.api.planning import connector, locator, parse_dockerfile, plan_build
 from builder.api.prepare import caches_of, make_environment
@@ -21,7 +19,6 @@ from builder.api.special import special_arguments
 from builder.progress import Reporter, Warned, ignore
 from builder.solver.bases import Bases
 from builder.solver.forecast import RUNS, UNKNOWN, BlobToPull, Forecaster, StepForecast
-from builder.store.store import Store
 
 
 class Forecast(msgspec.Struct, frozen=True):
@@ -50,24 +47,7 @@ def dry_run(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | 
     special = special_arguments(options)
     for warning in special.warnings:
         report(Warned(warning))
-    root = options.root or configuration.default_root(options.environ)
-    with (
-        closing(Store(root, lambda: configuration.load(options.environ).limits)) as store,
-        store.lease(),
-        store.scratch() as scratch,
-        ssh_agents(options.agents) as agents,
-    ):
-        inputs = load_inputs(
-            store,
-            options.context,
-            options.dockerfile,
-            options.contexts,
-            scratch,
-            stdin,
-            keep_git_dir=special.keep_git_dir,
-            agent=agents.get("default", ""),
-            offline=options.offline,
-        )
+    with opened(options, stdin, keep_git_dir=special.keep_git_dir) as (store, _, agents, inputs):
         bases = Bases(store, connector(options.environ, report), report, pull=options.pull, offline=options.offline)
         environment = make_environment(store, inputs, options, special, agents, report)
         try:

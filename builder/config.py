@@ -1,4 +1,5 @@
-"""The configuration file `builder.toml`: which registries to ask and how, what archives may hold; where the store is.
+"""The configuration file `builder.toml`: which registries to ask and how, what archives may hold, what becomes of steps
+that print secrets; where the store is.
 
     [registry."docker.io"]
     mirrors = ["127.0.0.1:5050", "mirror.example.com/proxy"]
@@ -11,9 +12,13 @@
     tlsconfigdir = ["/etc/example/certs"]     # *.crt are authorities, NAME.cert with NAME.key client certificates
 
     [limits]                                  # of each archive and layer that is read; 0 is no limit
-    entries = 5_000_000
+    entries = 2_000_000
     size = 1_099_511_627_776                  # bytes, uncompressed
     ratio = 1_100                             # uncompressed bytes for a compressed one, once there are many
+    load_entries = 100_000                    # of an archive of images, as `load` reads it, beside those of its layers
+
+    [secrets]
+    printed = "fail"                          # a step that prints one; "mask": its log is masked, and it may go on
 
 The registries' tables have the form of BuildKit's `buildkitd.toml`. Relative paths are relative to the file's
 directory.
@@ -24,7 +29,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -64,18 +69,28 @@ class ArchiveLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `entries` counts headers, `size` uncompressed bytes. `ratio` bounds what a compressed byte becomes on average, and
     counts from GRACE uncompressed bytes on: no gzip stream exceeds 1032, but bombs of the other formats do by far.
+    `load_entries` counts the headers of an archive of images: it has a few for each layer, and of each of its files the
+    name is kept in memory and the content in a file of its own until all are known.
     """
 
     GRACE: ClassVar[int] = 1 << 30
 
-    entries: _Limit = 5_000_000
+    entries: _Limit = 2_000_000
     size: _Limit = 1 << 40
     ratio: _Limit = 1_100
+    load_entries: _Limit = 100_000
 
     @staticmethod
     def remedy(setting: str) -> str:
         """What to do when a limit is too low."""
         return f"if you trust it, raise {setting} below [limits] in builder.toml (0: no limit)"
+
+
+class SecretSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What becomes of a step that prints a secret: it fails, or goes on, and there is a warning. Its output is masked
+    in any case."""
+
+    printed: Literal["fail", "mask"] = "fail"
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -84,6 +99,7 @@ class Config(msgspec.Struct, frozen=True):
     registries: dict[str, RegistryConfig] = msgspec.field(default_factory=dict)
     certificate_directories: tuple[str, ...] = ()
     limits: ArchiveLimits = ArchiveLimits()
+    secrets: SecretSettings = SecretSettings()
 
     def registry(self, host: str) -> RegistryConfig:
         """The settings of a registry; the defaults where the file has no table for it."""
@@ -93,6 +109,7 @@ class Config(msgspec.Struct, frozen=True):
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     registry: dict[str, RegistryConfig] = msgspec.field(default_factory=dict)
     limits: ArchiveLimits | None = None
+    secrets: SecretSettings | None = None
 
 
 def load(environ: Mapping[str, str]) -> Config:
@@ -102,7 +119,7 @@ def load(environ: Mapping[str, str]) -> Config:
     """
     user = _home(environ, "XDG_CONFIG_HOME", ".config")
     registries: dict[str, RegistryConfig] = {}
-    limits = ArchiveLimits()
+    limits, secrets = ArchiveLimits(), SecretSettings()
     if named := environ.get("BUILDER_CONFIG"):
         files = [_read(named, required=True)]
     else:
@@ -110,13 +127,14 @@ def load(environ: Mapping[str, str]) -> Config:
     for file in files:
         registries |= file.registry
         limits = file.limits or limits
+        secrets = file.secrets or secrets
     directories = (
         "/etc/docker/certs.d",
         "/etc/containers/certs.d",
         os.path.join(user, "docker", "certs.d"),
         os.path.join(user, "containers", "certs.d"),
     )
-    return Config(registries, directories, limits)
+    return Config(registries, directories, limits, secrets)
 
 
 def default_root(environ: Mapping[str, str]) -> str:
@@ -165,10 +183,11 @@ def _read(path: str, *, required: bool) -> _File:
             f"wrong setting: {error}",
             place=path,
             remedy='a registry\'s table is [registry."HOST"] with mirrors, http, insecure, ca, keypair, tlsconfigdir;'
-            " [limits] has entries, size and ratio, whole numbers",
+            " [limits] has entries, size, ratio and load_entries, whole numbers; [secrets] has printed, fail or mask",
         ) from error
     base = os.path.dirname(os.path.abspath(path))
-    return _File({host: _absolute(registry, base) for host, registry in found.registry.items()}, found.limits)
+    registries = {host: _absolute(registry, base) for host, registry in found.registry.items()}
+    return _File(registries, found.limits, found.secrets)
 
 
 def _absolute(registry: RegistryConfig, base: str) -> RegistryConfig:

@@ -125,8 +125,8 @@ def test_limits_of_archives(tmp_path: Path) -> None:
     path = tmp_path / "xdg/builder/builder.toml"
     path.parent.mkdir(parents=True)
     assert load(environ(tmp_path)).limits == ArchiveLimits()
-    path.write_text("[limits]\nentries = 10\nratio = 0\n")
-    assert load(environ(tmp_path)).limits == ArchiveLimits(entries=10, ratio=0)
+    path.write_text("[limits]\nentries = 10\nratio = 0\nload_entries = 7\n")
+    assert load(environ(tmp_path)).limits == ArchiveLimits(entries=10, ratio=0, load_entries=7)
 
 
 @pytest.mark.parametrize("text", ["entries = -1", 'size = "1GB"', "files = 3", "ratio = 1.5"])
@@ -135,4 +135,4 @@ def test_wrong_limits(tmp_path: Path, text: str) -> None:
     path.write_text(f"[limits]\n{text}\n")
     with pytest.raises(ConfigError) as caught:
         load(environ(tmp_path, BUILDER_CONFIG=str(path)))
-    assert "[limits] has entries, size and ratio" in (caught.value.remedy or "")
+    assert "[limits] has entries, size, ratio and load_entries" in (caught.value.remedy or "")

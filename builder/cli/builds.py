@@ -87,6 +87,10 @@ def command() -> None:
     """
 
 
+_build = click.argument("name", metavar="[BUILD]", default="")
+_output = click.option("-o", "--output", default="", metavar="FILE", help="Where to write (default: standard output).")
+
+
 @command.command("ls", cls=Command, epilog="Example: builder builds ls -n 5 --format '{{.ID}} {{.Status}}'")
 @click.option("-n", "--last", type=click.IntRange(min=0), default=0, metavar="N", help="Only the N newest.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the IDs.")
@@ -134,7 +138,7 @@ def _counts(build: Build) -> tuple[int, int]:
 
 
 @command.command("show", cls=_BuildCommand, epilog="Example: builder builds show -1")
-@click.argument("name", metavar="[BUILD]", default="")
+@_build
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Text, or JSON.")
 @click.pass_obj
 def show(settings: Settings, name: str, form: str) -> None:
@@ -195,7 +199,7 @@ def _step_row(step: BuiltStep, cost: float | None) -> str:
     short_help="Write what the steps of a build wrote",
     epilog='Example: builder builds logs app:1 "build 4/6"',
 )
-@click.argument("name", metavar="[BUILD]", default="")
+@_build
 @click.argument("step", metavar="[STEP]", default="")
 @click.pass_obj
 def logs(settings: Settings, name: str, step: str) -> None:
@@ -234,8 +238,8 @@ def _copy_log(store: Store, build: Build, step: BuiltStep) -> bytes:
     short_help="Write a page about a build, as HTML",
     epilog="Example: builder builds report -1 -o build.html",
 )
-@click.argument("name", metavar="[BUILD]", default="")
-@click.option("-o", "--output", default="", metavar="FILE", help="Where to write (default: standard output).")
+@_build
+@_output
 @click.pass_obj
 def report(settings: Settings, name: str, output: str) -> None:
     """Write a page about a build, as HTML that needs nothing else: stages, times, reasons, logs, layers, warnings."""
@@ -253,8 +257,8 @@ def report(settings: Settings, name: str, output: str) -> None:
     short_help="Write the times of a build for Perfetto",
     epilog="Example: builder builds trace -1 -o build.json",
 )
-@click.argument("name", metavar="[BUILD]", default="")
-@click.option("-o", "--output", default="", metavar="FILE", help="Where to write (default: standard output).")
+@_build
+@_output
 @click.pass_obj
 def trace(settings: Settings, name: str, output: str) -> None:
     """Write the times of a build in Chrome's trace format, for Perfetto or chrome://tracing."""

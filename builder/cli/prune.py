@@ -15,14 +15,15 @@ from builder.cli.stores import open_store
 @click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE", help="until=TIME, label=KEY[=VALUE], label!=…")
 @click.pass_obj
 def command(settings: Settings, everything: bool, force: bool, filters: tuple[str, ...]) -> None:
-    """Remove images without a name, and build cache that no image uses.
+    """Remove images without a name, build cache that no image uses, and failed steps kept for 'builder debug'.
 
     With -a all images and all build cache go. What running builds use stays, and so do cache mounts. The filter label
-    is about images alone. 'builder image prune' leaves the build cache as it is.
+    is about images alone. 'builder image prune' leaves the build cache and failed steps as they are.
     """
     from builder.cli import pruning
 
     if not force:
         what = ("all images", "all build cache") if everything else ("all dangling images", "unused build cache")
-        pruning.ask("This will remove:\n" + "".join(f"  - {item}\n" for item in what))
+        items = (*what, "all kept states of failed steps")
+        pruning.ask("This will remove:\n" + "".join(f"  - {item}\n" for item in items))
     pruning.run(open_store(settings, as_root=True), everything=everything, filters=filters, cache=True)

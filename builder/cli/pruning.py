@@ -44,4 +44,6 @@ def _print(pruned: Pruned) -> None:
         print()
     if pruned.steps:
         print(f"Deleted build cache records: {pruned.steps}\n")
-    print(f"Total reclaimed space: {size(pruned.collected.size)}")
+    if pruned.failed:
+        print(f"Deleted failed steps: {pruned.failed}\n")
+    print(f"Total reclaimed space: {size(pruned.size)}")

@@ -3,7 +3,7 @@
 A cache that may be deleted at any time. Directories appear by a rename, so what is there is complete; one process at
 a time makes a given one (flock on `locks/<hex>`), and what a killed one leaves is the temporary directory that the
 next one removes. Since a snapshot is not flushed to the disk (that would cost seconds), it carries the boot in which
-it was made until `settle`: after a power failure one that may have holes is not believed.
+it was made until `settle`: after a restart of the machine one that may have holes is not believed.
 
 Most layers are complete in themselves and serve over any base. One that leaves out directories it needs takes their
 owner and mode, or a symbolic link in their place, from the layers that it lies on, and has one snapshot for each such
@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from builder.errors import LayerError, StoreError
 from builder.filesystem.archive import Readable
 from builder.filesystem.layered import LayeredTree
+from builder.filesystem.locks import exclusive, exclusive_or_not
 from builder.filesystem.syscalls import remove_tree, syncfs
 from builder.filesystem.unpack import Unpacked, unpack
 
@@ -132,22 +133,33 @@ class Snapshots:
         names = {name[:64] for name in self._names() if len(name) >= 64 and self._complete(f"{self._base}/{name}")}
         return sorted(f"sha256:{name}" for name in names if _DIFF_ID.fullmatch(f"sha256:{name}"))
 
-    def settle(self) -> None:
-        """Flush the snapshots to the disk, so that they are believed after a restart too, and remove what killed
-        processes left behind. May take as long as the disk needs for what was written lately."""
-        names = self._names()
-        unsettled = [name for name in names if os.path.exists(f"{self._base}/{name}/{_BOOT}")]
-        unsettled = [name for name in unsettled if self._complete(f"{self._base}/{name}")]
-        if unsettled:
-            descriptor = os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                syncfs(descriptor)
-            finally:
-                os.close(descriptor)
-            for name in unsettled:
-                with contextlib.suppress(FileNotFoundError):
+    def settle(self, waiting: float = 0) -> bool:
+        """Flush the snapshots to the disk, so that they are believed after a restart too, once one of them has waited
+        for that for as many seconds. Whether it was done. Takes as long as the disk needs for all that was written
+        lately to its file system. Raises OSError."""
+        marks = {name: status for name in self._names() if (status := self._mark(name)) is not None}
+        if not marks or min(status.st_mtime for status in marks.values()) > time.time() - waiting:
+            return False
+        descriptor = os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syncfs(descriptor)
+        finally:
+            os.close(descriptor)
+        for name, status in marks.items():
+            with exclusive_or_not(self._lock_file(name[:64])) as held:
+                now = self._mark(name) if held else None
+                if now is not None and os.path.samestat(now, status):  # it is still the one that was flushed
                     os.unlink(f"{self._base}/{name}/{_BOOT}")
-        self.sweep()
+        return True
+
+    def _mark(self, name: str) -> os.stat_result | None:
+        """The file that says that a snapshot was made since the last boot and was not flushed; None if there is none,
+        or if it was made before."""
+        try:
+            status = os.stat(f"{self._base}/{name}/{_BOOT}")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status if _SNAPSHOT.fullmatch(name) and self._complete(f"{self._base}/{name}") else None
 
     def sweep(self) -> None:
         """Remove what killed processes left behind."""
@@ -155,8 +167,8 @@ class Snapshots:
             if name.startswith(_GONE):
                 remove_tree(f"{self._base}/{name}")
             elif name.startswith(_TEMPORARY):
-                with self._lock(name[len(_TEMPORARY) :], wait=False) as locked:
-                    if locked:
+                with exclusive_or_not(self._lock_file(name[len(_TEMPORARY) :])) as held:
+                    if held:
                         remove_tree(f"{self._base}/{name}")
 
     def _unpack(
@@ -226,39 +238,13 @@ class Snapshots:
     def _making(self, diff_id: str) -> Iterator[str]:
         """The layer's name, while nobody else makes or removes it."""
         name = _hex(diff_id)
-        with self._lock(name, wait=True):
+        with exclusive(self._lock_file(name)):
             yield name
 
-    @contextlib.contextmanager
-    def _lock(self, name: str, *, wait: bool) -> Iterator[bool]:
-        """Hold the lock of one layer. The lock file is removed by its last holder; so after waiting one must look
-        whether the file that is locked is still the one with the name."""
-        path = f"{self._base}/locks/{name}"
-        while True:
-            try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except FileNotFoundError:
-                os.makedirs(f"{self._base}/locks", 0o700, exist_ok=True)
-                continue
-            try:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                except BlockingIOError:
-                    yield False
-                    return
-                try:
-                    current = os.stat(path).st_ino == os.fstat(descriptor).st_ino
-                except FileNotFoundError:
-                    current = False
-                if not current:
-                    continue
-                try:
-                    yield True
-                finally:
-                    os.unlink(path)
-                return
-            finally:
-                os.close(descriptor)
+    def _lock_file(self, name: str) -> str:
+        directory = f"{self._base}/locks"
+        os.makedirs(directory, 0o700, exist_ok=True)
+        return f"{directory}/{name}"
 
     def _names(self) -> list[str]:
         try:
@@ -278,7 +264,7 @@ def _stack_key(below: Sequence[str]) -> str:
     """A short name for a stack of snapshots, which their directories' names stand for."""
     import hashlib
 
-    names = "\0".join(os.path.basename(os.path.dirname(path)) for path in below)
+    names = "\0".join(path.rsplit("/", 2)[-2] for path in below)
     return hashlib.sha256(names.encode()).hexdigest()[:32]
 
 

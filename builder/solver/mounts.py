@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from builder.errors import BuilderError, Interrupted
+from builder.errors import BuilderError, Interrupted, StepFailed
+from builder.filesystem.locks import exclusive
 from builder.filesystem.unpack import unpack
 from builder.oci.digests import hex_of
 from builder.plan.steps import (
@@ -27,7 +28,6 @@ from builder.solver.copy import MOUNTED
 from builder.solver.environment import Environment
 from builder.solver.keys import content_name
 from builder.solver.roots import Layers
-from builder.store.locks import exclusive
 from builder.store.mounts import hold, note_use, read_mount
 from builder.store.store import remove_tree
 
@@ -161,7 +161,14 @@ class Mounting:
             remove_tree(new)  # a killed build left it
         os.mkdir(new)
         os.chmod(new, 0o755 if planned.mode is None else planned.mode)
-        os.chown(new, planned.uid or 0, planned.gid or 0)
+        owner = planned.uid or 0, planned.gid or 0
+        try:
+            os.chown(new, *owner)
+        except OSError as error:
+            raise StepFailed(
+                f"cache mount at {planned.target}: owner {owner[0]}:{owner[1]}: {error.strerror}",
+                remedy="without root and subordinate ids all files belong to one user: 'builder doctor' says more",
+            ) from error
         layers, subpath = self._source(planned.tree, planned.source)
         if layers:
             self._seed(layers, subpath, new)

@@ -80,12 +80,19 @@ def read_contents(
     progress: Progress | None = None,
     limits: ArchiveLimits | None = None,
 ) -> Contents:
-    """Read the archive into `scratch`, whatever its compression. Raises LayerError for one that is malformed, or that
-    has a blob whose content is not what its name says."""
+    """Read the archive into `scratch`, whatever its compression. Raises LayerError for one that is malformed, that is
+    larger than the limits, or that has a blob whose content is not what its name says."""
     contents = Contents(place)
     limits = limits or ArchiveLimits()
     done = 0
-    for entry in read_archive(decompressor(stream, limits=limits, place=place), max_entries=limits.entries or None):
+    archive = read_archive(decompressor(stream, limits=limits, place=place), max_entries=limits.entries or None)
+    for number, entry in enumerate(archive, 1):
+        if limits.load_entries and number > limits.load_entries:
+            raise LayerError(
+                f"the archive has more than {limits.load_entries} entries",
+                place=place,
+                remedy=limits.remedy("load_entries"),
+            )
         name = entry.path
         if entry.info.kind is Kind.FILE:
             contents.links.pop(name, None)

@@ -23,6 +23,7 @@ import msgspec
 
 from builder.dockerfile.stage_graph import StageGraph
 from builder.errors import StoreError, UsageError
+from builder.oci.spec import ImageConfig
 from builder.progress import Reason, Warned
 
 KEPT_BUILDS = 100
@@ -101,6 +102,21 @@ class BuiltStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.name[1:].partition("]")[0] if self.name.startswith("[") else self.stage
 
 
+class BuiltImage(msgspec.Struct, frozen=True):
+    """What the configuration of an image was after each of its steps: an image keeps only that of its last one.
+
+    `moments` are the chain IDs of its layers up to a step ('' for none), each with the position in `configurations` of
+    what was said until the next layer. Those have neither history nor layers nor times."""
+
+    image_id: str
+    moments: tuple[tuple[str, int], ...]
+    configurations: tuple[ImageConfig, ...]
+
+    def after(self, chain: str) -> ImageConfig | None:
+        """The configuration after the layers with a chain ID; None if no step ended there."""
+        return next((self.configurations[position] for known, position in self.moments if known == chain), None)
+
+
 class Span(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something beside the steps that took time: a transfer, with its `size` in bytes (-1 where it is not known) and
     `outcome`, or work such as writing an output. `started` is in seconds since the epoch, `seconds` how long it took.
@@ -117,8 +133,8 @@ class Span(msgspec.Struct, frozen=True, omit_defaults=True):
 class Build(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A build. `build` is its name, 8 hexadecimal digits; `project` what makes it another build of the same (its
     Dockerfile and context); `keys` the version of the cache keys. `started` is in seconds since the epoch, `seconds`
-    how long it took; `names` are those of the image, `image_id` and `digest` those of BuildResult. `text` is what the
-    Dockerfile said, `stages` how its stages depend on each other."""
+    how long it took; `names` are those of the image, `image_id` and `digest` those of BuildResult; `images` has one for
+    each platform. `text` is what the Dockerfile said, `stages` how its stages depend on each other."""
 
     build: str
     started: float
@@ -140,6 +156,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spans: tuple[Span, ...] = ()
     text: str = ""
     stages: StageGraph = StageGraph()
+    images: tuple[BuiltImage, ...] = ()
 
     def step(self, number: str) -> BuiltStep | None:
         """The step with a number."""
@@ -311,7 +328,8 @@ def _encode(build: Build) -> bytes:
     try:
         return msgspec.json.encode(build)
     except UnicodeEncodeError:
-        return msgspec.json.encode(_printable(msgspec.to_builtins(build)))
+        exact = msgspec.structs.replace(build, images=())  # a configuration is known exactly, or not at all
+        return msgspec.json.encode(_printable(msgspec.to_builtins(exact)))
 
 
 def _printable(value: Any) -> Any:

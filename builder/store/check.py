@@ -1,7 +1,7 @@
 """`check`: is everything in a store as it was written, and what can be mended?
 
 May run beside builds: a blob is renamed into place when it is complete, and what running builds hold is left alone.
-The order matters: what is found of blobs decides about references and records.
+The order matters: what is found of blobs decides about images and records, and these about unpacked layers.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import os
 
 import msgspec
 
+from builder.config import ArchiveLimits
 from builder.errors import StoreError
 from builder.store.check_blobs import check_blobs
 from builder.store.check_images import check_images, check_layout
-from builder.store.check_leftovers import check_builds, check_leases, check_mounts, check_temporary
+from builder.store.check_leftovers import check_builds, check_failed, check_leases, check_mounts, check_temporary
 from builder.store.check_records import check_records
 from builder.store.check_session import LEFTOVER, Depth, Fetch, Problem, Progress, Session
 from builder.store.check_snapshots import check_snapshots
@@ -27,13 +28,14 @@ _PARTS = (
     check_records,
     check_snapshots,
     check_builds,
+    check_failed,
     check_mounts,
 )
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What a check found. `counts` says how much was looked at (blobs, bytes, images, records, snapshots, builds,
-    mounts); `read_only` that nothing could be repaired because the store can only be read."""
+    """What a check found. `counts` says how much was looked at (blobs, bytes, layers, images, records, snapshots,
+    builds, failed, mounts); `read_only` that nothing could be repaired because the store can only be read."""
 
     root: str
     problems: tuple[Problem, ...]
@@ -45,8 +47,15 @@ class Checked(msgspec.Struct, frozen=True):
         return [problem for problem in self.problems if problem.severity != LEFTOVER and not problem.repair]
 
 
-def check(root: str, depth: Depth, progress: Progress, fetch: Fetch | None = None) -> Checked:
-    """Check the store below `root`. With `fetch` a repair brings the layers that images lack and a registry has.
+def check(
+    root: str,
+    depth: Depth,
+    progress: Progress,
+    fetch: Fetch | None = None,
+    limits: ArchiveLimits | None = None,
+) -> Checked:
+    """Check the store below `root`. With `fetch` a repair brings the layers that images lack and a registry has;
+    `limits` bound what layers may become uncompressed.
 
     Raises StoreError where there is no store, or where a repair fails.
     """
@@ -56,7 +65,7 @@ def check(root: str, depth: Depth, progress: Progress, fetch: Fetch | None = Non
     read_only = not os.access(root, os.W_OK)
     if read_only:
         depth = Depth(deep=depth.deep)
-    session = Session(root, depth, progress, fetch)
+    session = Session(root, depth, progress, fetch, limits or ArchiveLimits())
     try:
         for part in _PARTS:
             part(session)

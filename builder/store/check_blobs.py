@@ -1,17 +1,16 @@
-"""Do the blobs hold what their names say?"""
+"""Do the blobs hold what their names say? Each is read once: what layers become uncompressed is found out with it."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
+from builder.store.check_layers import Content, HashedFile, layer_blobs, uncompressed
 from builder.store.check_session import DAMAGE, LEFTOVER, Session
 
-_PIECE = 1 << 20
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
@@ -34,6 +33,7 @@ def check_blobs(session: Session) -> None:
     total = sum(status.st_size for _, status in blobs)
     done = 0
     lock = Lock()
+    layers = layer_blobs(session)
 
     def look(blob: tuple[str, os.stat_result]) -> None:
         nonlocal done
@@ -45,16 +45,20 @@ def check_blobs(session: Session) -> None:
                 session.progress("blobs", done, total)
 
         path, status = blob
-        cause = _fault(path, advance)
-        if cause:
-            with lock:
+        digest = f"sha256:{os.path.basename(path)}"
+        cause, content = _read(session, path, digest in layers, advance)
+        with lock:
+            if cause:
                 _damaged(session, path, status, cause)
+            elif content is not None:
+                session.contents[digest] = content
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as workers:
         for _ in workers.map(look, blobs):
             pass
     session.counts["blobs"] = len(blobs)
     session.counts["bytes"] = total
+    session.counts["layers"] = len(session.contents)
     _other_algorithms(session)
 
 
@@ -65,20 +69,21 @@ def _names(directory: str) -> Iterator[str]:
         return
 
 
-def _fault(path: str, advance: Callable[[int], None]) -> str:
-    """What is wrong with a blob, '' if nothing is."""
-    hasher = hashlib.sha256()
+def _read(session: Session, path: str, layer: bool, advance: Callable[[int], None]) -> tuple[str, Content | None]:
+    """What is wrong with a blob, '' if nothing is; and what one that stands for a layer holds."""
+    digest = f"sha256:{os.path.basename(path)}"
+    content = None
     try:
         with open(path, "rb", buffering=0) as file:
-            while piece := file.read(_PIECE):
-                hasher.update(piece)
-                advance(len(piece))
+            blob = HashedFile(file, advance)
+            if layer:
+                content = uncompressed(blob, digest, session.limits)
+            found = blob.finish()
     except FileNotFoundError:
-        return ""
+        return "", None
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
-    found = hasher.hexdigest()
-    return "" if found == os.path.basename(path) else f"its content is sha256:{found}"
+        return f"it cannot be read: {error.strerror}", None
+    return ("", content) if found == digest else (f"its content is {found}", None)
 
 
 def _damaged(session: Session, path: str, status: os.stat_result, cause: str) -> None:

@@ -2,6 +2,7 @@
 
 An index may list manifests that are not here (other platforms), as in a registry's own indexes; one at least must be.
 A layer that is not here and that a registry has is fetched again: only base images without a name here may lack some.
+An image whose configuration states other diff IDs than its layers have can be used by nobody: it counts as lost.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from builder.oci.spec import (
     encode,
 )
 from builder.store.builds import Build, Builds
+from builder.store.check_layers import stack_fault
 from builder.store.check_session import Session
 
 _LARGEST_DOCUMENT = 8 << 20  # bytes
@@ -205,16 +207,15 @@ def _manifest_fault(session: Session, manifest: Manifest, entry: Descriptor) -> 
     fault = _blob_fault(session, manifest.config, "the configuration ")
     if fault:
         return fault
-    if manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG) and not manifest.artifact_type:
-        data = _document(session, manifest.config.digest)
-        try:
-            config = decode(data or b"", ImageConfig, f"configuration {manifest.config.digest}")
-        except StoreError as error:
-            return error.cause
-        layers = len(config.rootfs.diff_ids or ())
-        if layers != len(manifest.layers):
-            return f"the configuration has {layers} diff IDs, the manifest {len(manifest.layers)} layers"
-    return next((fault for layer in manifest.layers if (fault := _layer_fault(session, layer))), "")
+    fault = next((fault for layer in manifest.layers if (fault := _layer_fault(session, layer))), "")
+    if fault or manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG) or manifest.artifact_type:
+        return fault
+    data = _document(session, manifest.config.digest)
+    try:
+        config = decode(data or b"", ImageConfig, f"configuration {manifest.config.digest}")
+    except StoreError as error:
+        return error.cause
+    return stack_fault(session, manifest.layers, config.rootfs.diff_ids or ())
 
 
 def _layer_fault(session: Session, layer: Descriptor) -> str:

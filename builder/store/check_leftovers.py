@@ -1,17 +1,24 @@
-"""What lies around: unfinished files, dead leases, records of builds that cannot be read, half-made cache mounts."""
+"""What lies around: unfinished files, dead leases, records of builds that cannot be read, half-kept failed steps,
+half-made cache mounts."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
+from contextlib import suppress
 
 import msgspec
 
+from builder.filesystem.locks import exclusive
 from builder.store.builds import Build
 from builder.store.check_session import LEFTOVER, Session
+from builder.store.failed import FailedStates
 from builder.store.locks import take_share
 from builder.store.mounts import is_name
 from builder.store.store import remove_tree
+
+_HEXADECIMAL = re.compile("[0-9a-f]{64}")
 
 
 def check_temporary(session: Session) -> None:
@@ -22,7 +29,7 @@ def check_temporary(session: Session) -> None:
         if session.depth.repair:
             share, names = take_share(directory)
             os.close(share)
-        elif _is_alone(directory):
+        elif _is_free(directory, fcntl.LOCK_EX):
             names = os.listdir(directory)
     except OSError:
         return
@@ -32,11 +39,21 @@ def check_temporary(session: Session) -> None:
             remove_tree(path)
         _leftover(session, "temporary", path)
     for name in _names(session.path("partial")):
-        if len(name) != 64:
-            path = session.path("partial", name)
-            if session.depth.repair:
-                os.unlink(path)
-            _leftover(session, "temporary", path)
+        _check_partial(session, name)
+
+
+def _check_partial(session: Session, name: str) -> None:
+    """A beginning of a blob is worth something as long as the blob is not here."""
+    path = session.path("partial", name)
+    if not _HEXADECIMAL.fullmatch(name):
+        if session.depth.repair:
+            remove_tree(path) if os.path.isdir(path) else os.unlink(path)
+    elif not session.layout.has(f"sha256:{name}"):
+        return
+    elif session.depth.repair:
+        with exclusive(session.path("tmp", f"fetch-{name}.lock")), suppress(FileNotFoundError):  # see Layers
+            os.unlink(path)
+    _leftover(session, "temporary", path)
 
 
 def _leftover(session: Session, area: str, path: str) -> None:
@@ -44,10 +61,14 @@ def _leftover(session: Session, area: str, path: str) -> None:
     session.found(area, path, "a killed process left it", severity=LEFTOVER, repair=repair)
 
 
-def _is_alone(directory: str) -> bool:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _is_free(path: str, lock: int) -> bool:
+    """Whether a file or directory is here and nobody holds a lock on it that excludes this one."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     finally:
@@ -58,26 +79,13 @@ def _is_alone(directory: str) -> bool:
 def check_leases(session: Session) -> None:
     """A lease that nobody holds any more keeps nothing: its owner was killed."""
     directory = session.path("leases")
-    dead = [path for name in _names(directory) if name != "gate" and _is_free(path := os.path.join(directory, name))]
+    leases = [os.path.join(directory, name) for name in _names(directory) if name != "gate"]
+    dead = [path for path in leases if _is_free(path, fcntl.LOCK_SH)]
     if session.depth.repair and dead:
         with session.no_collection():
             pass  # it removes them
     for path in dead:
         _leftover(session, "lease", path)
-
-
-def _is_free(path: str) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def check_builds(session: Session) -> None:
@@ -97,6 +105,23 @@ def check_builds(session: Session) -> None:
             session.found("build", path, f"the record cannot be read: {error}", repair=repair)
 
 
+def check_failed(session: Session) -> None:
+    """Failed steps that are kept for `debug` have their state and files; one that somebody looks at is left alone."""
+    states = FailedStates(session.root, session.path("tmp"))
+    names = states.names()
+    session.counts["failed"] = len(names)
+    for name in names:
+        if not states.is_whole(name):
+            repair = "removed" if session.depth.repair and states.remove([name]).count else ""
+            cause = "of this failed step not everything was kept"
+            session.found("failed", os.path.join(states.path, name), cause, severity=LEFTOVER, repair=repair)
+    for name in _names(states.path):
+        if name not in names:
+            path = os.path.join(states.path, name)
+            repair = session.quarantine(path) if session.depth.repair else ""
+            session.found("failed", path, "this is no kept step", repair=repair)
+
+
 def check_mounts(session: Session) -> None:
     """Cache mounts have the form that steps expect; what is in them is the steps' own business."""
     directory = session.path("mounts")
@@ -108,7 +133,7 @@ def check_mounts(session: Session) -> None:
         if not is_name(name) or not os.path.isdir(path) or (os.path.lexists(data) and not os.path.isdir(data)):
             repair = session.quarantine(path) if session.depth.repair else ""
             session.found("mount", path, "this is no cache mount", repair=repair)
-        elif _is_free(os.path.join(path, "lock")):
+        elif _is_free(os.path.join(path, "lock"), fcntl.LOCK_SH):
             for inner in os.listdir(path):
                 if inner == "data.new" or inner.startswith("id."):
                     if session.depth.repair:

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from builder.oci.spec import Descriptor
+from builder.store.check_layers import content_fault
 from builder.store.check_session import DAMAGE, LEFTOVER, Session
 from builder.store.database import VERSION, LayerRecord
+from builder.store.layers import is_claim
 
 _TABLES = ("layers", "steps", "recipes", "memos")
 
@@ -49,31 +52,49 @@ def _corrupted(session: Session, path: str, cause: str) -> None:
 
 
 def _check_layers(session: Session, connection: sqlite3.Connection) -> list[LayerRecord]:
-    """Records of blobs that are gone are what a killed collection leaves; with another size they were never true.
+    """Records of blobs that are gone are what a killed collection leaves; of others what they state is compared.
     Returns those that are good."""
-    gone: list[LayerRecord] = []
-    wrong: list[LayerRecord] = []
     good: list[LayerRecord] = []
     for record in session.records:
-        if not session.is_here(record.digest):
-            (good if record.origin else gone).append(record)
-        elif os.stat(session.layout.blob_path(record.digest)).st_size != record.size:
-            wrong.append(record)
-        else:
-            good.append(record)
-    if session.depth.repair:
-        connection.executemany(
-            "DELETE FROM layers WHERE diff_id = ? AND digest = ?",
-            [(record.diff_id, record.digest) for record in (*gone, *wrong)],
-        )
-    for records, cause, severity in (
-        (gone, "its blob is not here and cannot be fetched", LEFTOVER),
-        (wrong, "its blob has another size", DAMAGE),
-    ):
-        for record in records:
-            repair = "forgotten" if session.depth.repair else ""
-            session.found("record", f"layer {record.diff_id}", cause, severity=severity, repair=repair)
+        cause, severity = _record_fault(session, record)
+        if not cause:
+            good.append(_with_true_size(session, connection, record))
+            continue
+        repair = ""
+        if session.depth.repair:
+            connection.execute("DELETE FROM layers WHERE (diff_id, digest) = (?, ?)", (record.diff_id, record.digest))
+            repair = "forgotten"
+        session.found("record", f"layer {record.diff_id}", cause, severity=severity, repair=repair)
     return good
+
+
+def _record_fault(session: Session, record: LayerRecord) -> tuple[str, str]:
+    """What is wrong with a layer's record, '' if nothing is, and how bad that is."""
+    if not session.is_here(record.digest):
+        return "" if record.origin else "its blob is not here and cannot be fetched", LEFTOVER
+    if os.stat(session.layout.blob_path(record.digest)).st_size != record.size:
+        return "its blob has another size", DAMAGE
+    # What a build cache claims is compared before it is used, so a wrong claim does no harm.
+    severity = LEFTOVER if is_claim(record) else DAMAGE
+    fault = content_fault(session, Descriptor(record.media_type, record.digest, record.size), record.diff_id)
+    return f"its blob {fault}" if fault else "", severity
+
+
+def _with_true_size(session: Session, connection: sqlite3.Connection, record: LayerRecord) -> LayerRecord:
+    """A good record, of which the size of the uncompressed layer is mended if it is known and wrong."""
+    found = session.contents.get(record.digest)
+    if found is None or record.uncompressed in (0, found.size):
+        return record
+    repair = ""
+    if session.depth.repair:
+        connection.execute(
+            "UPDATE layers SET uncompressed = ? WHERE (diff_id, digest) = (?, ?)",
+            (found.size, record.diff_id, record.digest),
+        )
+        repair = "noted anew"
+    cause = f"its uncompressed size is {found.size} bytes, not {record.uncompressed}"
+    session.found("record", f"layer {record.diff_id}", cause, repair=repair)
+    return record
 
 
 def _check_holdings(session: Session, connection: sqlite3.Connection, good: Sequence[LayerRecord]) -> None:

@@ -6,14 +6,19 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from builder.config import ArchiveLimits
 from builder.errors import StoreError
 from builder.oci.layout import Layout
 from builder.store.database import LayerRecord
 from builder.store.leases import frozen
 from builder.store.settle import current_boot
+
+if TYPE_CHECKING:
+    from builder.store.check_layers import Content
 
 QUARANTINE = "quarantine"
 
@@ -24,8 +29,8 @@ DAMAGE = "damage"
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One finding. `area` is layout, blob, image, record, snapshot, build, mount, lease or temporary; `place` names the
-    thing; `repair` says what was done about it ('': nothing); `remedy` what else is to be done."""
+    """One finding. `area` is layout, blob, image, record, snapshot, build, failed, mount, lease or temporary; `place`
+    names the thing; `repair` says what was done about it ('': nothing); `remedy` what else is to be done."""
 
     area: str
     place: str
@@ -53,16 +58,22 @@ Fetch = Callable[[LayerRecord], object]
 
 
 class Session:
-    """One check of the store below `root`."""
+    """One check of the store below `root`.
 
-    def __init__(self, root: str, depth: Depth, progress: Progress, fetch: Fetch | None = None) -> None:
+    `damaged` are the blobs that are not what their names say (and `index.json`, by its path), `contents` what the blobs
+    of layers hold. `limits` bound what a layer may become uncompressed.
+    """
+
+    def __init__(self, root: str, depth: Depth, progress: Progress, fetch: Fetch | None, limits: ArchiveLimits) -> None:
         self.root = root
         self.depth = depth
         self.progress = progress
         self.fetch = fetch
+        self.limits = limits
         self.layout = Layout(root)
         self.problems: list[Problem] = []
         self.damaged: set[str] = set()
+        self.contents: dict[str, Content] = {}
         self.counts: dict[str, int] = {}
         self._records: list[LayerRecord] | None = None
         self._fetchable: dict[str, LayerRecord] | None = None
@@ -82,6 +93,11 @@ class Session:
             return digest not in self.damaged and self.layout.has(digest)
         except StoreError:
             return False
+
+    def holds(self, record: LayerRecord) -> bool:
+        """Whether a record's blob is here and is that layer."""
+        content = self.contents.get(record.digest)
+        return self.is_here(record.digest) and (content is None or content.diff_id == record.diff_id)
 
     def fetchable(self, digest: str) -> LayerRecord | None:
         """The record that says where a layer's blob can be fetched."""

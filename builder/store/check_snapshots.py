@@ -11,12 +11,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from contextlib import suppress
+from pathlib import Path
 
 from builder.errors import LayerError, StoreError
 from builder.filesystem.archive import ArchiveEntry, TarReader, pieces
 from builder.filesystem.decompress import decompressor
 from builder.filesystem.overlay_format import attributes, file_info, is_opaque
 from builder.filesystem.resolve import resolve
+from builder.filesystem.snapshots import Snapshots
 from builder.filesystem.tree import FileInfo, Kind
 from builder.store.check_session import LEFTOVER, Session
 from builder.store.store import UNPRIVILEGED_SNAPSHOTS, remove_tree
@@ -30,6 +33,9 @@ def check_snapshots(session: Session) -> None:
     session.counts["snapshots"] = 0
     for name in ("snapshots", UNPRIVILEGED_SNAPSHOTS):
         _check_directory(session, session.path(name))
+        if session.depth.repair:
+            with suppress(OSError):  # those that are left are whole: let them be believed after a restart, too
+                Snapshots(Path(session.root), name=name).settle()
 
 
 def _check_directory(session: Session, directory: str) -> None:
@@ -94,7 +100,7 @@ def _fault(session: Session, path: str) -> tuple[str, str]:
         return LEFTOVER, "the machine stopped before it was on the disk"
     diff_id = f"sha256:{match[1]}"
     forms = [record for record in session.records if record.diff_id == diff_id]
-    blob = next((record.digest for record in forms if session.is_here(record.digest)), None)
+    blob = next((record.digest for record in forms if session.holds(record)), None)
     if blob is None:
         return "", ""  # there is nothing to compare with
     complete = not match[2] and any(record.origin for record in forms)

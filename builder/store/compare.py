@@ -11,6 +11,7 @@ from builder.filesystem.compare import FileChange, compare
 from builder.filesystem.contents import Contents
 from builder.filesystem.packages import Package, PackageChange, compare_packages, database_files, installed
 from builder.oci.spec import ImageConfig
+from builder.store.configurations import configuration_of
 from builder.store.contents import Selected, read_contents, read_stored
 from builder.store.store import Store
 
@@ -29,12 +30,13 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """All that differs. `configuration` is None where it cannot be compared: an image keeps that of its last step
-    only."""
+    """All that differs. `configuration` is None where it cannot be compared: `unknown` are the steps, by the names that
+    were given, of which it is not known."""
 
     files: tuple[FileChange, ...]
     configuration: tuple[Setting, ...] | None
     packages: tuple[PackageChange, ...]
+    unknown: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.files or self.configuration or self.packages)
@@ -46,13 +48,11 @@ def compare_images(store: Store, before: Selected, after: Selected) -> Differenc
     below = read_contents(store, msgspec.structs.replace(before, count=shared), digests=True)
     old = read_contents(store, before, digests=True, shared=below) if before.count > shared else below
     new = read_contents(store, after, digests=True, shared=below) if after.count > shared else below
-    configuration = None
-    if before.is_whole and after.is_whole:
-        assert before.image.config is not None
-        assert after.image.config is not None
-        configuration = tuple(compare_configurations(before.image.config, after.image.config))
+    first, second = configuration_of(store, before), configuration_of(store, after)
+    unknown = [side.name for side, known in ((before, first), (after, second)) if known is None]
+    configuration = tuple(compare_configurations(first, second)) if first is not None and second is not None else None
     packages = compare_packages(_packages(store, before, old), _packages(store, after, new)) if old is not new else []
-    return Difference(tuple(compare(old, new)), configuration, tuple(packages))
+    return Difference(tuple(compare(old, new)), configuration, tuple(packages), tuple(dict.fromkeys(unknown)))
 
 
 def compare_configurations(before: ImageConfig, after: ImageConfig) -> Iterator[Setting]:

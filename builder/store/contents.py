@@ -38,7 +38,7 @@ class Selected(msgspec.Struct, frozen=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether this is the image itself: only then is its configuration known."""
+        """Whether this is the image itself: only of that it keeps the configuration."""
         return self.count == len(self.manifest.layers)
 
     @property

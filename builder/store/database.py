@@ -13,13 +13,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
 
 from builder.errors import StoreError
-from builder.store.locks import exclusive
+from builder.filesystem.locks import exclusive
 
 VERSION = 3
 
@@ -138,6 +138,9 @@ class Database:
             try:
                 yield self._connection
             except sqlite3.Error as error:
+                if self._connection.in_transaction:
+                    with suppress(sqlite3.Error):
+                        self._connection.execute("ROLLBACK")
                 raise self._failed(error) from error
 
     # --- layers
@@ -211,11 +214,13 @@ class Database:
     def add_step(self, record: StepRecord, content: str = "") -> None:
         """Keep what a step made, and its recipe; for `content` see RecipeRecord."""
         with self._cursor() as connection:
+            connection.execute("BEGIN IMMEDIATE")
             self._add_recipe(connection, RecipeRecord(record.key, record.recipe, content))
             connection.execute(
                 "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?)",
                 (record.key, record.diff_id, record.lineage, record.created, time.time()),
             )
+            connection.execute("COMMIT")
 
     # --- recipes
 

@@ -5,7 +5,8 @@ ROOT/failed/TIME-BUILD-PROJECT/upper/    what its command wrote, in overlayfs's 
 
 TIME is when it was kept, in milliseconds as 12 hexadecimal digits; BUILD the name of its build, which keeps one step at
 most; PROJECT tells builds of another Dockerfile or context apart. Kept are the newest `KEPT`; the next build of the
-same project that ends well removes them, and so does `builder prune`. One that somebody looks at is not removed.
+same project that ends well removes them, and so does `builder prune`. One that somebody looks at is not removed. None
+of it is flushed to the disk: after a power failure one may be broken, and `builder fsck` removes it.
 """
 
 from __future__ import annotations
@@ -14,55 +15,68 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from builder.errors import StoreError, UsageError
-from builder.store.store import Store, remove_tree
+from builder.store.store import remove_tree
 
 KEPT = 5
 
 _STATE, _UPPER = "state", "upper"
+_NAME = re.compile("[0-9a-f]{12}-[0-9a-f]+-[0-9a-f]{12}")
+
+
+class Cleared(msgspec.Struct, frozen=True):
+    """What was removed: how many states, and the bytes of their files."""
+
+    count: int
+    size: int
 
 
 class FailedStates:
-    """The states that a store keeps."""
+    """The states that a store keeps, in the directory `path`."""
 
-    def __init__(self, store: Store) -> None:
-        self._path = os.path.join(store.root, "failed")
-        self._temporary = store.temporary
+    def __init__(self, root: str, temporary: str) -> None:
+        """`root` is the store's directory, `temporary` its directory for unfinished files."""
+        self.path = os.path.join(root, "failed")
+        self._temporary = temporary
 
     def builds(self) -> list[str]:
         """The names of builds of which a step is kept, the newest first."""
-        return [name.split("-")[1] for name in self._names()]
+        return [name.split("-")[1] for name in self.names()]
 
     def keep(self, build: str, project: str, state: bytes, upper: str) -> None:
         """Keep a state; the directory `upper` is taken over. Raises StoreError."""
         name = f"{int(time.time() * 1000):012x}-{build}-{_project(project)}"
         new = os.path.join(self._temporary, f"failed.{build}")
         try:
-            os.makedirs(self._path, mode=0o700, exist_ok=True)
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
             os.mkdir(new, 0o700)
             os.rename(upper, os.path.join(new, _UPPER))
             with open(os.open(os.path.join(new, _STATE), os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
                 file.write(state)
-            os.rename(new, os.path.join(self._path, name))
+            os.rename(new, os.path.join(self.path, name))
         except OSError as error:
-            raise StoreError(f"cannot be kept: {error.strerror}", place=self._path) from error
-        self._remove(self._names()[KEPT:])
+            raise StoreError(f"cannot be kept: {error.strerror}", place=self.path) from error
+        self.remove(self.names()[KEPT:])
 
     @contextmanager
     def hold(self, build: str = "") -> Iterator[tuple[str, bytes, str]]:
         """The newest state, or that of a build by the beginning of its name: the build, the state, the directory with
         what was written. It is not removed meanwhile. Raises StoreError, UsageError."""
-        found = [name for name in self._names() if name.split("-")[1].startswith(build)]
+        found = [name for name in self.names() if name.split("-")[1].startswith(build)]
         if not found:
             what = f"no failed step of build {build!r} is kept" if build else "no failed step is kept"
-            raise StoreError(what, place=self._path, remedy="build with --on-error=keep")
+            raise StoreError(what, place=self.path, remedy="build with --on-error=keep")
         if build and len(found) > 1:
             raise UsageError(f"{build!r} means several builds", remedy="give more digits")
-        path = os.path.join(self._path, found[0])
+        path = os.path.join(self.path, found[0])
         try:
             directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -78,27 +92,38 @@ class FailedStates:
     def forget(self, project: str) -> None:
         """Remove the states of a project."""
         mark = _project(project)
-        self._remove([name for name in self._names() if name.endswith(f"-{mark}")])
+        self.remove([name for name in self.names() if name.endswith(f"-{mark}")])
 
     def forget_build(self, build: str) -> None:
         """Remove the state of a build."""
-        self._remove([name for name in self._names() if name.split("-")[1] == build])
+        self.remove([name for name in self.names() if name.split("-")[1] == build])
 
-    def clear(self) -> None:
-        """Remove all states."""
-        self._remove(self._names())
+    def clear(self, before: float | None = None) -> Cleared:
+        """Remove all states, or those that were kept `before` (seconds since the epoch)."""
+        return self.remove([name for name in self.names() if before is None or int(name[:12], 16) < before * 1000])
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """The directories of states, the newest first."""
         try:
-            names = os.listdir(self._path)
+            names = os.listdir(self.path)
         except OSError:
             return []
-        return sorted((name for name in names if name.count("-") == 2), reverse=True)
+        return sorted(filter(_NAME.fullmatch, names), reverse=True)
 
-    def _remove(self, names: list[str]) -> None:
-        """What cannot be removed stays for the next time."""
+    def is_whole(self, name: str) -> bool:
+        """Whether a state, given by its directory, can be read and has the files of its step."""
+        try:
+            with open(os.path.join(self.path, name, _STATE), "rb") as file:
+                msgspec.msgpack.decode(file.read())
+            return stat.S_ISDIR(os.lstat(os.path.join(self.path, name, _UPPER)).st_mode)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return False
+
+    def remove(self, names: list[str]) -> Cleared:
+        """Remove states, given by their directories. What is in use, or cannot be removed, stays for the next time."""
+        count = size = 0
         for name in names:
-            path = os.path.join(self._path, name)
+            path = os.path.join(self.path, name)
             with contextlib.suppress(OSError):
                 directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
@@ -107,7 +132,16 @@ class FailedStates:
                     os.rename(path, aside)
                 finally:
                     os.close(directory)
+                count += 1
+                size += _size(aside)
                 remove_tree(aside)
+        return Cleared(count, size)
+
+
+def _size(path: str) -> int:
+    from builder.store.collect import tree_size  # only where there is something to remove
+
+    return tree_size(path)
 
 
 def _project(project: str) -> str:

@@ -18,10 +18,10 @@ import msgspec
 from builder.config import ArchiveLimits
 from builder.errors import BuilderError, Interrupted, LayerError, StoreError
 from builder.filesystem.compression import Compression, kind_of
+from builder.filesystem.locks import exclusive
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
 from builder.store.database import Database, LayerRecord
-from builder.store.locks import exclusive
 from builder.store.settle import Settling, current_boot
 
 if TYPE_CHECKING:

@@ -1,49 +1,13 @@
-"""Locks of a store: one holder for a name, and a share in the store itself.
-
-Both are flock(2) locks, which the kernel takes away however a process ends, so that none is ever stale.
-"""
+"""The share that each process has in the store that it uses: a flock(2) lock, which the kernel takes away however the
+process ends."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
 
 _ASIDE = "gone."
-
-
-@contextlib.contextmanager
-def exclusive(path: str) -> Iterator[bool]:
-    """Hold the lock file `path`, among threads and processes. Yields whether it had to be waited for.
-
-    The file goes away with its last holder; so after waiting one must look whether it still has its name.
-    """
-    waited = False
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waited = True
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if not _has_name(descriptor, path):
-                continue
-            try:
-                yield waited
-            finally:
-                os.unlink(path)
-            return
-        finally:
-            os.close(descriptor)
-
-
-def _has_name(descriptor: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def take_share(directory: str) -> tuple[int, list[str]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from builder.store.collect import Collected, Walker, collect, needed
+from builder.store.collect import Walker, collect, needed
 from builder.store.database import Holding
 from builder.store.describe import Summary
-from builder.store.failed import FailedStates
+from builder.store.failed import Cleared, FailedStates
 from builder.store.images import StoredImage
 from builder.store.leases import held
 from builder.store.remove import Removal, in_use, remove_entirely
@@ -15,16 +15,19 @@ from builder.store.store import Store
 
 
 class Pruned(msgspec.Struct, frozen=True):
-    """What was pruned. `steps` counts the records of the build cache."""
+    """What was pruned. `steps` counts the records of the build cache, `failed` the steps that were kept for `debug`;
+    `size` is how many bytes became free."""
 
     images: tuple[Removal, ...]
     steps: int
-    collected: Collected
+    failed: int
+    size: int
 
 
 def prune(store: Store, images: list[Summary], *, cache: str = "", before: float | None = None) -> Pruned:
     """Remove these images with all of their names, and build cache: '' none, `unused` what no image that remains has,
-    `all`. Of the cache only what was last used `before` (seconds since the epoch) goes. What running builds use stays.
+    `all`. With either go the failed steps that are kept. Of all that only what was last used (or kept) `before`, in
+    seconds since the epoch, goes. What running builds use stays, and so does a failed step that somebody looks at.
 
     Raises StoreError.
     """
@@ -34,14 +37,18 @@ def prune(store: Store, images: list[Summary], *, cache: str = "", before: float
         if not in_use(store, descriptor):
             removals.append(remove_entirely(store, StoredImage(None, descriptor)))
     doomed: list[Holding] = []
+    failed = Cleared(0, 0)
     if cache:
-        FailedStates(store).clear()
+        failed = FailedStates(store.root, store.temporary).clear(before)
         doomed = prunable(store, everything=cache == "all", before=before)
         store.database.forget(doomed)
         if cache == "all" and before is None and not held(store.leases):
             store.database.clear()
         store.database.forget_recipes(store.builds.keys())
-    return Pruned(tuple(removals), len(doomed), collect(store))
+    collected = collect(store)
+    if cache:
+        store.settle_snapshots()  # who keeps house has the time
+    return Pruned(tuple(removals), len(doomed), failed.count, failed.size + collected.size)
 
 
 def prunable(store: Store, *, everything: bool, before: float | None = None) -> list[Holding]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,18 +27,20 @@ from typing import TYPE_CHECKING
 
 from builder.config import ArchiveLimits
 from builder.errors import StoreError
+from builder.filesystem.locks import exclusive
 from builder.oci.layout import Layout
 from builder.store.database import Database
 from builder.store.images import Images
 from builder.store.janitor import Janitor
 from builder.store.layers import Layers
-from builder.store.locks import exclusive, take_share
+from builder.store.locks import take_share
 
 if TYPE_CHECKING:
     from builder.filesystem.snapshots import Snapshots
     from builder.store.builds import Builds
 
 UNPRIVILEGED_SNAPSHOTS = "snapshots-unprivileged"
+_FLUSHED_AFTER = 3600.0  # seconds
 
 
 class Store:
@@ -123,13 +126,29 @@ class Store:
         others = [Snapshots(Path(self.root), name=name) for name in ("snapshots", UNPRIVILEGED_SNAPSHOTS)]
         return [self.snapshots, *(one for one in others if one.directory != self.snapshots.directory)]
 
+    def settle_snapshots(self, waiting: float = 0.0) -> None:
+        """Flush unpacked layers to the disk, see `Snapshots.settle`. What cannot be flushed is not believed after a
+        restart of the machine, which does no harm."""
+        with contextlib.suppress(OSError):
+            for snapshots in self.all_snapshots():
+                snapshots.settle(waiting)
+
+    def _working_snapshots(self) -> Snapshots:
+        """The snapshots for a process that unpacks layers or looks into them.
+
+        Once an hour such a process also flushes what earlier ones unpacked, beside its work: by then the kernel has
+        written most of it anyway. Nobody waits for that, and a rebuild in which nothing changed does not come here.
+        """
+        threading.Thread(target=self.settle_snapshots, args=(_FLUSHED_AFTER,), name="settle", daemon=True).start()
+        return self.snapshots
+
     @cached_property
     def limits(self) -> ArchiveLimits:
         return self._limits()
 
     @cached_property
     def layers(self) -> Layers:
-        return Layers(self.layout, self.database, lambda: self.snapshots, self.partial, lambda: self.limits)
+        return Layers(self.layout, self.database, self._working_snapshots, self.partial, lambda: self.limits)
 
     @contextmanager
     def lease(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Set
 
 import msgspec
 
@@ -10,6 +11,7 @@ from builder.oci.layout import Layout
 from builder.store.collect import Needed, Walker, needed, tree_size
 from builder.store.database import Holding
 from builder.store.describe import Summary
+from builder.store.failed import FailedStates
 from builder.store.leases import held
 from builder.store.store import Store
 
@@ -33,7 +35,8 @@ class Share(msgspec.Struct, frozen=True):
 
 
 def usage(store: Store) -> list[Usage]:
-    """Images, build cache, unpacked layers, cache mounts and unfinished or unneeded data. Each blob counts once."""
+    """Images, build cache, unpacked layers, cache mounts, kept failed steps, and unfinished or unneeded data. Each blob
+    counts once."""
     layout = Layout(store.root, store.temporary)
     sizes = {digest: _size(layout.blob_path(digest)) for digest in layout.digests()}
     entries = store.images.all()
@@ -60,7 +63,8 @@ def usage(store: Store) -> list[Usage]:
         Usage("Build Cache", len(holdings), len(in_use), total(cached), total(cached - pins)),
         _snapshots(store, of_images),
         _mounts(store),
-        _rest(store, total(sizes.keys() - everything.blobs), len(sizes.keys() - everything.blobs)),
+        _failed(store),
+        _rest(store, sizes, everything.blobs),
     ]
 
 
@@ -125,9 +129,20 @@ def _mounts(store: Store) -> Usage:
     return Usage("Cache Mounts", len(names), len(names), tree_size(store.mounts), 0)
 
 
-def _rest(store: Store, unneeded: int, count: int) -> Usage:
-    """What is unfinished, and what the next collection removes."""
-    return Usage("Other", count, 0, unneeded + tree_size(store.temporary), unneeded)
+def _failed(store: Store) -> Usage:
+    """The failed steps that are kept for `debug`. They stay until `prune`, or until their build goes well."""
+    states = FailedStates(store.root, store.temporary)
+    size = tree_size(states.path)
+    return Usage("Failed Steps", len(states.names()), 0, size, size)
+
+
+def _rest(store: Store, sizes: Mapping[str, int], kept: Set[str]) -> Usage:
+    """What is unfinished, and the blobs and beginnings of blobs that the next collection removes."""
+    partial = {f"sha256:{name}": _size(os.path.join(store.partial, name)) for name in _names(store.partial)}
+    unneeded = [size for known in (sizes, partial) for digest, size in known.items() if digest not in kept]
+    beginnings = sum(size for digest, size in partial.items() if digest in kept)
+    free = sum(unneeded)
+    return Usage("Other", len(unneeded), 0, free + beginnings + tree_size(store.temporary), free)
 
 
 def _names(directory: str) -> list[str]:

@@ -2,107 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cli import test_build_cache
 from tests.support.archives import archive
-from tests.support.builds import APPLETS, BUSYBOX, Cli, Done, needs_sandbox
-from tests.support.docker_registry import docker_registry, needs_docker_registry
+from tests.support.builds import needs_sandbox
+from tests.support.external_cache import FINAL, Machine, base_layer, busybox_layer, copy_of, fetched, make_context, ran
 from tests.support.registry import FakeRegistry
 
 pytestmark = needs_sandbox
 
-
-def ran(done: Done) -> list[str]:
-    """The instructions of the steps that were not cached."""
-    return [step for step in test_build_cache.ran(done) if not step.startswith("load metadata")]
-
-
 CONFIG = "application/vnd.builder.cache.config.v1+json"
 ANNOTATION = "vnd.builder.cache.v1"
-DOCKERFILE = """\
-FROM {base} AS build
-RUN echo one > /one; date +%N > /time
-COPY src/a /src/
-RUN --mount=type=bind,source=setup,target=/setup cat /setup /src/a > /out
-WORKDIR /work
-FROM scratch
-COPY --from=build /out /time /
-COPY --chmod=0600 src/b /b
-ADD archive.tar /unpacked/
-"""
-RUNS = ("RUN echo one > /one; date +%N > /time",)
-FINAL = 3  # layers of the result
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    """A registry with a base image, `base:1`, whose only layer holds busybox."""
-    with FakeRegistry() as running:
-        running.add_image("base", "1", layers=(_busybox_layer(),))
-        yield running
-
-
-def _busybox_layer() -> bytes:
-    folders: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in ("bin", "dev", "proc", "sys", "tmp")]
-    links = [(f"bin/{name}", {"type": b"2", "link": "busybox"}) for name in APPLETS]
-    return archive(*folders, ("bin/busybox", {"data": Path(BUSYBOX).read_bytes(), "mode": 0o755}), *links)
-
-
-def base_layer(registry: FakeRegistry) -> str:
-    return "sha256:" + hashlib.sha256(_busybox_layer()).hexdigest()
-
-
-def make_context(directory: Path, base: str, dockerfile: str = DOCKERFILE) -> Path:
-    (directory / "src").mkdir(parents=True)
-    for name, text in (("src/a", "a"), ("src/b", "b"), ("setup", "set up\n")):
-        (directory / name).write_text(text)
-    (directory / "archive.tar").write_bytes(archive(("file", {"data": b"in the archive"})))
-    (directory / "Dockerfile").write_text(dockerfile.format(base=base))
-    return directory
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Callable[[str], Cli]:
-    """Machines by name: each has a root and a home of its own."""
-
-    def make(name: str) -> Cli:
-        (tmp_path / name).mkdir(exist_ok=True)
-        return Cli(tmp_path / name / "root", BUILDER_CONFIG=str(_no_configuration(tmp_path)))
-
-    return make
-
-
-def _no_configuration(directory: Path) -> Path:
-    path = directory / "builder.toml"
-    path.touch()
-    return path
-
-
-def copy_of(directory: Path, name: str) -> Path:
-    """The same context at another place, with other times, as another checkout has it."""
-    path = directory.parent / name
-    shutil.copytree(directory, path, copy_function=shutil.copy)
-    return path
-
-
-def image(cli: Cli, name: str = "app") -> tuple[str, list[str]]:
-    return cli.image_id(name), [layer["digest"] for layer in cli.manifest(name)["layers"]]
-
-
-def fetched(registry: FakeRegistry) -> set[str]:
-    """The blobs that were asked for."""
-    return {line.rpartition("/")[2] for line in registry.requests if line.startswith("GET") and "/blobs/" in line}
-
-
 CACHES = {
     "registry": (
         ["--cache-to", "type=registry,ref={host}/cache:1{more}"],
@@ -133,7 +46,7 @@ CACHES = {
     ],
 )
 def test_another_machine_runs_nothing(
-    kind: str, more: str, registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path
+    kind: str, more: str, registry: FakeRegistry, machine: Machine, tmp_path: Path
 ) -> None:
     """Every step is found, the image is the same, and of the base's layers and the other stage's none is fetched."""
     directory = make_context(tmp_path / "context", f"{registry.host}/base:1")
@@ -150,7 +63,7 @@ def test_another_machine_runs_nothing(
     assert "WARNING" not in done.err
     assert done.cached() == 7
     assert second.image_id("app") == first.image_id("app")
-    assert base_layer(registry) not in fetched(registry)
+    assert base_layer() not in fetched(registry)
     if kind != "local":
         own = fetched(registry) & {layer["digest"] for layer in second.manifest("app")["layers"]}
         assert len(own) == FINAL
@@ -159,9 +72,7 @@ def test_another_machine_runs_nothing(
     assert second.leftovers() == []
 
 
-def test_inline_changes_only_an_annotation(
-    registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path
-) -> None:
+def test_inline_changes_only_an_annotation(registry: FakeRegistry, machine: Machine, tmp_path: Path) -> None:
     directory = make_context(tmp_path / "context", f"{registry.host}/base:1")
     cli = machine("first")
     cli.build("-t", "plain", directory)
@@ -179,7 +90,7 @@ def test_inline_changes_only_an_annotation(
     assert cli.entries()["docker.io/library/inline:latest"]["digest"] == before
 
 
-def test_inline_in_an_index(registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path) -> None:
+def test_inline_in_an_index(registry: FakeRegistry, machine: Machine, tmp_path: Path) -> None:
     """Each platform's manifest has the records, and its own layers."""
     dockerfile = "FROM {base} AS one\nCOPY src/a /\nFROM scratch\nARG TARGETARCH\nCOPY --from=one /a /$TARGETARCH\n"
     directory = make_context(tmp_path / "context", "scratch", dockerfile)
@@ -194,7 +105,7 @@ def test_inline_in_an_index(registry: FakeRegistry, machine: Callable[[str], Cli
     assert ran(machine("third").build("--cache-from", name, "--platform", "linux/arm64", directory)) == []
 
 
-def test_a_directory_keeps_what_its_tags_have(machine: Callable[[str], Cli], tmp_path: Path) -> None:
+def test_a_directory_keeps_what_its_tags_have(machine: Machine, tmp_path: Path) -> None:
     directory = make_context(tmp_path / "context", "scratch", "FROM {base}\nCOPY src/a /\n")
     cli, cache = machine("first"), tmp_path / "cache"
     blobs = []
@@ -208,7 +119,7 @@ def test_a_directory_keeps_what_its_tags_have(machine: Callable[[str], Cli], tmp
     assert sorted(path.name for path in cache.iterdir()) == ["blobs", "index.json", "oci-layout"]
 
 
-def test_a_cache_is_an_image_manifest(registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path) -> None:
+def test_a_cache_is_an_image_manifest(registry: FakeRegistry, machine: Machine, tmp_path: Path) -> None:
     """What registries check: the types, and that every blob is there. Nothing tells where the build was."""
     directory = make_context(tmp_path / "context", f"{registry.host}/base:1")
     cli = machine("first")
@@ -220,14 +131,14 @@ def test_a_cache_is_an_image_manifest(registry: FakeRegistry, machine: Callable[
     assert {layer["mediaType"] for layer in manifest["layers"]} == {"application/vnd.oci.image.layer.v1.tar+gzip"}
     document = json.loads(registry.blobs["cache"][manifest["config"]["digest"]])
     assert len(document["layers"]) == len(manifest["layers"]) == 8  # seven steps, and what a mount shows of the context
-    assert base_layer(registry) not in {layer["digest"] for layer in manifest["layers"]}
+    assert base_layer() not in {layer["digest"] for layer in manifest["layers"]}
     assert str(tmp_path) not in json.dumps(document)
     registry.requests.clear()
     cli.build("-t", "app", "--cache-to", f"type=registry,ref={registry.host}/cache:1,mode=max", directory)
     assert registry.count("PUT|POST|PATCH") == 0
 
 
-def test_what_a_cache_tells(registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path) -> None:
+def test_what_a_cache_tells(registry: FakeRegistry, machine: Machine, tmp_path: Path) -> None:
     """Recipes name arguments and their values, except those that look like secrets; keys alone name nothing."""
     dockerfile = "FROM {base}\nARG VERSION\nARG API_TOKEN\nRUN true\n"
     directory = make_context(tmp_path / "context", f"{registry.host}/base:1", dockerfile)
@@ -243,9 +154,7 @@ def test_what_a_cache_tells(registry: FakeRegistry, machine: Callable[[str], Cli
     assert not any(b"hunter2" in document for document in told)
 
 
-def test_what_changed_runs_and_nothing_else(
-    registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path
-) -> None:
+def test_what_changed_runs_and_nothing_else(registry: FakeRegistry, machine: Machine, tmp_path: Path) -> None:
     """Of a cache without the other stage's layers: the stage runs where its result is needed, and only there."""
     directory = make_context(tmp_path / "context", f"{registry.host}/base:1")
     machine("first").build("-t", "app", "--cache-to", f"type=local,dest={tmp_path}/min", directory)
@@ -271,23 +180,23 @@ def test_what_changed_runs_and_nothing_else(
     assert machine("min").files("app")["out"].content == b"another set up\na"
 
 
-def test_copies_outlive_a_new_base(registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path) -> None:
+def test_copies_outlive_a_new_base(registry: FakeRegistry, machine: Machine, tmp_path: Path) -> None:
     """The second level of keys travels too: by content and the facts asked of the parent."""
     dockerfile = "FROM {base}\nCOPY src/ /src/\nWORKDIR /w\nRUN cat /version\n"
     directory = make_context(tmp_path / "context", f"{registry.host}/base:2", dockerfile)
-    registry.add_image("base", "2", layers=(_busybox_layer(), archive(("version", {"data": b"1"}))))
+    registry.add_image("base", "2", layers=(busybox_layer(), archive(("version", {"data": b"1"}))))
     reference = f"{registry.host}/cache:1"
     machine("first").build("--cache-to", f"type=registry,ref={reference},mode=max", directory)
     again = machine("between").build(
         "--cache-from", reference, "--cache-to", f"type=registry,ref={reference}", directory
     )
     assert ran(again) == []
-    registry.add_image("base", "2", layers=(_busybox_layer(), archive(("version", {"data": b"2"}))))
+    registry.add_image("base", "2", layers=(busybox_layer(), archive(("version", {"data": b"2"}))))
     assert ran(machine("second").build("--cache-from", reference, directory)) == ["RUN cat /version"]
 
 
 def test_what_a_cache_gave_stays_with_those_who_name_it(
-    registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path
+    registry: FakeRegistry, machine: Machine, tmp_path: Path
 ) -> None:
     """The store's own cache takes nothing over; the layers that were fetched are layers like all others."""
     directory = make_context(tmp_path / "context", f"{registry.host}/base:1")
@@ -300,9 +209,7 @@ def test_what_a_cache_gave_stays_with_those_who_name_it(
     assert second.files("other")["b"].content == b"b"
 
 
-def test_a_cache_that_cannot_be_read_is_a_warning(
-    registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path
-) -> None:
+def test_a_cache_that_cannot_be_read_is_a_warning(registry: FakeRegistry, machine: Machine, tmp_path: Path) -> None:
     directory = make_context(tmp_path / "context", "scratch", "FROM {base}\nCOPY src/ /\n")
     cases = {
         f"{registry.host}/cache:none": "there is none yet",
@@ -317,9 +224,7 @@ def test_a_cache_that_cannot_be_read_is_a_warning(
 
 
 @pytest.mark.parametrize("form", ["manifest", "index"])
-def test_a_cache_of_buildkit_is_left_out(
-    form: str, registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path
-) -> None:
+def test_a_cache_of_buildkit_is_left_out(form: str, registry: FakeRegistry, machine: Machine, tmp_path: Path) -> None:
     config = registry.add_blob("cache", b'{"layers":[],"records":[]}')
     kind = "application/vnd.buildkit.cacheconfig.v0"
     entry = {"mediaType": kind, "digest": config, "size": 26}
@@ -332,7 +237,7 @@ def test_a_cache_of_buildkit_is_left_out(
     assert "it was made by BuildKit" in done.err
 
 
-def test_errors_of_writing(registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path) -> None:
+def test_errors_of_writing(registry: FakeRegistry, machine: Machine, tmp_path: Path) -> None:
     directory = make_context(tmp_path / "context", "scratch", "FROM {base}\nCOPY src/ /\n")
     (tmp_path / "file").write_text("in the way")
     cli = machine("first")
@@ -352,261 +257,3 @@ def test_errors_of_writing(registry: FakeRegistry, machine: Callable[[str], Cli]
         refused = cli("build", *arguments, directory)
         assert refused.status in (1, 2)
         assert text in refused.err
-
-
-# --- against what a cache may do wrong
-
-
-def tamper(cache: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
-    """Change the manifest and the document of a cache in a directory, and make all digests fit again."""
-    index = json.loads((cache / "index.json").read_text())
-    manifest = json.loads(_blob(cache, index["manifests"][0]["digest"]).read_text())
-    document = json.loads(_blob(cache, manifest["config"]["digest"]).read_text())
-    change(manifest, document)
-    data = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()  # keys are of recipes as they stand
-    manifest["config"].update(_put(cache, data))
-    index["manifests"][0].update(_put(cache, json.dumps(manifest).encode()))
-    (cache / "index.json").write_text(json.dumps(index))
-
-
-def _blob(cache: Path, digest: str) -> Path:
-    return cache / "blobs" / digest.replace(":", "/")
-
-
-def _put(cache: Path, data: bytes) -> dict[str, Any]:
-    digest = "sha256:" + hashlib.sha256(data).hexdigest()
-    _blob(cache, digest).write_bytes(data)
-    return {"digest": digest, "size": len(data)}
-
-
-def _swap_layers(manifest: dict[str, Any], document: dict[str, Any]) -> None:
-    """Every blob claims to be another layer."""
-    manifest["layers"] = manifest["layers"][1:] + manifest["layers"][:1]
-
-
-def _lie_about_the_version(manifest: dict[str, Any], document: dict[str, Any]) -> None:
-    document["version"] = 2
-
-
-def _absurd_time(manifest: dict[str, Any], document: dict[str, Any]) -> None:
-    document["records"][0]["created"] = 1e300
-
-
-def _absurd_diff_id(manifest: dict[str, Any], document: dict[str, Any]) -> None:
-    document["records"][0]["diff_id"] = "sha256:../../../etc/passwd"
-
-
-def _too_few_layers(manifest: dict[str, Any], document: dict[str, Any]) -> None:
-    manifest["layers"].pop()
-
-
-def _absurd_digest(manifest: dict[str, Any], document: dict[str, Any]) -> None:
-    manifest["layers"][0]["digest"] = "md5:0"
-
-
-def _absurd_size(manifest: dict[str, Any], document: dict[str, Any]) -> None:
-    manifest["config"]["size"] = 1 << 60
-
-
-@pytest.fixture(scope="module")
-def scratch_cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str]]:
-    """A context, a cache of it, and its steps. It needs no base image."""
-    directory = tmp_path_factory.mktemp("cached")
-    dockerfile = "FROM {base}\nCOPY src/a /\nCOPY src/b /\nWORKDIR /w\n"
-    context = make_context(directory / "context", "scratch", dockerfile)
-    _no_configuration(directory)
-    first = Cli(directory / "root").build("-t", "app", "--cache-to", f"type=local,dest={directory}/cache", context)
-    return context, directory / "cache", ran(first)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (_lie_about_the_version, "of version 2, and this builder reads version 1"),
-        (_absurd_time, "a record that makes no sense"),
-        (_absurd_diff_id, "a record that makes no sense"),
-        (_too_few_layers, "its manifest has 2 blobs"),
-        (_absurd_digest, "a blob that cannot be"),
-    ],
-)
-def test_a_forged_document_is_left_out(
-    change: Callable[[dict[str, Any], dict[str, Any]], None],
-    message: str,
-    scratch_cache: tuple[Path, Path, list[str]],
-    machine: Callable[[str], Cli],
-    tmp_path: Path,
-) -> None:
-    context, original, steps = scratch_cache
-    cache = tmp_path / "cache"
-    shutil.copytree(original, cache)
-    tamper(cache, change)
-    cli = machine("second")
-    done = cli.build("-t", "app", "--cache-from", f"type=local,src={cache}", context)
-    assert message in done.err
-    assert ran(done) == steps
-    assert cli.files("app")["a"].content == b"a"
-
-
-def test_a_document_is_not_what_it_says(
-    scratch_cache: tuple[Path, Path, list[str]], machine: Callable[[str], Cli], tmp_path: Path
-) -> None:
-    context, original, steps = scratch_cache
-    for number, end in enumerate((-1, -40, 0)):
-        cache = tmp_path / f"cache{number}"
-        shutil.copytree(original, cache)
-        index = json.loads((cache / "index.json").read_text())
-        path = _blob(cache, index["manifests"][0]["digest"])
-        path.write_bytes(path.read_bytes()[:end])
-        done = machine(f"second{number}").build("--cache-from", f"type=local,src={cache}", context)
-        assert "is damaged" in done.err
-        assert ran(done) == steps
-
-
-@pytest.mark.parametrize("damage", ["swapped", "truncated", "missing", "other bytes"])
-def test_a_layer_that_is_not_what_it_says(
-    damage: str, scratch_cache: tuple[Path, Path, list[str]], machine: Callable[[str], Cli], tmp_path: Path
-) -> None:
-    """The step is run after all, and nothing of the wrong blob is kept."""
-    context, original, steps = scratch_cache
-    cache = tmp_path / "cache"
-    shutil.copytree(original, cache)
-    index = json.loads((cache / "index.json").read_text())
-    manifest = json.loads(_blob(cache, index["manifests"][0]["digest"]).read_text())
-    if damage == "swapped":
-        tamper(cache, _swap_layers)
-    for layer in manifest["layers"]:
-        path = _blob(cache, layer["digest"])
-        if damage == "truncated":
-            path.write_bytes(path.read_bytes()[:-5])
-        elif damage == "missing":
-            path.unlink()
-        elif damage == "other bytes":
-            path.write_bytes(path.read_bytes()[:-5] + b"other")
-    cli = machine("second")
-    done = cli.build("-t", "app", "--cache-from", f"type=local,src={cache}", context)
-    assert ran(done) == steps
-    assert "that no cache has" in done.err
-    assert {name: entry.content for name, entry in cli.files("app").items()} == {"a": b"a", "b": b"b", "w": None}
-    assert ran(cli.build("-t", "app", context)) == []
-    assert cli.leftovers() == []
-
-
-def test_a_lying_cache_cannot_give_another_image_s_layer(
-    registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path
-) -> None:
-    """A record may claim any diff ID; the bytes of a base image's layer still come from the base image."""
-    dockerfile = "FROM {base}\nCOPY src/a /\n"
-    directory = make_context(tmp_path / "context", f"{registry.host}/base:1", dockerfile)
-    machine("first").build("-t", "app", "--cache-to", f"type=local,dest={tmp_path}/cache", directory)
-
-    def claim(manifest: dict[str, Any], document: dict[str, Any]) -> None:
-        document["layers"] = [base_layer(registry)]
-        for record in document["records"]:
-            record["diff_id"] = base_layer(registry)
-
-    tamper(tmp_path / "cache", claim)
-    cli = machine("second")
-    cli.build("-t", "app", "--cache-from", f"type=local,src={tmp_path}/cache", directory)
-    assert [layer["digest"] for layer in cli.manifest("app")["layers"]] == [base_layer(registry)] * 2
-
-
-def test_a_lying_cache_cannot_pass_off_a_blob_that_is_here(
-    registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path
-) -> None:
-    """What a claim says of a blob that came for another reason is not believed either, in no later build."""
-    directory = make_context(tmp_path / "context", "scratch", "FROM {base}\nCOPY src/a /\n")
-    cli = machine("second")
-    cli.build("-t", "app", "--cache-to", f"type=local,dest={tmp_path}/cache", directory)
-    layers = cli.manifest("app")["layers"]
-
-    def claim(manifest: dict[str, Any], document: dict[str, Any]) -> None:
-        document["layers"] = [base_layer(registry)]
-        for record in document["records"]:
-            record["diff_id"] = base_layer(registry)
-
-    tamper(tmp_path / "cache", claim)
-    (cli.root / "cache.db").unlink()  # the blob stays, and nothing says what it holds
-    done = cli.build("-t", "app", "--cache-from", f"type=local,src={tmp_path}/cache", directory)
-    assert "gives blob" in done.err
-    assert cli.manifest("app")["layers"] == layers
-    (directory / "Dockerfile").write_text(f"FROM {registry.host}/base:1\nLABEL a=b\n")
-    cli.build("-t", "based", directory)
-    assert [layer["digest"] for layer in cli.manifest("based")["layers"]] == [base_layer(registry)]
-
-
-# --- cache mounts
-
-
-MOUNTS = "FROM {base}\nRUN --mount=type=cache,id=npm,target=/c n=$(cat /c/n)x; echo $n >/c/n; echo $n\n"
-
-
-def said(done: Done) -> list[str]:
-    """What the steps printed."""
-    return [line.split(" ", 2)[2] for line in done.err.splitlines() if line.count(" ") == 2 and line.endswith("x")]
-
-
-def test_cache_mounts_travel(registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path) -> None:
-    """A fresh machine starts with what the first one had; what did not change is not sent again."""
-    directory = make_context(tmp_path / "context", f"{registry.host}/base:1", MOUNTS)
-    target = f"type=registry,ref={registry.host}/cache:1,mounts=npm;other"
-    source = f"type=registry,ref={registry.host}/cache:1"
-    first, second = machine("first"), machine("second")
-    assert said(first.build("--no-cache", directory)) == ["x"]
-    assert said(done := first.build("--no-cache", "--cache-to", target, directory)) == ["xx"]
-    assert "no cache mount 'other'" in done.err
-    registry.requests.clear()
-    first.build("--cache-to", target, directory)
-    assert registry.count("PUT|POST|PATCH") == 0
-
-    found = second.build("--cache-from", source, "--cache-to", target, directory)
-    assert ran(found) == []
-    manifest = json.loads(registry.repositories["cache"]["1"][1])
-    assert not fetched(registry) & {layer["digest"] for layer in manifest["layers"][1:]}, "no step needed the mount"
-    assert len(manifest["layers"]) == 2, "and yet it travels on"
-    assert said(second.build("--no-cache", "--cache-from", source, directory)) == ["xxx"]
-    assert said(second.build("--no-cache", "--cache-from", source, directory)) == ["xxxx"], "what is there stays"
-    assert b"npm" in second("cache", "ls").out
-
-
-def test_a_damaged_cache_mount_starts_empty(
-    registry: FakeRegistry, machine: Callable[[str], Cli], tmp_path: Path
-) -> None:
-    directory = make_context(tmp_path / "context", f"{registry.host}/base:1", MOUNTS)
-    cache = tmp_path / "cache"
-    machine("first").build("--no-cache", "--cache-to", f"type=local,dest={cache},mounts=npm", directory)
-    index = json.loads((cache / "index.json").read_text())
-    manifest = json.loads(_blob(cache, index["manifests"][0]["digest"]).read_text())
-    blob = _blob(cache, manifest["layers"][-1]["digest"])
-    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
-    done = machine("second").build("--no-cache", "--cache-from", f"type=local,src={cache}", directory)
-    assert "the cache mount npm starts empty" in done.err
-    assert said(done) == ["x"]
-
-
-# --- the real registry
-
-
-@needs_docker_registry
-def test_with_docker_registry(machine: Callable[[str], Cli], tmp_path: Path) -> None:
-    """The whole round with Debian's docker-registry: a cache with a mount, then an inline one."""
-    dockerfile = (
-        "FROM scratch AS base\nADD base.tar /\nENV PATH=/bin\n"
-        + MOUNTS.replace("{base}", "base")
-        + ("FROM scratch\nCOPY --from=1 /bin/busybox /\nCOPY src/ /src/\n")
-    )
-    directory = make_context(tmp_path / "context", "", dockerfile.replace("{", "{{").replace("}", "}}"))
-    (directory / "base.tar").write_bytes(_busybox_layer())
-    with docker_registry(tmp_path / "registry") as host:
-        first, second, third = machine("first"), machine("second"), machine("third")
-        target = f"type=registry,ref={host}/cache/app:main,mode=max,mounts=npm"
-        assert len(ran(first.build("-t", f"{host}/app:1", "--push", "--cache-to", target, directory))) == 4
-        first.build("-t", "app", directory)
-        started = time.perf_counter()
-        done = second.build("-t", "app", "--cache-from", f"{host}/cache/app:main", copy_of(directory, "elsewhere"))
-        assert time.perf_counter() - started < 20
-        assert ran(done) == []
-        assert second.image_id("app") == first.image_id("app")
-        assert said(second.build("--no-cache", "--cache-from", f"{host}/cache/app:main", directory)) == ["xx"]
-        first.build("-t", f"{host}/app:2", "--push", "--cache-to", "type=inline", directory)
-        assert ran(third.build("-t", "app", "--cache-from", f"{host}/app:2", directory)) == []
-        assert image(third)[0] == image(first)[0]

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.builds import Cli, busybox_context, needs_sandbox
+from tests.support.builds import Cli, busybox_context, context, needs_sandbox
 
 pytestmark = needs_sandbox
 
@@ -74,7 +75,7 @@ def test_layers_that_were_not_flushed(cli: Cli, tmp_path: Path, harm: Callable[[
     assert len(blobs) >= 4
     for blob in blobs:
         harm(blob)
-    for file in cli.root.glob("snapshots/*/fs/data"):  # a snapshot is never flushed
+    for file in cli.root.glob("snapshots/*/fs/data"):  # these were not flushed, either
         empty(file)
     document = json.loads(cli("fsck", "-n", "--format", "json").out)
     assert {problem["severity"] for problem in document["problems"]} <= {"leftover"}
@@ -106,6 +107,63 @@ def test_what_an_image_names_was_flushed(cli: Cli, tmp_path: Path) -> None:
     cli.build("-t", "x", source)
     assert reboot(cli) == []
     assert cli.build("-t", "x", source).cached() >= 4
+
+
+def marks(cli: Cli) -> list[Path]:
+    """Of unpacked layers that were not flushed yet."""
+    return sorted(cli.root.glob("snapshots/*/boot"))
+
+
+def unpacked(cli: Cli) -> dict[str, int]:
+    """The unpacked layers, which are others where one was unpacked again."""
+    return {path.parent.name: path.stat().st_ino for path in cli.root.glob("snapshots/*/fs")}
+
+
+def test_unpacked_layers_are_flushed_beside_a_later_build(cli: Cli, tmp_path: Path) -> None:
+    cli.build("-t", "base", busybox_context(tmp_path / "base"))
+    source = context(tmp_path / "context", "FROM base\nRUN echo 1 > /one\n")
+    cli.build("-t", "x", source)
+    early = marks(cli)
+    assert early  # not within the hour
+    os.utime(early[0], (0, 0))
+    assert cli.build("-t", "x", source).cached() == 1
+    assert marks(cli) == early  # not by a rebuild that finds everything
+    (source / "Dockerfile").write_text("FROM base\nRUN echo 2 > /one\n")
+    cli.build("-t", "x", source)
+    for _ in range(100):  # nobody waits for it but this test
+        if not set(marks(cli)) & set(early):
+            break
+        time.sleep(0.05)
+    assert not set(marks(cli)) & set(early)
+
+
+@pytest.mark.parametrize("command", [("prune", "-f"), ("fsck",)])
+def test_unpacked_layers_are_flushed_by_who_keeps_house(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None:
+    source = busybox_context(tmp_path / "context", STEPS)
+    (source / "data").write_text("1")
+    cli.build("-t", "x", source)
+    assert marks(cli)
+    assert cli(*command).status == 0
+    assert marks(cli) == []
+    before = unpacked(cli)
+    reboot(cli)
+    (source / "data").write_text("2")
+    cli.build("-t", "x", source)
+    assert unpacked(cli).items() >= before.items()
+    assert cli("fsck", "-n", "--deep").out.endswith(b"everything is in order\n")
+
+
+def test_unpacked_layers_that_were_not_flushed_are_unpacked_again(cli: Cli, tmp_path: Path) -> None:
+    cli.build("-t", "base", busybox_context(tmp_path / "base"))
+    source = context(tmp_path / "context", "FROM base\nRUN echo 1 > /one\n")
+    cli.build("-t", "x", source)
+    before = unpacked(cli)
+    reboot(cli)
+    (source / "Dockerfile").write_text("FROM base\nRUN echo 2 > /one\n")
+    cli.build("-t", "x", source)
+    after = unpacked(cli)
+    (base,) = (layer[7:] for layer in cli.config("base")["rootfs"]["diff_ids"])
+    assert after[base] != before[base]
 
 
 def test_a_damaged_database_says_how_to_go_on(cli: Cli, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,13 @@ from typing import Any
 import pytest
 
 from builder.errors import StoreError
-from builder.store.check import Checked, check
+from builder.store.check import check
 from builder.store.check_session import LEFTOVER, Depth
 from tests.support.builds import Cli, context
+from tests.support.checks import CHECK, DEEP, DROP, REPAIR, blob_path, database, run, spoil
 from tests.support.registry import FakeRegistry
 
-CHECK, REPAIR, DROP, DEEP = Depth(), Depth(repair=True), Depth(repair=True, drop=True), Depth(deep=True)
 DOCKERFILE = "FROM scratch AS one\nCOPY a /dir/a\nCOPY b /dir/b\nFROM scratch\nCOPY --from=one /dir/b /b\n"
-
-
-def run(cli: Cli, depth: Depth = CHECK) -> Checked:
-    return check(str(cli.root), depth, lambda *_: None)
 
 
 @pytest.fixture
@@ -36,16 +31,6 @@ def cli(tmp_path: Path, source: Path) -> Cli:
     cli = Cli(tmp_path / "store")
     cli.build("-t", "x", source)
     return cli
-
-
-def blob_path(cli: Cli, digest: str) -> Path:
-    return cli.root / "blobs" / digest.replace(":", "/")
-
-
-def spoil(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    path.write_bytes(data)
 
 
 def snapshot_files(cli: Cli) -> Path:
@@ -197,13 +182,6 @@ def test_a_database_that_is_none(cli: Cli, source: Path) -> None:
     assert run(cli).problems == ()
 
 
-def database(cli: Cli, statement: str) -> None:
-    connection = sqlite3.connect(cli.root / "cache.db")
-    with connection:
-        connection.execute(statement)
-    connection.close()
-
-
 @pytest.mark.parametrize(
     ("statement", "severity"),
     [
@@ -297,16 +275,20 @@ def test_leftovers(cli: Cli) -> None:
     (cli.root / "leases/1.abc").write_text("sha256:0\n")
     (cli.root / "partial").mkdir(exist_ok=True)
     (cli.root / "partial/strange").touch()
+    digest = cli.image_id("x").partition(":")[2]
+    (cli.root / "partial" / digest).touch()  # the blob is here
+    (cli.root / "partial" / ("0" * 64)).touch()  # and this one is not: its transfer will go on
     mount = cli.root / "mounts" / ("0" * 32)
     (mount / "data.new").mkdir(parents=True)
     (mount / "lock").touch()
     (cli.root / "snapshots/tmp-1").mkdir()
     found = run(cli)
     assert {problem.severity for problem in found.problems} == {LEFTOVER}
-    assert len(found.problems) == 5
+    assert len(found.problems) == 6
     assert not found.remaining()
-    assert len(run(cli, REPAIR).problems) == 5
+    assert len(run(cli, REPAIR).problems) == 6
     assert run(cli).problems == ()
+    assert [path.name for path in (cli.root / "partial").iterdir()] == ["0" * 64]
 
 
 def test_what_cannot_be_read_is_set_aside(cli: Cli) -> None:

@@ -1,67 +1,15 @@
-"""Locks among threads and processes, what killed processes leave, and a database that many make at once."""
+"""The users of a store, what killed ones leave, and a database that many make at once."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-import pytest
-
 from builder.store.database import Database
-from builder.store.locks import exclusive, take_share
+from builder.store.locks import take_share
 from builder.store.store import Store
-
-
-def test_one_holder_at_a_time(tmp_path: Path) -> None:
-    path = str(tmp_path / "lock")
-    inside = 0
-    most = 0
-    waited = []
-
-    def work() -> None:
-        nonlocal inside, most
-        for _ in range(50):
-            with exclusive(path) as had_to_wait:
-                inside += 1
-                most = max(most, inside)
-                waited.append(had_to_wait)
-                inside -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 1
-    assert len(waited) == 200
-    assert not os.path.exists(path)
-
-
-def test_waiting_is_told(tmp_path: Path) -> None:
-    path = str(tmp_path / "lock")
-    told: list[bool] = []
-
-    def wait() -> None:
-        with exclusive(path) as waited:
-            told.append(waited)
-
-    with exclusive(path) as waited:
-        assert not waited
-        thread = threading.Thread(target=wait)
-        thread.start()
-        thread.join(0.1)
-        assert told == []
-    thread.join()
-    assert told == [True]
-
-
-def test_an_error_lets_go(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), exclusive(str(tmp_path / "lock")):
-        raise ZeroDivisionError
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_who_is_alone_clears(tmp_path: Path) -> None:

@@ -77,6 +77,19 @@ class Done(NamedTuple):
         return self.err.count(" CACHED\n")
 
 
+def ran(done: Done) -> list[str]:
+    """The instructions of the steps that were not cached, by the log."""
+    names: dict[str, str] = {}
+    found = []
+    for line in done.err.splitlines():
+        number, _, rest = line.partition(" ")
+        if rest.startswith("["):
+            names[number] = rest.partition("] ")[2]
+        elif rest.startswith("DONE") and number in names:
+            found.append(names[number])
+    return found
+
+
 class Cli:
     """`builder --root ROOT` with an environment of its own."""
 

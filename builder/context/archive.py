@@ -16,10 +16,10 @@ from typing import BinaryIO, NoReturn, cast
 import msgspec
 
 from builder.config import ArchiveLimits
-from builder.context.descriptor import Directory, open_directory
 from builder.errors import ContextError, LayerError
 from builder.filesystem.archive import ArchiveEntry, TarReader, pieces
 from builder.filesystem.decompress import decompressor, sniff
+from builder.filesystem.descriptor import Directory, open_directory
 from builder.filesystem.syscalls import remove_tree
 from builder.filesystem.tree import Kind
 

@@ -18,9 +18,9 @@ import stat
 from collections.abc import Mapping
 from typing import NoReturn
 
-from builder.context.descriptor import Directory, open_directory
 from builder.context.ignore import Matcher
 from builder.errors import ContextError
+from builder.filesystem.descriptor import Directory, open_directory
 from builder.filesystem.tree import FileInfo, Kind
 
 _READ_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

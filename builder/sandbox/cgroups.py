@@ -32,11 +32,11 @@ class ControlGroup:
         parent = f"{_UNIFIED}/{_GROUP}"
         enable = " ".join(f"+{controller}" for controller in wanted)
         _write(f"{_UNIFIED}/cgroup.subtree_control", enable, _options(wanted))
-        _make(parent)
+        _make(parent, _options(wanted))
         _write(f"{parent}/cgroup.subtree_control", enable, _options(wanted))
         _sweep(parent)
         directory = f"{parent}/{name}"
-        _make(directory)
+        _make(directory, _options(wanted))
         self._directories.append(directory)
         if profile.memory:
             self._limit(directory, "memory.max", str(profile.memory), "--memory")
@@ -54,10 +54,10 @@ class ControlGroup:
             if controller not in points:
                 raise SandboxError(f"{option} needs the control group controller {controller!r}, which is not mounted")
             parent = f"{points[controller]}/{_GROUP}"
-            _make(parent)
+            _make(parent, option)
             _sweep(parent)
             directory = f"{parent}/{name}"
-            _make(directory)
+            _make(directory, option)
             self._directories.append(directory)
             if controller == "memory":
                 self._limit(directory, "memory.limit_in_bytes", str(profile.memory), option)
@@ -131,13 +131,15 @@ def _version_1_points() -> dict[str, str]:
     return points
 
 
-def _make(directory: str) -> None:
+def _make(directory: str, option: str) -> None:
     try:
         os.mkdir(directory, 0o755)
     except FileExistsError:
         return
     except OSError as error:
-        raise SandboxError(f"limits need a control group, but {directory} cannot be made: {error.strerror}") from None
+        raise SandboxError(
+            f"{option} needs a control group, but {directory} cannot be made: {error.strerror}"
+        ) from None
 
 
 def _write(path: str, value: str, option: str) -> None:

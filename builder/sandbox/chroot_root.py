@@ -1,22 +1,22 @@
 """The root of a step in a chroot: a copy of its layers with what the step asked for put in, and what it changed there.
 
-Nothing of the layers is linked, so a step cannot reach them. What is put in (devices, secrets, caches) replaces what is
-there; since the copy is thrown away nothing has to be put back. What the step changed is told by comparing inodes,
-sizes and times from before and after, and is moved into the step's upper directory in overlayfs's form.
+Nothing of the layers is linked, so a step cannot reach them. What is put in (devices, secrets, caches: `chroot_parts`)
+replaces what is there; since the copy is thrown away nothing has to be put back. What the step changed is told by
+comparing inodes, sizes and times from before and after, and is moved into its upper directory in overlayfs's form.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 
 from . import chroot_copy, syscalls
 from .chroot_copy import copy_layers, remove_tree, set_metadata
+from .chroot_parts import Part, State, lock_source, scan
 from .command import Command, Mount, SandboxError
 from .lookup import Plan
 from .rootfs import DEVICES, SYSTEM_DIRECTORIES, open_directory
-
-State = tuple[int, int, int, int, int, int, int, int]
 
 
 class Root:
@@ -27,7 +27,7 @@ class Root:
         self.path = f"{command.work}/root"
         self._parts = f"{command.work}/parts"
         self._count = 0
-        self._places: dict[str, Mount | None] = {}
+        self._put_in: dict[str, Part] = {}
         self._kept: list[str] = []
         self._before: dict[str, State] = {}
 
@@ -57,12 +57,20 @@ class Root:
         os.close(root)
         for path, (source, mount) in sources.items():
             self._put(path, source, mount)
-        self._before = self._states()
+        for part in self._put_in.values():
+            part.remember(self._others(part))
+        self._before = scan(self.path, self._others())
 
     def remove(self) -> None:
         """Remove the copy and what was put in."""
+        for part in self._put_in.values():
+            part.close()
         for path in (self.path, self._parts):
             remove_tree(path)
+
+    def _others(self, part: Part | None = None) -> set[tuple[int, int]]:
+        """The inodes of what was put in, but for one part."""
+        return {other.inode for other in self._put_in.values() if other is not part}
 
     def _inside(self, path: str) -> str:
         return f"{self.path}{path}"
@@ -140,7 +148,11 @@ class Root:
                     os.link(mount.source, part)
                 elif stat.S_ISDIR(status.st_mode):
                     os.mkdir(part, 0o755)
-                    copy_layers((mount.source,), part, overlay=False)
+                    lock = lock_source(mount.source, fcntl.LOCK_SH)
+                    try:
+                        copy_layers((mount.source,), part, overlay=False)
+                    finally:
+                        os.close(lock)
                     part = self._subpath(part, mount)
                 else:
                     chroot_copy.copy_file(mount.source, part, status)
@@ -183,11 +195,12 @@ class Root:
                         )
                     os.rename(name, self._part(), src_dir_fd=parent)
                 os.rename(part, name, dst_dir_fd=parent)
+                held = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             finally:
                 os.close(parent)
         finally:
             os.close(root)
-        self._places[path] = mount
+        self._put_in[path] = Part(path, held, mount)
 
     def _make_parents(self, root: int, path: str) -> None:
         parts = [part for part in os.path.dirname(path).split("/") if part]
@@ -201,30 +214,21 @@ class Root:
 
     # --- what has changed
 
-    def _states(self) -> dict[str, State]:
-        """Every file but those that were put in, a directory before what is in it."""
-        found: dict[str, State] = {}
-        waiting = [""]
-        while waiting:
-            directory = waiting.pop()
-            with os.scandir(self._inside(directory)) as entries:
-                for entry in entries:
-                    path = f"{directory}/{entry.name}"
-                    if path in self._places:
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    found[path] = _state(status)
-                    if stat.S_ISDIR(status.st_mode):
-                        waiting.append(path)
-        return found
+    def written(self) -> str:
+        """What the step wrote to and was shown only, as a path; '' for nothing."""
+        root = open_directory(self.path, "root")
+        try:
+            return next(filter(None, (part.written(root, self._others(part)) for part in self._put_in.values())), "")
+        finally:
+            os.close(root)
 
     def collect(self) -> None:
         """Move what the step made or changed into the upper directory; give cache mounts back what is in them now."""
         root = os.stat(self.path)
-        before, after = self._before, self._states()
+        before, after = self._before, scan(self.path, self._others())
         made: dict[str, os.stat_result] = {}
         for path in self._kept:
-            if path in self._places:
+            if path in self._put_in:
                 os.mkdir(f"{self.command.upper}{path}", 0o755)
                 made[path] = os.lstat(self._inside(path))
             else:
@@ -244,9 +248,8 @@ class Root:
         for path in sorted(made, reverse=True):
             set_metadata(self._inside(path), f"{self.command.upper}{path}", made[path])
         set_metadata(self.path, self.command.upper, root)
-        for path, mount in self._places.items():
-            if mount is not None and mount.kind == "bind" and not mount.read_only:
-                self._give_back(self._inside(path), mount)
+        for part in self._put_in.values():
+            part.give_back(self._others(part))
 
     def _is_missed(self, path: str, after: dict[str, State]) -> bool:
         """Whether a whiteout is needed: the directory that held the path is there, and still is one."""
@@ -261,32 +264,6 @@ class Root:
             if directory not in made:
                 made[directory] = os.lstat(self._inside(directory))
                 os.mkdir(f"{self.command.upper}{directory}", 0o700)
-
-    def _give_back(self, path: str, mount: Mount) -> None:
-        """Replace a mount's source by what the step made of its copy."""
-        if not stat.S_ISDIR(os.lstat(mount.source).st_mode):
-            return  # a socket is the same one
-        new = f"{mount.source}.{os.urandom(6).hex()}"
-        os.rename(path, new)
-        os.mkdir(path)
-        old = f"{new}.old"
-        os.rename(mount.source, old)
-        os.rename(new, mount.source)
-        remove_tree(old)
-
-
-def _state(status: os.stat_result) -> State:
-    directory = stat.S_ISDIR(status.st_mode)
-    return (
-        status.st_ino,
-        status.st_mode,
-        status.st_uid,
-        status.st_gid,
-        0 if directory else status.st_size,
-        0 if directory else status.st_mtime_ns,
-        0 if directory else status.st_ctime_ns,
-        status.st_rdev,
-    )
 
 
 def _write(path: str, content: bytes, mode: int) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from . import namespaces
 from .command import PROTECT, Command, Result, SandboxError
-from .messages import frame
+from .messages import write_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +68,12 @@ class Sandbox:
         finally:
             session.close()
 
+    def prepare(self) -> None:
+        """Start what commands run through, ahead of the first of them. Raises SandboxError."""
+        with self._lock:
+            if self._helper is None and not self._cancelled:
+                self._helper, self._pid = _start_helper()
+
     @contextmanager
     def _started(self, command: Command, extra: list[int]) -> Iterator[tuple[socket.socket, dict[int, int]]]:
         """Start a command: its socket, and the pipes with its output by their stream, none if it was cancelled already.
@@ -88,16 +94,11 @@ class Sandbox:
                 theirs.close()
                 for descriptor in (pipes[0][1], pipes[1][1], *extra):
                     os.close(descriptor)
-            if not cancelled:
-                try:
-                    control.sendall(frame(marshal.dumps(command.pack())))
-                except OSError:
-                    cancelled = self._cancelled
             yield control, {} if cancelled else outputs
         finally:
             with self._lock:
                 self._running.discard(control)
-            control.close()  # the guard sees that and kills the command if it still runs
+            control.close()  # the helper sees that and kills the command if it still runs
             for descriptor in outputs:
                 os.close(descriptor)
 
@@ -165,18 +166,21 @@ class Sandbox:
         import socket
 
         profile = marshal.dumps(command.profile().pack())
-        for attempt in (1, 2):
-            if self._helper is None:
-                self._helper, self._pid = _start_helper()
-            try:
-                socket.send_fds(self._helper, [profile], descriptors)
-                return
-            except OSError:
-                self._helper.close()
-                self._helper = None
-                self._reap()
-                if attempt == 2:
-                    raise SandboxError("the sandbox's helper process does not start") from None
+        body = write_command(command)
+        try:
+            for _ in range(2):
+                if self._helper is None:
+                    self._helper, self._pid = _start_helper()
+                try:
+                    socket.send_fds(self._helper, [profile], [descriptors[0], body, *descriptors[1:]])
+                    return
+                except OSError:
+                    self._helper.close()
+                    self._helper = None
+                    self._reap()
+        finally:
+            os.close(body)
+        raise SandboxError("the sandbox's helper process does not start")
 
 
 def _start_helper() -> tuple[socket.socket, int]:

@@ -208,11 +208,13 @@ class Result(Record):
     - `cancelled`: it was ended by `Sandbox.cancel`; `out_of_memory`: the kernel killed a process for its memory limit.
     - `duration`, `user_time`, `system_time` in seconds; `max_memory` in bytes, of its largest process.
     - `mount_points`: paths that existed for this step only; a whiteout of one in `upper` means nothing.
+    - `written`: a path that was mounted read-only and that the command wrote to all the same, where the sandbox could
+      not prevent it; "" for none. What was written is lost.
     """
 
     __slots__ = (  # noqa: RUF023
         "exit_status", "signal", "error", "setup_failed", "cancelled", "out_of_memory", "duration", "user_time",
-        "system_time", "max_memory", "mount_points",
+        "system_time", "max_memory", "mount_points", "written",
     )  # fmt: skip
 
     def __init__(
@@ -229,6 +231,7 @@ class Result(Record):
         system_time: float = 0.0,
         max_memory: int = 0,
         mount_points: tuple[str, ...] = (),
+        written: str = "",
     ) -> None:
         self.exit_status = exit_status
         self.signal = signal
@@ -241,3 +244,4 @@ class Result(Record):
         self.system_time = system_time
         self.max_memory = max_memory
         self.mount_points = mount_points
+        self.written = written

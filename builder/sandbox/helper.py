@@ -1,14 +1,15 @@
-"""The helper: one single-threaded process that forks a guard for each command, one of them ahead.
+"""The helper: one single-threaded process that forks the process of each command, one of them ahead.
 
-A request is a `Profile` that carries descriptors: the command's own socket, and then its streams (`messages.STREAMS`).
-They go to a guard, which reads the `Command` from that socket, starts it, and answers with the `Result`.
+    client ── helper (process 1 of an outer PID namespace) ── command (process 1 of an inner one)
 
-    client ── helper ── guard (process 1 of an outer PID namespace) ── command (process 1 of an inner one)
+A request is a `Profile` that carries descriptors: the command's own socket, a file with the `Command`, and its streams
+(`messages.STREAMS`). On its socket the client sends numbers of signals, and gets the `Result` at last (`running`).
 
-Half of a command's set-up depends on its profile alone. So after each request the helper forks a spare guard for the
+Half of a command's set-up depends on its profile alone. So after each request the helper forks a spare process for the
 same profile, which gets that half done on another processor while the command runs.
 
-The helper ends when the client's end of the socket closes, which no kind of death prevents; the guards die with it.
+The helper ends when the client's end of its socket closes, which no kind of death prevents. However it ends itself, the
+kernel then kills all that is in its namespace: every command, with whatever that has started.
 """
 
 from __future__ import annotations
@@ -17,23 +18,16 @@ import _socket
 import gc
 import marshal
 import os
+import select
 import sys
 
 from . import capabilities, cgroups, namespaces, syscalls
-from .command import PROTECT, Profile, Result
-from .guard import Guard, answer
-from .messages import STREAMS, describe, receive_descriptors, send_descriptors
+from .command import PROTECT, Profile, Result, SandboxError
+from .messages import STREAMS, describe, receive_descriptors
+from .running import Running, answer
 from .seccomp import build_filter
 
 _MOST = 4096  # bytes of a profile
-
-
-class Spare:
-    """A guard that waits for its command on the other end of `socket`."""
-
-    def __init__(self, profile: Profile, socket: _socket.socket) -> None:
-        self.profile = profile
-        self.socket = socket
 
 
 class Helper:
@@ -45,75 +39,85 @@ class Helper:
         self.filter = build_filter(capabilities.DEFAULT, syscalls.MACHINE)
         self.bounding = capabilities.bounding()
         self.user_namespace = namespaces.in_user_namespace()
-        self.pid_namespace = namespaces.own_pid_namespace(socket)
-        self.spare: Spare | None = None
+        self.name = os.readlink("/proc/self")  # as outside
+        self.pid_namespace = namespaces.enter_pid_namespace(socket)
+        self.spare: Running | None = None
+        self.discarded: list[int] = []  # processes that nobody has waited for
+        self.running: dict[int, Running] = {}  # by the descriptor that tells its end, and by its client's
+        self.poll = select.poll()
 
     def serve(self) -> None:
+        requests = self.socket.fileno()
+        self.poll.register(requests, select.POLLIN)
         while True:
-            data, descriptors = receive_descriptors(self.socket, _MOST, 1 + STREAMS)
-            if not data:
-                return
-            profile = Profile.unpack(marshal.loads(data))
-            try:
-                self._hand_over(profile, descriptors)
-            except OSError as error:
-                control = _socket.socket(fileno=os.dup(descriptors[0]))
-                answer(control, Result(error=describe(error), setup_failed=True))
-            for descriptor in descriptors:
-                os.close(descriptor)
-            self._reap()
-            # A control group would be left over if its guard is killed while it waits.
-            if not cgroups.needed(profile):
-                self._make_spare(profile)
+            for descriptor, _ in self.poll.poll():
+                if descriptor == requests:
+                    if not self._accept():
+                        return
+                    continue
+                running = self.running.get(descriptor)
+                if running is None:
+                    continue  # it ended in this very turn
+                if descriptor == running.ended:
+                    self._finish(running)
+                elif not running.pass_signals():
+                    self.poll.unregister(descriptor)
 
-    def _hand_over(self, profile: Profile, descriptors: list[int]) -> None:
-        """Give a request to the spare guard, or to a new one if that is for another profile or has died."""
+    def _accept(self) -> bool:
+        """Take a request; whether there was one."""
+        data, descriptors = receive_descriptors(self.socket, _MOST, 2 + STREAMS)
+        if not data:
+            return False
+        profile = Profile.unpack(marshal.loads(data))
+        try:
+            self._start(profile, descriptors)
+        except (SandboxError, OSError) as error:
+            control = _socket.socket(fileno=os.dup(descriptors[0]))
+            answer(control, Result(error=describe(error), setup_failed=True))
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.discarded = [pid for pid in self.discarded if not os.waitpid(pid, os.WNOHANG)[0]]
+        # A control group would be left over if its process is killed while it waits.
+        if self.spare is None and not cgroups.needed(profile):
+            self._make_spare(profile)
+        return True
+
+    def _start(self, profile: Profile, descriptors: list[int]) -> None:
+        """Hand a command to the spare process, or to a new one if that is for another profile or has died."""
         spare, self.spare = self.spare, None
         if spare is not None:
+            if spare.profile == profile and spare.start(descriptors):
+                self._follow(spare)
+                return
+            self.discarded.append(spare.discard())
+        new = self._fork(profile)
+        new.start(descriptors)
+        self._follow(new)
+
+    def _follow(self, running: Running) -> None:
+        for descriptor in (running.ended, running.control):
+            self.running[descriptor] = running
+            self.poll.register(descriptor, select.POLLIN)
+
+    def _finish(self, running: Running) -> None:
+        control = running.control
+        for descriptor in (running.ended, control):
+            del self.running[descriptor]
             try:
-                if spare.profile == profile:
-                    send_descriptors(spare.socket, b"r", descriptors)
-                    return
-            except OSError:
-                pass
-            finally:
-                spare.socket.close()
-        new = self._fork(profile, descriptors)
-        send_descriptors(new.socket, b"r", descriptors)
-        new.socket.close()
+                self.poll.unregister(descriptor)
+            except KeyError:
+                continue  # the client has hung up before
+        running.finish()
 
     def _make_spare(self, profile: Profile) -> None:
         try:
-            self.spare = self._fork(profile, [])
+            self.spare = self._fork(profile)
         except OSError:
             return  # then the next request forks its own, and says what is wrong
 
-    def _fork(self, profile: Profile, unwanted: list[int]) -> Spare:
-        """Fork a guard, which closes the descriptors that it is not to inherit."""
+    def _fork(self, profile: Profile) -> Running:
         self.count += 1
-        name = f"{os.getpid()}-{self.count}"
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        child = namespaces.fork_into_pid_namespace(self.pid_namespace)
-        if child == 0:
-            status = 1
-            try:
-                self.socket.close()
-                ours.close()
-                for descriptor in unwanted:
-                    os.close(descriptor)
-                Guard(self, profile, theirs, name).run()
-                status = 0
-            finally:
-                os._exit(status)
-        theirs.close()
-        return Spare(profile, ours)
-
-    def _reap(self) -> None:
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            return
+        return Running(self, profile, f"{self.name}-{self.count}")
 
 
 def _protect() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import _socket
+import marshal
+import os
 import sys
 
+from .command import Command
+
 _SIZE = 4  # bytes of a descriptor in a message
-_LENGTH = 8
 
 STREAMS = 3
 """Descriptors that a command may come with: its standard output and error, and either its standard input or a socket on
@@ -31,26 +34,19 @@ def receive_descriptors(socket: _socket.socket, most: int, count: int) -> tuple[
     return data, descriptors
 
 
-def receive_body(socket: _socket.socket) -> bytes | None:
-    """What `frame` made; None if the other end is closed before that is complete."""
-    head = _exactly(socket, _LENGTH)
-    return None if head is None else _exactly(socket, int.from_bytes(head, "little"))
+def write_command(command: Command) -> int:
+    """A descriptor of a file in memory that holds a command, for the process that becomes it."""
+    descriptor = os.memfd_create("command", os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        marshal.dump(command.pack(), file)
+    return descriptor
 
 
-def frame(body: bytes) -> bytes:
-    """A body with its length before it."""
-    return len(body).to_bytes(_LENGTH, "little") + body
-
-
-def _exactly(socket: _socket.socket, length: int) -> bytes | None:
-    parts = []
-    while length:
-        part = socket.recv(min(length, 1 << 20))
-        if not part:
-            return None
-        parts.append(part)
-        length -= len(part)
-    return b"".join(parts)
+def read_command(descriptor: int) -> Command:
+    """The command in such a file, which is closed."""
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        return Command.unpack(marshal.load(file))
 
 
 def describe(error: BaseException) -> str:

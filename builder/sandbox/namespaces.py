@@ -26,18 +26,9 @@ def in_user_namespace() -> bool:
         return mapping.read().split() != ["0", "0", "4294967295"]
 
 
-def own_pid_namespace(socket: _socket.socket) -> int:
-    """A descriptor of this process's PID namespace, to which `fork_into_pid_namespace` can return.
-
-    In a user namespace that is not allowed with the one of the host, so this process goes on as process 1 of a new one,
-    while the old process only waits for its end.
-    """
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        syscalls.setns(own, syscalls.CLONE_NEWPID)
-        return own
-    except PermissionError:
-        os.close(own)
+def enter_pid_namespace(socket: _socket.socket) -> int:
+    """Go on as process 1 of a new PID namespace, of which a descriptor is returned: the kernel empties it when this
+    process ends. The old process only waits for that; `socket` is closed there."""
     syscalls.unshare(syscalls.CLONE_NEWPID)
     child = os.fork()
     if child:

@@ -16,6 +16,7 @@ from .command import Command
 
 SIGNALS_IGNORED_BY_PYTHON = (13, 25)  # SIGPIPE, SIGXFSZ: ignored signals stay ignored over exec
 
+_NO_ID = " (a user namespace without this id?)"
 _DEFAULT = capabilities.mask(capabilities.DEFAULT)
 
 
@@ -92,7 +93,10 @@ def own_pipes(streams: list[int], uid: int) -> None:
     """Let the user open its streams again, by /dev/stdout and the like, as under runc."""
     if uid:
         for stream in streams:
-            os.fchown(stream, uid, -1)
+            try:
+                os.fchown(stream, uid, -1)
+            except OSError as error:
+                raise StartError(f"user {uid}: {error.strerror}{_NO_ID}") from None
 
 
 def become_user(command: Command, keep: int, seccomp_filter: bytes | None) -> None:
@@ -122,7 +126,7 @@ def _set_ids(command: Command) -> None:
         os.setresuid(command.uid, command.uid, command.uid)
     except OSError as error:
         ids = f"user {command.uid}, groups {' '.join(map(str, groups))}"
-        raise StartError(f"{ids}: {error.strerror} (a user namespace without these ids?)") from None
+        raise StartError(f"{ids}: {error.strerror}{_NO_ID}") from None
 
 
 def _set_groups(command: Command, groups: tuple[int, ...]) -> None:

@@ -240,7 +240,10 @@ class Root:
             attributes |= MOUNT_ATTR_RDONLY
         if mount.kind == "file":
             attributes |= MOUNT_ATTR_NOSUID | (0 if mount.mode & 0o111 else MOUNT_ATTR_NOEXEC)
-            source.descriptor = self.scratch.file(mount.content, mount.mode, mount.uid, mount.gid)
+            try:
+                source.descriptor = self.scratch.file(mount.content, mount.mode, mount.uid, mount.gid)
+            except OSError as error:
+                raise SandboxError(f"{what}: owner {mount.uid}:{mount.gid}: {error.strerror}") from None
         self.bind(source.descriptor, mount.target, attributes, what, recursive=mount.kind == "bind")
 
     def bind(self, source: int, target: str, attributes: int, what: str, *, recursive: bool = False) -> None:

@@ -88,7 +88,7 @@ class Session:
             self._console = None
 
     def follow(self, control: socket.socket, outputs: dict[int, int]) -> bytes:
-        """Pass everything on until the guard hangs up; what it has answered. `outputs` are pipes and their streams.
+        """Pass everything on until the helper hangs up; what it has answered. `outputs` are pipes and their streams.
 
         Raises OSError where the output cannot be written: nobody is there to see it.
         """

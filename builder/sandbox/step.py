@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import _socket
-import marshal
 import os
 import sys
 
 from . import cgroups, namespaces, process, syscalls
 from .command import Command, Profile, SandboxError
-from .messages import STREAMS, describe, receive_body, receive_descriptors
+from .messages import STREAMS, describe, read_command, receive_descriptors
 from .rootfs import Host, Root, Scratch, Sources, harmless_point, scratch_point
 from .system import System
 
@@ -70,11 +69,10 @@ class Step:
             self.system = System(self.profile, self.host, Scratch(point))
 
     def _receive(self) -> tuple[Command, list[int]]:
-        data, streams = receive_descriptors(self.commands, 1, STREAMS)
-        body = receive_body(self.commands) if data else None
-        if body is None:
+        data, descriptors = receive_descriptors(self.commands, 1, 1 + STREAMS)
+        if not data:
             os._exit(0)  # there is no command for this process
-        return Command.unpack(marshal.loads(body)), streams
+        return read_command(descriptors[0]), descriptors[1:]
 
     def _run(self) -> None:
         command, streams = self._receive()

@@ -43,10 +43,12 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+PR_GET_NO_NEW_PRIVS = 39
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 
@@ -54,18 +56,20 @@ SECCOMP_SET_MODE_FILTER = 1
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # Numbers from 424 on are the same everywhere (Linux, Documentation/process/adding-syscalls.rst).
-_COMMON = {"open_tree": 428, "move_mount": 429, "close_range": 436, "openat2": 437, "mount_setattr": 442}
+_COMMON = {"open_tree": 428, "move_mount": 429, "close_range": 436, "openat2": 437, "mount_setattr": 442,
+    "landlock_create_ruleset": 444, "landlock_restrict_self": 446,
+}  # fmt: skip
 _NUMBERS = {
     "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "keyctl": 250, **_COMMON},
     "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "keyctl": 219, **_COMMON},
 }
 
 MACHINE = os.uname().machine
+_HERE = _NUMBERS.get(MACHINE, {}) if sys.maxsize > 2**32 else {}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
-_UNUSED = ctypes.c_long(0)
 
 
 def _check(result: int, what: str) -> int:
@@ -76,11 +80,13 @@ def _check(result: int, what: str) -> int:
 
 
 def _call(name: str, what: str, *arguments: object) -> int:
-    numbers = _NUMBERS.get(MACHINE)
-    if numbers is None or sys.maxsize < 2**32:
+    """A system call by its name. A step makes a hundred, so its arguments are few: Python's integers go as C's `int`,
+    sign-extended, which serves for all but addresses."""
+    number = _HERE.get(name)
+    if number is None:
         raise OSError(38, "this processor is not supported by the sandbox (x86-64 and 64-bit ARM are)", what)
-    padded = [*arguments, *[_UNUSED] * (6 - len(arguments))]
-    return _check(_syscall(ctypes.c_long(numbers[name]), *padded), what)
+    result: int = _syscall(number, *arguments)
+    return result if result >= 0 else _check(result, what)
 
 
 def _word(value: int) -> ctypes.c_ulong:
@@ -134,7 +140,7 @@ def open_in_root(root: int, path: str, flags: int = os.O_PATH) -> int:
     relative = os.fsencode(path).lstrip(b"/") or b"."
     while True:
         try:
-            return _call("openat2", f"open {path}", root, relative, ctypes.byref(how), _word(ctypes.sizeof(how)))
+            return _call("openat2", f"open {path}", root, relative, ctypes.byref(how), ctypes.sizeof(how))
         except BlockingIOError:
             continue  # a rename somewhere raced with "..": the manual page says to try again
 
@@ -142,13 +148,13 @@ def open_in_root(root: int, path: str, flags: int = os.O_PATH) -> int:
 def open_tree(source: int, *, recursive: bool = False, what: str = "") -> int:
     """A detached copy of the mount of `source` with it as its root: a bind mount that is nowhere yet."""
     flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    return _call("open_tree", what or "open_tree", source, b"", ctypes.c_uint(flags))
+    return _call("open_tree", what or "open_tree", source, b"", flags)
 
 
 def move_mount(tree: int, target: int, what: str = "") -> None:
     """Attach a detached mount onto what the descriptor `target` refers to."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-    _call("move_mount", what or "move_mount", tree, b"", target, b"", ctypes.c_uint(flags))
+    _call("move_mount", what or "move_mount", tree, b"", target, b"", flags)
 
 
 class _MountAttributes(ctypes.Structure):
@@ -164,8 +170,7 @@ def set_mount_attributes(tree: int, attributes: int, *, recursive: bool = False,
     """mount_setattr(2): set MOUNT_ATTR_* on a mount, and with `recursive` on all mounts below it."""
     value = _MountAttributes(attributes, 0, 0, 0)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    size = _word(ctypes.sizeof(value))
-    _call("mount_setattr", what or "mount_setattr", tree, b"", ctypes.c_uint(flags), ctypes.byref(value), size)
+    _call("mount_setattr", what or "mount_setattr", tree, b"", flags, ctypes.byref(value), ctypes.sizeof(value))
 
 
 def read_only_copy(program: int) -> int:
@@ -181,7 +186,13 @@ def read_only_copy(program: int) -> int:
 
 def prctl(option: int, first: int = 0, second: int = 0) -> None:
     """prctl(2) with up to two arguments."""
-    _check(_libc.prctl(option, _word(first), _word(second), _UNUSED, _UNUSED), f"prctl {option}")
+    if _libc.prctl(option, first, second, 0, 0) < 0:
+        _check(-1, f"prctl {option}")
+
+
+def has_no_new_privileges() -> bool:
+    """Whether this process can gain no rights by what it executes."""
+    return bool(_libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0))
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
@@ -199,17 +210,27 @@ class _FilterProgram(ctypes.Structure):
 def install_filter(program: bytes) -> None:
     """seccomp(2): filter the system calls of this thread from now on; needs CAP_SYS_ADMIN or no_new_privs."""
     value = _FilterProgram(len(program) // 8, program)
-    _call("seccomp", "seccomp", ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(0), ctypes.byref(value))
+    _call("seccomp", "seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(value))
 
 
 def join_session_keyring(name: str) -> None:
     """Leave the inherited session keyring for a new one."""
-    _call("keyctl", "join a new session keyring", ctypes.c_int(KEYCTL_JOIN_SESSION_KEYRING), name.encode())
+    _call("keyctl", "join a new session keyring", KEYCTL_JOIN_SESSION_KEYRING, name.encode())
+
+
+def landlock_create_ruleset(attributes: object, size: int, flags: int) -> int:
+    """landlock_create_ruleset(2)."""
+    return _call("landlock_create_ruleset", "Landlock", attributes, size, flags)
+
+
+def landlock_restrict_self(ruleset: int) -> None:
+    """landlock_restrict_self(2)."""
+    _call("landlock_restrict_self", "Landlock", ruleset, 0)
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:
     """close_range(2), both ends included."""
-    _call("close_range", "close_range", ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(flags))
+    _call("close_range", "close_range", first, last, flags)
 
 
 def default_signal(number: int) -> None:

@@ -116,29 +116,6 @@ def test_opaque_directories_and_whiteouts_of_pulled_layers(cli: Unprivileged, tm
     assert " 1\n" not in done.err
 
 
-@pytest.mark.parametrize(
-    ("options", "instruction", "named"),
-    [
-        (("--memory", "1g"), "RUN true", "--memory"),
-        (("--cpus", "1"), "RUN true", "--cpus"),
-        (("--shm-size", "1m"), "RUN true", "--shm-size"),
-        (("--offline",), "RUN true", "--network=none"),
-        ((), "RUN --network=none true", "--network=none"),
-        (("--allow", "security.insecure"), "RUN --security=insecure true", "--security=insecure"),
-        ((), "RUN --mount=type=tmpfs,target=/t,size=1m true", "--mount=type=tmpfs,size="),
-        (("--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=other"), "RUN true", "the hostname other"),
-    ],
-)
-def test_what_cannot_be_done_is_refused(
-    cli: Unprivileged, tmp_path: Path, options: tuple[str, ...], instruction: str, named: str
-) -> None:
-    done = build(cli, tmp_path, f"{instruction}\n", *options)
-    assert done.status == 1
-    assert f"in a chroot there is no way to have {named}" in done.err, done.err
-    assert "Dockerfile:4" in done.err
-    assert "Traceback" not in done.err
-
-
 def test_what_a_step_may(cli: Unprivileged, tmp_path: Path) -> None:
     """No way out of the chroot, no devices, no host files, no builder's environment or descriptors."""
     checks = (

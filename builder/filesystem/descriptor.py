@@ -30,6 +30,11 @@ class Directory:
         return directory
 
 
+def is_plain(name: str) -> bool:
+    """Whether a component of a path is a name in the directory before it, and nothing that leads elsewhere."""
+    return name not in ("", ".", "..") and "/" not in name
+
+
 def open_directory(path: str) -> Directory:
     """A directory that the user named (links are followed), for use as `dir_fd`. Raises OSError."""
     return Directory(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))

@@ -1,0 +1,231 @@
+"""The guard of a command in a chroot: makes its root, ends its processes, and gathers what it did.
+
+It is a fresh interpreter for each command, so that nothing of the builder's memory is inherited. It waits for the
+command's end, and as a subreaper gets all that the command leaves running.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+
+from . import capabilities, landlock, process, syscalls
+from .chroot import COMMAND, CONTROL
+from .chroot_root import Root
+from .command import Command, Result, SandboxError
+from .messages import describe, read_command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
+_SIGKILL = 9
+# These lead out of a chroot, or make devices of the host that could be opened.
+_FORBIDDEN = capabilities.mask(frozenset(("CAP_SYS_CHROOT", "CAP_MKNOD")))
+
+
+def main() -> None:
+    """Run the command that the file on descriptor 4 holds, and answer on descriptor 3."""
+    import _socket
+
+    control = _socket.socket(fileno=CONTROL)
+    os.set_inheritable(CONTROL, False)
+    try:
+        result = _run(read_command(COMMAND), control)
+    except (SandboxError, OSError) as error:
+        result = Result(error=describe(error), setup_failed=True)
+    try:
+        control.sendall(marshal.dumps(result.pack()))
+    except OSError:
+        return
+
+
+def _run(command: Command, control: _socket.socket) -> Result:
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # it knows secrets, and has capabilities that the step lacks
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # whatever a step leaves running becomes this process's child
+    os.umask(0)
+    root = Root(command)
+    try:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
+        root.make()
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)  # from now on there is a command that must be ended first
+        if _is_unwanted(control):
+            return Result(cancelled=True)
+        result = _follow(command, root, control)
+        if not result.cancelled:
+            result.written = root.written()  # before the files are moved away
+            root.collect()
+    finally:
+        root.remove()
+    return result
+
+
+def _follow(command: Command, root: Root, control: _socket.socket) -> Result:
+    """Run the command to its end, and end what it leaves running."""
+    import time
+
+    started = time.monotonic()
+    reports, report = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reports)
+            _become(command, root, report)
+        finally:
+            os._exit(1)
+    os.close(report)
+    for stream in (1, 2):
+        os.close(stream)
+    cancelled = _wait(child, control)
+    _, status, usage = os.wait4(child, 0)
+    duration = time.monotonic() - started
+    _end_children()
+    kind, _, error = _read(reports).partition(":")
+    code = os.waitstatus_to_exitcode(status)
+    return Result(
+        None if error or code < 0 else code,
+        signal=-code if code < 0 else 0,
+        error=error,
+        setup_failed=kind == "set-up",
+        cancelled=cancelled,
+        duration=duration,
+        user_time=usage.ru_utime,
+        system_time=usage.ru_stime,
+        max_memory=usage.ru_maxrss * 1024,
+    )
+
+
+def _become(command: Command, root: Root, report: int) -> None:
+    """In the child: the chroot, then limits, directory, user, capabilities and exec. Returns only when that fails."""
+    try:
+        os.setsid()
+        process.leave_keyrings()
+        bounding = capabilities.bounding()
+        keep = process.kept_capabilities(command.security, bounding) & capabilities.held() & ~_FORBIDDEN
+        process.limit_capabilities(bounding, keep)
+        program = _filter()
+        if landlock.is_able() and _may_confine(command):
+            landlock.confine()
+        # From here on an import would execute the image's files with all privileges.
+        sys.path.clear()
+        sys.meta_path.clear()
+        os.chroot(root.path)
+        os.chdir("/")
+        null = os.open("/dev/null", os.O_RDONLY)
+        os.dup2(null, 0)
+        if report > 3:
+            syscalls.close_range(3, report - 1)
+        syscalls.close_range(report + 1, 0xFFFFFFFF)
+        process.own_pipes([1, 2], command.uid)
+        process.set_limits(command.ulimits)
+        inside = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        process.enter_directory(inside, command)
+        os.close(inside)
+        process.become_user(command, keep, program)
+        process.execute(command)
+    except process.StartError as error:
+        os.write(report, f"start:{error}".encode(errors="surrogateescape"))
+    except (SandboxError, OSError) as error:
+        os.write(report, f"set-up:{describe(error)}".encode(errors="surrogateescape"))
+    except BaseException as error:  # a defect: without a report it would look like the command's own failure
+        os.write(report, f"set-up:unexpected {type(error).__name__}: {error}".encode(errors="surrogateescape"))
+
+
+def _filter() -> bytes | None:
+    """Docker's filter of system calls, where the container has none that this process is under already.
+
+    Without CAP_SYS_ADMIN it takes no_new_privs, so that set-user-id programs give nobody more rights.
+    """
+    with open("/proc/self/status") as status:
+        if any(line.startswith("Seccomp:") and line.split()[1] == "2" for line in status):
+            return None
+    from .seccomp import build_filter
+
+    program = build_filter(capabilities.DEFAULT, syscalls.MACHINE)
+    if not _is_privileged():
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    return program
+
+
+def _may_confine(command: Command) -> bool:
+    """Whether the command can be kept from signalling others: without CAP_SYS_ADMIN that takes no_new_privs.
+
+    That is set for root's commands, which could signal everybody, and have nothing to gain by set-user-id programs.
+    Those of other users keep the right to use such programs, as sudo; they can signal nobody who runs as root.
+    """
+    if _is_privileged() or syscalls.has_no_new_privileges():
+        return True
+    if command.uid:
+        return False
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    return True
+
+
+def _is_privileged() -> bool:
+    return bool(capabilities.held() >> capabilities.SYS_ADMIN & 1)
+
+
+def _is_unwanted(control: _socket.socket) -> bool:
+    """Whether the client has hung up."""
+    import select
+
+    return bool(select.select([control], [], [], 0)[0])
+
+
+def _wait(child: int, control: _socket.socket) -> bool:
+    """Wait for the command's end; kill it, and say so, if the client hangs up."""
+    import select
+
+    ended = os.pidfd_open(child)
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.register(control.fileno(), select.POLLIN)
+    while True:
+        ready = [descriptor for descriptor, _ in poll.poll()]
+        if ended in ready:
+            os.close(ended)
+            return False
+        os.kill(child, _SIGKILL)
+        os.close(ended)
+        return True
+
+
+def _end_children() -> None:
+    """Kill all that the command left running. Their children come to this process as they end, so it goes round."""
+    own = os.getpid()
+    while True:
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        for pid in _children(own):
+            os.kill(pid, _SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _children(parent: int) -> list[int]:
+    """The processes whose parent this is."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:
+                continue  # it has ended
+            if int(fields[1]) == parent:
+                found.append(int(name))
+    return found
+
+
+def _read(descriptor: int) -> str:
+    data = b""
+    while part := os.read(descriptor, 65536):
+        data += part
+    os.close(descriptor)
+    return data.decode(errors="surrogateescape")

@@ -69,6 +69,7 @@ class Caches:
             pushed=_pushed(self._options),
             session=self._bases.session,
             report=self._environment.report,
+            guard=self._environment.guard,
         )
 
 

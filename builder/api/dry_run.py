@@ -53,7 +53,7 @@ def dry_run(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | 
         try:
             project = project_of(options)
             caches = caches_of(options, special, environment, bases)
-            planned = plan_build(inputs, options, parse_dockerfile(store, inputs), bases, report)
+            planned = plan_build(inputs, options, parse_dockerfile(store, inputs, environment.guard), bases, report)
             if caches is not None:
                 caches.read(project)
             forecaster = Forecaster(

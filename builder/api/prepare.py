@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from builder import config as configuration
 from builder.api.inputs import Inputs
 from builder.api.options import BuildOptions, SecretSource
 from builder.api.special import Special
@@ -76,7 +77,7 @@ def _guard(options: BuildOptions, secrets: Mapping[str, Callable[[], bytes]]) ->
         return None
     from builder.solver.secrets import Guard
 
-    return Guard(sources)
+    return Guard(sources, lambda: configuration.load(options.environ).secrets.printed == "mask")
 
 
 def secret_reader(name: str, source: SecretSource, environ: Mapping[str, str]) -> Callable[[], bytes]:

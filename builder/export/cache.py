@@ -47,6 +47,7 @@ from builder.store.store import Store
 
 if TYPE_CHECKING:
     from builder.registry.transport import Session
+    from builder.solver.secrets import Guard
 
 _LARGEST_ANNOTATION = 2 << 20  # bytes; registries take manifests of 4 MiB
 
@@ -56,7 +57,7 @@ Open = Callable[[], BinaryIO]
 class SolvedSteps(msgspec.Struct, frozen=True, kw_only=True):
     """What caches are made from. `lineage` is that of the build's steps, `results` the diff IDs of the layers that
     images have above their bases, `pushed` the names under which the build pushed its images; `steps` tell other
-    machines why they miss the cache."""
+    machines why they miss the cache; `guard` keeps the build's secrets out of cache mounts that are written."""
 
     store: Store
     cache: StepCache
@@ -66,6 +67,7 @@ class SolvedSteps(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[BuiltStep, ...] = ()
     session: Callable[[], Session]
     report: Reporter
+    guard: Guard | None = None
 
 
 def export_cache(target: CacheTarget, steps: SolvedSteps) -> None:
@@ -202,7 +204,9 @@ class _Blobs:
                 from builder.filesystem.tar import TarWriter
 
                 with LayerSink(self._scratch, compression=ZSTD, sync=False) as sink:
-                    writer = TarWriter(sink.write)
+                    guard = self._steps.guard
+                    where = f"the cache, in the mount {mount_id}"
+                    writer = TarWriter(sink.write) if guard is None else guard.writer(sink.write, where)
                     write_mount(mount, writer)
                     writer.close()
                     blob = sink.finish()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from builder.solver.keys import Recipe, encode, key_of
+from builder.solver.keys import Recipe, encode, key_of, key_of_encoded
 from builder.store.database import StepRecord
 from builder.store.store import Store
 
@@ -70,7 +70,8 @@ class StepCache:
     def remember(self, recipe: Recipe, made: Made, lineage: str, *, content: str = "") -> None:
         """Keep a result under its recipe. `lineage` names the place in the Dockerfile; `content` is the key of the
         recipe that says file by file what this one says in short."""
-        record = StepRecord(key_of(recipe), made.diff_id, encode(recipe), lineage, made.created)
+        data = encode(recipe)
+        record = StepRecord(key_of_encoded(data), made.diff_id, data, lineage, made.created)
         if made.external:
             self.borrowed[record.key] = record
             return

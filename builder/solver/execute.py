@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from builder.errors import StepFailed, StoreError, Unsupported
 from builder.filesystem.compress import LayerBlob, LayerSink
@@ -24,6 +25,9 @@ from builder.solver.mounts import Mounting
 from builder.solver.roots import Layers
 from builder.solver.users import accounts_of, find_user
 
+if TYPE_CHECKING:
+    from builder.solver.secret_output import Masking
+
 _TAIL_LINES = 30
 
 
@@ -42,11 +46,15 @@ def execute(
         upper, work = overlay_directories(scratch, lowers)
         mounting = Mounting(environment, roots, contents, scratch, held)
         command = step_command(environment, node, user, lowers, (upper, work), mounting)
-        result, tail = _run_command(environment, command, step)
+        result, tail, masking = _run_command(environment, command, step)
         environment.check_cancelled()
         try:
             _check(node, result, tail)
+            if masking is not None:
+                masking.check(node.label, tail, environment.report)
         except StepFailed as error:
+            if masking is not None:
+                masking.add_to(error)
             if environment.keep is not None and not result.setup_failed:
                 from builder.solver.failed import StepState
 
@@ -61,7 +69,7 @@ def execute(
     return Made(blob.diff_id, now(environment.epoch))
 
 
-def _run_command(environment: Environment, command: Command, step: str) -> tuple[Result, list[str]]:
+def _run_command(environment: Environment, command: Command, step: str) -> tuple[Result, list[str], Masking | None]:
     tail: deque[bytes] = deque([b""], maxlen=_TAIL_LINES)
     masking = environment.guard.masking() if environment.guard is not None else None
 
@@ -84,14 +92,21 @@ def _run_command(environment: Environment, command: Command, step: str) -> tuple
     finally:
         for held in masking.finish() if masking is not None else ():
             tell(*held)
-    return result, [line.decode("utf-8", "backslashreplace") for line in tail if line]
+    return result, [line.decode("utf-8", "backslashreplace") for line in tail if line], masking
 
 
 def _check(node: RunNode, result: Result, tail: list[str]) -> None:
     """Raises StepFailed unless the command ended well."""
-    if result.exit_status == 0 and not result.error:
-        return
     shown = " ".join(node.argv)
+    if result.exit_status == 0 and not result.error:
+        if not result.written:
+            return
+        raise StepFailed(
+            f"the command wrote to {result.written}, which its mount shows read-only; without namespaces that cannot be"
+            " prevented, and what was written is lost",
+            details=(f"  command: {shown}",),
+            remedy="write elsewhere, or let the mount be written to: ,rw",
+        )
     if result.setup_failed:
         raise StepFailed(f"the sandbox could not be set up: {result.error}", details=(f"  command: {shown}",))
     foreign = node.platform.architecture != host_platform().architecture

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from builder.errors import StepFailed
 from builder.filesystem.tree import FileInfo, Kind
-from builder.solver.secrets import Guard, SecretLeak, is_searchable
+from builder.solver.secret_forms import is_searchable
+from builder.solver.secrets import Guard, SecretLeak
 from tests.support.builds import Cli, Done, busybox_context, context, needs_sandbox
 from tests.support.registry import FakeRegistry
 
@@ -137,6 +138,8 @@ def build(cli: Cli, made: Path, *arguments: str) -> Done:
     return done
 
 
+CUT = f"{VALUE[:9]}\\\n{VALUE[9:]}"
+"""The value over two lines of a Dockerfile."""
 MOUNT = "RUN --mount=type=secret,id=npm,env=T "
 LEAKS = {
     "content": ('printf "a $T" > /leak', "the content of /leak"),
@@ -175,7 +178,7 @@ def test_a_copy_of_the_secrets_own_file_fails(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("instruction", "place"),
     [
-        (f'ENV A="x {VALUE}"', "the line"), (f'LABEL "k"="{VALUE}"', "the line"), (f'CMD ["{VALUE}"]', "the line"),
+        (f'ENV A="x {CUT}"', "the line"), (f'LABEL "k"="{CUT}"', "the line"), (f'CMD ["{CUT}"]', "the line"),
         ("ARG A\nENV B=$A", "the line"), ("ARG A\nLABEL b=$A", "the line"),
     ],
 )  # fmt: skip
@@ -184,8 +187,32 @@ def test_configuration_and_history_are_searched(cli: Cli, tmp_path: Path, instru
     done = cli("build", "--secret", f"id=npm,src={tmp_path / 'secret'}", "--build-arg", f"A={VALUE}", "-t", "app", made)
     assert done.status == 1
     assert f"the value of secret 'npm' would be in the image: {place}" in done.err
-    assert cli.entries() == {}
-    assert [path for path in holders(cli.root, RAW) if path.startswith("blobs")] == []
+    assert VALUE not in done.err
+    assert not (cli.root / "index.json").exists() or cli.entries() == {}
+    assert holders(cli.root, RAW) == []
+
+
+@pytest.mark.parametrize("line", [f'ENV A="x {VALUE}"', f"# {VALUE}", f"RUN curl 'http://h/?k={quote_plus(VALUE)}'"])
+def test_a_dockerfile_with_a_secret_is_refused(cli: Cli, tmp_path: Path, line: str) -> None:
+    done = build(cli, context(tmp_path / "context", f"FROM scratch\nCOPY f /\n{line}\n", f="1"))
+    assert done.status == 1
+    assert "error: Dockerfile:3: the Dockerfile holds the value of secret 'npm'" in done.err
+
+
+@pytest.mark.parametrize(
+    ("instruction", "place"),
+    [
+        ("ARG A\nRUN true", "Dockerfile:5: the value of secret 'npm' would be in {said}: RUN.environment.A"),
+        ("ARG A\nWORKDIR /$A", "Dockerfile:5: the value of secret 'npm' would be in {said}: WORKDIR.variables.A"),
+        ("ARG A\nCOPY f /$A", "Dockerfile:5: the value of secret 'npm' would be in {said}: COPY.variables.A"),
+    ],
+)
+def test_steps_of_other_stages_say_no_secret(cli: Cli, tmp_path: Path, instruction: str, place: str) -> None:
+    """They are shown, recorded and in cache keys, though nothing of them is in the image."""
+    text = f"FROM scratch AS other\nCOPY f /\n\n{instruction}\nFROM scratch\nCOPY --from=other /f /\n"
+    done = build(cli, context(tmp_path / "context", text, f="1"), "--build-arg", f"A={VALUE}")
+    assert done.status == 1
+    assert place.format(said="the log, the build's record and the cache key") in done.err
 
 
 @pytest.mark.parametrize(
@@ -206,10 +233,8 @@ def test_annotations_of_an_output_are_searched(cli: Cli, tmp_path: Path) -> None
 
 @needs_sandbox
 def test_what_a_step_prints_is_masked_everywhere(cli: Cli, tmp_path: Path) -> None:
-    script = "echo a $T b; printf tok/en+s3c; sleep 0.1; printf 'r3t~0xC0FFEE?\\n' >&1; cat /run/secrets/npm >&2"
-    made = busybox_context(
-        tmp_path / "context", f"FROM base\n{MOUNT.strip()} --mount=type=secret,id=npm {script}\n{MOUNT}echo $T; false\n"
-    )
+    script = "echo a $T b; printf tok/en+s3c; sleep 0.1; printf 'r3t~0xC0FFEE?\\n' >&1; cat /run/secrets/npm >&2; false"
+    made = busybox_context(tmp_path / "context", f"FROM base\n{MOUNT.strip()} --mount=type=secret,id=npm {script}\n")
     (made / "base/bin/printf").symlink_to("busybox")
     (made / "base/bin/false").symlink_to("busybox")
     done = build(cli, made)  # looks into the logs of the store as well
@@ -217,6 +242,10 @@ def test_what_a_step_prints_is_masked_everywhere(cli: Cli, tmp_path: Path) -> No
     assert "a *** b" in done.err
     last = done.err[done.err.index("last lines") :]
     assert "***" in last
+    assert "the command ended with status 1" in done.err
+    assert (
+        "it also printed the value of secret 'npm' to its standard output and the value of secret 'npm' to" in done.err
+    )
 
 
 @needs_sandbox

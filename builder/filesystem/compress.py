@@ -195,6 +195,11 @@ class LayerSink:
         self._done = False
         self._output = Output(f"{os.fspath(directory)}/layer-{os.getpid()}-{os.urandom(8).hex()}", compression)
 
+    @property
+    def total(self) -> int:
+        """The bytes of the tar stream so far."""
+        return self._total
+
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Take a piece of the tar stream, of any size. Raises what a thread failed with, if one did."""
         piece = data if type(data) is bytes else bytes(data)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from builder.errors import LayerError
+from builder.filesystem.descriptor import Directory
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.overlay_format import CAPABILITY, REDIRECT, attributes, file_info, is_opaque
 from builder.filesystem.syscalls import open_beneath
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from builder.filesystem.compress import LayerSink
 
 _SECOND = 1_000_000_000
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE = FileInfo(Kind.OPAQUE, 0)
 
 
@@ -39,7 +41,7 @@ class Change(msgspec.Struct):
     """One entry of a layer. `info.kind` may be WHITEOUT (`path` is what is gone) or OPAQUE (`path` is the directory).
 
     `hardlink` is the path of the earlier entry that this one links to. `source` says where the content is: a
-    directory's descriptor, good until the next change is taken, and a path below it.
+    directory's descriptor, good until the next change is taken, and its name in there.
     """
 
     path: str
@@ -50,8 +52,8 @@ class Change(msgspec.Struct):
 
     def open(self) -> int:
         """A descriptor of a regular file's content; the caller closes it."""
-        directory, path = self.source
-        return open_beneath(directory, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        directory, name = self.source
+        return os.open(name, _READ, dir_fd=directory)
 
 
 def changes(upper: str | os.PathLike[str], lowers: LayeredTree | None) -> Iterator[Change]:
@@ -104,6 +106,7 @@ class _Walk:
         self._lowers = lowers
         self._root = os.open(self._upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._first: dict[tuple[int, int], str] = {}  # of each hard-linked file, the entry with its content
+        self._last = ("", Directory(os.dup(self._root)))  # the directory that was looked at last
         self._waiting: list[Change] = []  # the directories above that were not worth an entry so far
 
     def close(self) -> None:
@@ -204,7 +207,10 @@ class _Walk:
             hardlink = self._first.setdefault(info.identity, path)
             if hardlink == path:
                 hardlink = None
-        return Change(path, info, xattrs, hardlink, (self._root, path))
+        directory, _, name = path.rpartition("/")
+        if self._last[0] != directory:
+            self._last = (directory, Directory(open_beneath(self._root, directory, os.O_PATH | os.O_DIRECTORY)))
+        return Change(path, info, xattrs, hardlink, (self._last[1].fd, name))
 
     def _same(self, path: str, info: FileInfo, below: FileInfo, xattrs: dict[str, bytes]) -> bool:
         if (info.kind, info.mode, info.uid, info.gid, info.device, info.size, info.mtime_ns) != (

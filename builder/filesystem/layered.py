@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import Sequence
 
+from builder.filesystem.descriptor import Directory, is_plain
 from builder.filesystem.overlay_format import CAPABILITY, OWN_PREFIXES, attributes, file_info, is_opaque
 from builder.filesystem.syscalls import open_beneath
 from builder.filesystem.tree import FileInfo, Kind
@@ -33,6 +34,7 @@ class LayeredTree:
     def __init__(self, directories: Sequence[str | os.PathLike[str]]) -> None:
         self.directories = tuple(os.fspath(directory) for directory in directories)
         self._roots: list[int | None] = [None] * len(self.directories)
+        self._last: dict[int, tuple[str, Directory]] = {}  # of each layer, the directory that was looked at last
         self._lock = threading.Lock()
         self._closed = False
         self._infos: dict[str, tuple[FileInfo, int] | None] = {}
@@ -82,7 +84,12 @@ class LayeredTree:
         if info.kind is not Kind.FILE:
             number = errno.EISDIR if info.kind is Kind.DIRECTORY else errno.EINVAL
             raise OSError(number, f"not a regular file but a {info.kind.name.lower()}", path)
-        return self._open(layer, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+        directory, _, name = path.rpartition("/")
+        if not is_plain(name):
+            return self._open(layer, path, flags)
+        parent = self._directory(layer, directory)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent.fd)
 
     def xattrs(self, path: str) -> dict[str, bytes]:
         """File capabilities only: no other attribute goes into new layers, as in BuildKit."""
@@ -104,6 +111,7 @@ class LayeredTree:
 
     def close(self) -> None:
         self._closed = True
+        self._last.clear()
         roots, self._roots = self._roots, []
         for descriptor in roots:
             if descriptor is not None:
@@ -167,6 +175,12 @@ class LayeredTree:
         layers: list[int] = []
         top = _is_name(path)
         for layer in candidates:
+            if not path:  # of each layer `/` is there, and nothing can lead elsewhere
+                layers.append(layer)
+                if is_opaque(self.directories[layer], attributes(self.directories[layer], follow=True)):
+                    opaque = True
+                    break
+                continue
             if top and self._top_info(layer, path) is None:
                 continue
             try:
@@ -195,16 +209,29 @@ class LayeredTree:
         return file_info(status, os.readlink(path) if stat.S_ISLNK(status.st_mode) else "")
 
     def _layer_info(self, layer: int, path: str) -> FileInfo | None:
+        directory, _, name = path.rpartition("/")
         try:
-            descriptor = self._open(layer, path, os.O_PATH)
+            if not is_plain(name):
+                descriptor = self._open(layer, path, os.O_PATH)
+                try:
+                    return file_info(os.fstat(descriptor), "")
+                finally:
+                    os.close(descriptor)
+            parent = self._directory(layer, directory)  # held, or another thread could close it
+            status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+            link = os.readlink(name, dir_fd=parent.fd) if stat.S_ISLNK(status.st_mode) else ""
+            return file_info(status, link)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        try:
-            status = os.fstat(descriptor)
-            link = os.readlink("", dir_fd=descriptor) if stat.S_ISLNK(status.st_mode) else ""
-            return file_info(status, link)
-        finally:
-            os.close(descriptor)
+
+    def _directory(self, layer: int, path: str) -> Directory:
+        """A directory of a layer, which is often the one that was asked for last."""
+        known = self._last.get(layer)
+        if known is not None and known[0] == path:
+            return known[1]
+        directory = Directory(self._open(layer, path, os.O_PATH | os.O_DIRECTORY))
+        self._last[layer] = (path, directory)
+        return directory
 
     def _attributes(self, layer: int, path: str, wanted: tuple[str, ...] | None) -> dict[str, bytes]:
         descriptor = self._open(layer, path, os.O_PATH)

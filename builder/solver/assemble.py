@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from builder.errors import BuilderError, LayerError, StoreError
@@ -15,6 +15,7 @@ from builder.filesystem.tree import FileInfo, Kind
 from builder.solver.staging import Content, Staged, Staging
 
 if TYPE_CHECKING:
+    from builder.solver.recycle import Recycler
     from builder.solver.secrets import Guard
 
 _PIECE = 1 << 20
@@ -31,23 +32,41 @@ def write_layer(
     epoch: int | None = None,
     observe: Observe | None = None,
     guard: Guard | None = None,
+    recycler: Recycler | None = None,
 ) -> LayerBlob:
     """Write the layer that `staging` holds into a temporary file in `directory`.
 
-    With `epoch` (seconds) no entry is younger than that. Raises LayerError when a file changes while it is read, and
-    SecretLeak when `guard` finds a secret in it.
+    With `epoch` (seconds) no entry is younger than that. What `recycler` has is not read. Raises LayerError when a file
+    changes while it is read, Damaged when the recycler's layer is, and SecretLeak when `guard` finds a secret.
     """
     limit = None if epoch is None else epoch * 1_000_000_000
     try:
         form = compression or Compression()
         with LayerSink(directory, compression=form.kind, level=form.level, sync=False) as sink:
             writer = guard.writer(sink.write) if guard is not None else TarWriter(sink.write)
-            for entry in staging.entries():
-                _write_entry(writer, _clamped(entry, limit), observe)
+            entries = (_clamped(entry, limit) for entry in staging.entries())
+            if recycler is None:
+                for entry in entries:
+                    _write_entry(writer, entry, observe)
+            else:
+                _write_changed(entries, writer, sink, recycler, observe)
             writer.close()
             return sink.finish()
     except OSError as error:
         raise StoreError(f"cannot write a layer: {error.strerror}", place=directory) from error
+
+
+def _write_changed(
+    entries: Iterable[Staged], writer: TarWriter, sink: LayerSink, recycler: Recycler, observe: Observe | None
+) -> None:
+    """Write what the recycler does not have."""
+    recycler.begin(sink)
+    for entry in entries:
+        if not recycler.recycle(entry):
+            recycler.flush()
+            start = sink.total
+            recycler.written(entry, _write_entry(writer, entry, observe), start)
+    recycler.finish()
 
 
 def _clamped(entry: Staged, limit: int | None) -> Staged:
@@ -58,19 +77,21 @@ def _clamped(entry: Staged, limit: int | None) -> Staged:
     return Staged(entry.path, earlier, entry.content, entry.xattrs, entry.hardlink)
 
 
-def _write_entry(writer: TarWriter, entry: Staged, observe: Observe | None) -> None:
+def _write_entry(writer: TarWriter, entry: Staged, observe: Observe | None) -> str | None:
+    """Write an entry; returns the SHA-256 of a file's content."""
     info, content = entry.info, entry.content
     if entry.hardlink is not None:
         writer.add(entry.path, info, hardlink=entry.hardlink)
-        return
+        return None
     if info.kind is not Kind.FILE or content is None:
         writer.add(entry.path, info, xattrs=entry.xattrs)
-        return
+        return None
     if isinstance(content, bytes):
         writer.add(entry.path, info, xattrs=entry.xattrs, content=content)
+        digest = hashlib.sha256(content).hexdigest()
         if observe is not None:
-            observe(entry.path, hashlib.sha256(content).hexdigest())
-        return
+            observe(entry.path, digest)
+        return digest
     try:
         descriptor = content.open()
     except BuilderError:
@@ -83,6 +104,7 @@ def _write_entry(writer: TarWriter, entry: Staged, observe: Observe | None) -> N
         os.close(descriptor)
     if observe is not None:
         observe(entry.path, digest)
+    return digest
 
 
 def _write_file(writer: TarWriter, entry: Staged, info: FileInfo, content: Content, descriptor: int) -> str:

@@ -37,11 +37,13 @@ class FileChange(msgspec.Struct, frozen=True, omit_defaults=True):
 def compare_files(old: Sequence[Any], new: Sequence[Any], written: str) -> Iterator[FileChange]:
     """Compare what one source of a copy took, as recipes describe it (`FilesSource`). `written` is the source as the
     instruction has it; the paths that come back begin with it, so that people find the file."""
-    before, after = _by_path(old, written), _by_path(new, written)
-    for path in sorted({*before, *after}):
-        one, two = before.get(path), after.get(path)
-        if one == two:
-            continue
+    before, after = _by_name(old), _by_name(new)
+    different = {
+        _path(written, *name): (before.get(name), after.get(name))
+        for name in {*before, *after}
+        if before.get(name) != after.get(name)
+    }
+    for path, (one, two) in sorted(different.items(), key=lambda item: item[0]):
         if one is None or two is None:
             change = "added" if one is None else "removed"
             yield FileChange(path, change, (), _state(one), _state(two))
@@ -87,9 +89,10 @@ def _is_consequence(file: FileChange) -> bool:
     return file.change in ("added", "removed") and state is not None and state.kind == "directory"
 
 
-def _by_path(source: Sequence[Any], written: str) -> dict[str, list[Any]]:
+def _by_name(source: Sequence[Any]) -> dict[tuple[str, str], list[Any]]:
+    """The items of a source by the match's name and the path below it."""
     return {
-        _path(written, match["name"], item[0]): item[1:]
+        (str(match["name"]), str(item[0])): item
         for match in source
         if isinstance(match, dict)
         for item in match["items"]
@@ -124,7 +127,7 @@ def _changed(path: str, one: list[Any], two: list[Any]) -> FileChange:
 def _state(item: list[Any] | None) -> FileState | None:
     if item is None:
         return None
-    kind, mode, uid, gid, *rest = item
+    _, kind, mode, uid, gid, *rest = item
     digest = rest[0] if kind == Kind.FILE and rest and isinstance(rest[0], str) else ""
     link = rest[0] if kind == Kind.SYMLINK and rest else ""
     return FileState(

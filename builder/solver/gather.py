@@ -135,6 +135,7 @@ class FilesSource:
         self._overrides = overrides
         self._digests: dict[str, str] = {}
         self._known: str | None = None
+        self._recalled = False
 
     @cached_property
     def tree(self) -> FileTree:
@@ -161,13 +162,19 @@ class FilesSource:
     def _recognise(self) -> None:
         """Find out what the files are without reading them, if that can be."""
         prints = self._fingerprints
-        if prints is not None:
+        if prints is not None and not self._recalled:
             self._known = prints.unchanged(self.matches)
             if self._known is not None:
                 return
-            self._digests.update(prints.known(self.matches))
+            self._recall()
         if all(item.path in self._digests for match in self.matches for item in match.items if _is_file(item)):
             self._describe_all()
+
+    def _recall(self) -> None:
+        """Take the digests of the files that are as they were when they were read last."""
+        if self._fingerprints is not None and not self._recalled:
+            self._recalled = True
+            self._digests = {**self._fingerprints.known(self.matches), **self._digests}
 
     def _selection(self) -> dict[str, Any]:
         return {"path": self._source.path, "pattern": self._source.pattern, "unpack": self._source.unpack}
@@ -179,6 +186,10 @@ class FilesSource:
     def observe(self, path: str, digest: str) -> None:
         """Take over the digest of a file that was read while the layer was written."""
         self._digests[path] = digest
+
+    def digest(self, path: str) -> str | None:
+        """The SHA-256 of a file's content, as far as it is known without reading it."""
+        return self._digests.get(path)
 
     def place(self, staging: Staging, destination: Destination) -> None:
         from builder.solver.extract import extract, is_archive
@@ -203,8 +214,7 @@ class FilesSource:
         from builder.solver.assemble import digest_file
         from builder.solver.staging import TreeContent
 
-        if self._fingerprints is not None:
-            self._digests = {**self._fingerprints.known(self.matches), **self._digests}
+        self._recall()
         for match in self.matches:
             for item in match.items:
                 if _is_file(item) and item.path not in self._digests:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
 
+from builder.filesystem.compress import LayerBlob
 from builder.filesystem.resolve import resolve
 from builder.filesystem.tree import FileInfo, Kind
 from builder.plan.paths import clean
@@ -15,8 +18,9 @@ from builder.solver.environment import Environment
 from builder.solver.gather import Destination, FilesSource, Source
 from builder.solver.keys import Recipe, copy_recipe, encode, exact_recipe, facts, key_of, placed_recipe, workdir_recipe
 from builder.solver.place import Ownership, make_directories
+from builder.solver.recycle import FEWEST, Damaged, Recycler
 from builder.solver.roots import EmptyTree, Layers, root_tree
-from builder.solver.staging import Staging, TreeContent
+from builder.solver.staging import Staged, Staging, TreeContent
 from builder.solver.trace import Origin, Trace
 from builder.solver.users import find_owner
 from builder.store.database import RecipeRecord
@@ -124,14 +128,7 @@ def _finish(
             _remember(environment, sources, recipe, made, trace)
             return made
         trace.missed(recipe)
-    blob = write_layer(
-        staging,
-        scratch,
-        compression=environment.compression,
-        epoch=environment.epoch,
-        observe=_observer(sources, staging),
-        guard=environment.guard,
-    )
+    blob, recycler = _write(environment, node, staging, sources, scratch, trace)
     recipe = copy_recipe([source.content() for source in sources], flags, asked)
     trace.content = key_of(recipe)
     with environment.cache.hold(trace.content):  # it may be known by now, or another build made it meanwhile
@@ -143,8 +140,41 @@ def _finish(
                 trace.missed(recipe)
             environment.store.layers.add(blob)
             made = Made(blob.diff_id, now(environment.epoch))
+            if recycler is not None:
+                recycler.keep(made.diff_id)
         _remember(environment, sources, recipe, made, trace)
     return made
+
+
+def _write(
+    environment: Environment,
+    node: CopyNode,
+    staging: Staging,
+    sources: Sequence[Source],
+    scratch: str,
+    trace: Trace,
+) -> tuple[LayerBlob, Recycler | None]:
+    """Write the layer, of a context's many files with what is left of the one that this step made before."""
+    write = partial(
+        write_layer,
+        staging,
+        scratch,
+        compression=environment.compression,
+        epoch=environment.epoch,
+        observe=_observer(sources, staging),
+        guard=environment.guard,
+    )
+    files = [source for source in sources if isinstance(source, FilesSource) and source.layers is None]
+    if environment.guard is not None or sum(len(match.items) for one in files for match in one.matches) < FEWEST:
+        return write(), None
+    digest_of = _digests_of(files)
+    recycler = Recycler(environment.store, trace.place, digest_of, afresh=node.ignore_cache)
+    try:
+        with closing(recycler):
+            return write(recycler=recycler), recycler
+    except Damaged:
+        recycler = Recycler(environment.store, trace.place, digest_of, afresh=True)
+        return write(recycler=recycler), recycler
 
 
 def look_up_content(environment: Environment, sources: Sequence[Source], trace: Trace) -> Made | None:
@@ -207,6 +237,20 @@ def _observer(sources: Sequence[Source], staging: Staging) -> Callable[[str, str
                     source.observe(content.path, digest)
 
     return observe
+
+
+def _digests_of(sources: Sequence[FilesSource]) -> Callable[[Staged], str | None]:
+    """Tells what is known of the content of these sources' files."""
+
+    def digest_of(staged: Staged) -> str | None:
+        content = staged.content
+        if isinstance(content, TreeContent) and content.offset is None:
+            for source in sources:
+                if source.tree is content.tree:
+                    return source.digest(content.path)
+        return None
+
+    return digest_of
 
 
 def _now_ns(environment: Environment) -> int:

@@ -1,0 +1,178 @@
+"""Layers whose unchanged files come from the layer before: the same bytes as if every file had been read."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from builder.context.local import LocalTree
+from builder.filesystem.compression import Compression
+from builder.plan.steps import CopyNode
+from builder.solver.cache import Made
+from builder.solver.recycle import FEWEST
+from builder.store.store import Store
+from tests.solver.support import environment, node, run_copy, write
+
+COUNT = FEWEST + 40
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files of contexts that are opened."""
+    opened: list[str] = []
+    original = LocalTree.open
+
+    def spy(self: LocalTree, path: str) -> int:
+        opened.append(path)
+        return original(self, path)
+
+    monkeypatch.setattr(LocalTree, "open", spy)
+    return opened
+
+
+@pytest.fixture(autouse=True)
+def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time goes on: whatever was written so far is old enough to be trusted."""
+    real = time.time_ns
+    monkeypatch.setattr("builder.solver.fingerprints.time.time_ns", lambda: real() + 3_000_000_000)
+
+
+def many(root: Path) -> Path:
+    """A context whose files have every size that matters to a tar archive."""
+    sizes = (0, 1, 511, 512, 513, 5000)
+    return write(
+        root,
+        {f"d{i % 7}/f{i:03}": f"{i} ".encode() * (sizes[i % 6] // 4 + 1) for i in range(COUNT)}
+        | {"big": b"x" * 3_000_000},
+    )
+
+
+def made_of(store: Store, context: Path, step: CopyNode | None = None) -> Made:
+    return run_copy(environment(store, context)[0], step or node("/", to="/n"))
+
+
+def test_only_what_changed_is_read(tmp_path: Path, store: Store, reads: list[str]) -> None:
+    context = many(tmp_path / "context")
+    made_of(store, context)
+    reads.clear()
+    (context / "d3/f003").write_text("other")
+    changed = made_of(store, context)
+    assert reads == ["d3/f003"]
+    assert changed.diff_id == made_of(Store(str(tmp_path / "other")), context).diff_id
+
+
+def _replace(context: Path, chosen: random.Random) -> None:
+    victim = chosen.choice(sorted(path for path in context.rglob("*") if path.is_file() and not path.is_symlink()))
+    victim.write_bytes(chosen.randbytes(chosen.choice((0, 10, 512, 4000))))
+
+
+def _add(context: Path, chosen: random.Random) -> None:
+    (context / f"d{chosen.randrange(9)}").mkdir(exist_ok=True)
+    (context / f"d{chosen.randrange(7)}/n{chosen.randrange(99)}ä").write_text("new")
+
+
+def _remove(context: Path, chosen: random.Random) -> None:
+    chosen.choice(sorted(path for path in context.rglob("*") if path.is_file())).unlink()
+
+
+def _change_mode(context: Path, chosen: random.Random) -> None:
+    chosen.choice(sorted(path for path in context.rglob("f*") if path.is_file())).chmod(0o755)
+
+
+def _touch(context: Path, chosen: random.Random) -> None:
+    (context / "d1" / "touched").write_text("one more")  # a time alone changes nothing
+    victim = chosen.choice(sorted(path for path in context.rglob("f*") if path.is_file()))
+    os.utime(victim, (1_000_000_000, 1_000_000_000))
+
+
+def _rename(context: Path, chosen: random.Random) -> None:
+    victim = chosen.choice(sorted(path for path in context.rglob("f*") if path.is_file()))
+    victim.rename(victim.with_name(f"renamed{chosen.randrange(10**6)}"))
+
+
+def _link(context: Path, chosen: random.Random) -> None:
+    victim = chosen.choice(sorted(path for path in context.rglob("f*") if path.is_file()))
+    (context / f"a{chosen.randrange(10**6)}").hardlink_to(victim)
+    (context / f"s{chosen.randrange(10**6)}").symlink_to("big")
+
+
+EDITS = (_replace, _add, _remove, _change_mode, _touch, _rename, _link)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_layer_is_the_same_as_if_everything_was_read(tmp_path: Path, store: Store, seed: int) -> None:
+    chosen = random.Random(seed)
+    context = many(tmp_path / "context")
+    made_of(store, context)
+    for turn in range(4):
+        for edit in chosen.sample(EDITS, 3):
+            edit(context, chosen)
+        fresh = made_of(Store(str(tmp_path / f"fresh{turn}")), context)
+        assert made_of(store, context).diff_id == fresh.diff_id
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(lambda: node("/", to="/elsewhere"), id="another destination"),
+        pytest.param(lambda: node("/", to="/n", chmod=0o600), id="chmod"),
+        pytest.param(lambda: node("/", to="/n", chown="5:6"), id="chown"),
+    ],
+)
+def test_flags_that_change_every_entry(tmp_path: Path, store: Store, other: Callable[[], CopyNode]) -> None:
+    context = many(tmp_path / "context")
+    made_of(store, context)
+    fresh = made_of(Store(str(tmp_path / "fresh")), context, other())
+    assert made_of(store, context, other()).diff_id == fresh.diff_id
+
+
+def test_without_cache_everything_is_read(tmp_path: Path, store: Store, reads: list[str]) -> None:
+    context = many(tmp_path / "context")
+    made_of(store, context)
+    reads.clear()
+    (context / "big").write_text("other")
+    made_of(store, context, node("/", to="/n", ignore_cache=True))
+    assert len(reads) == COUNT + 1
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_a_damaged_layer_is_not_recycled(tmp_path: Path, store: Store, damage: str) -> None:
+    context = many(tmp_path / "context")
+    first = made_of(store, context)
+    record = store.layers.record(first.diff_id)
+    assert record is not None
+    blob = Path(store.layout.blob_path(record.digest))
+    data = bytearray(blob.read_bytes())
+    blob.unlink()
+    if damage == "flip":
+        data[len(data) // 2] ^= 0x55
+    if damage != "gone":
+        blob.write_bytes(data if damage == "flip" else data[: len(data) // 2])
+    (context / "d3/f003").write_text("other")
+    fresh = made_of(Store(str(tmp_path / "fresh")), context)
+    assert made_of(store, context).diff_id == fresh.diff_id
+
+
+def test_layers_without_a_checksum_are_not_recycled(tmp_path: Path, store: Store, reads: list[str]) -> None:
+    context = many(tmp_path / "context")
+    plain = environment(store, context)[0]
+    plain.compression = Compression("uncompressed")
+    run_copy(plain, node("/", to="/n"))
+    reads.clear()
+    (context / "big").write_text("other")
+    made_of(store, context)
+    assert len(reads) == COUNT + 1
+
+
+def test_a_record_that_cannot_be_read(tmp_path: Path, store: Store) -> None:
+    context = many(tmp_path / "context")
+    made_of(store, context)
+    store.database.add_memo("members-1", "lineage", b"\xc1 nonsense")
+    (context / "big").write_text("other")
+    fresh = made_of(Store(str(tmp_path / "fresh")), context)
+    assert made_of(store, context).diff_id == fresh.diff_id

@@ -17,9 +17,12 @@ class BuilderError(Exception):
 
     `cause` is a sentence without a final stop; `remedy` says what to do about it; `place` names where it was found
     (`Dockerfile:7`, a path, a reference); `details` are lines shown below it as they are (an excerpt, a log's end).
+
+    `kept` is the name under which the state of the step that failed is kept, '' if none is.
     """
 
     exit_status = EXIT_FAILED
+    kept = ""
 
     def __init__(
         self, cause: str, *, place: str | None = None, remedy: str | None = None, details: tuple[str, ...] = ()
@@ -79,11 +82,7 @@ class LayerError(BuilderError):
 
 
 class StepFailed(BuilderError):
-    """A step of the build failed: a command's exit status, a missing source, a refused option.
-
-    `kept` is the name under which the state of the step is kept, '' if it is not."""
-
-    kept = ""
+    """A step of the build failed: a command's exit status, a missing source, a refused option."""
 
 
 class BudgetExceeded(BuilderError):

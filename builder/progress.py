@@ -25,10 +25,12 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StepStarted(Event, frozen=True):
-    """A step began to run. `step` is unique within the build; `name` is what people see (`[build 2/5] RUN make`)."""
+    """A step began to run. `step` is unique within the build; `name` is what people see (`[build 2/5] RUN make`);
+    `inputs` are what it is made from: steps, and what none is told of (images)."""
 
     step: str
     name: str
+    inputs: tuple[str, ...] = ()
 
 
 class StepMissed(Event, frozen=True):

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO
 
-import msgspec
-
-from builder import config as configuration
 from builder.api.context_use import warn_of_large_copies
-from builder.api.inputs import Inputs, load_inputs, ssh_agents
+from builder.api.inputs import Inputs
+from builder.api.opening import inputs_of, opened_store
 from builder.api.options import BuildOptions, BuildResult
 from builder.api.planning import connector, locator, parse_dockerfile, plan_build
 from builder.api.prepare import caches_of, make_environment
@@ -52,30 +49,18 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
     special = special_arguments(options)
     for warning in special.warnings:
         report(Warned(warning))
-    root = options.root or configuration.default_root(options.environ)
     with (
-        closing(Store(root, lambda: configuration.load(options.environ).limits)) as store,
-        store.lease(),
-        store.scratch() as scratch,
-        ssh_agents(options.agents) as agents,
+        opened_store(options) as (store, scratch, agents),
         recording(store, options, report) as record,
     ):
-        inputs = load_inputs(
-            store,
-            options.context,
-            options.dockerfile,
-            options.contexts,
-            scratch,
-            stdin,
-            keep_git_dir=special.keep_git_dir,
-            agent=agents.get("default", ""),
-            offline=options.offline,
-        )
+        inputs = inputs_of(options, store, scratch, agents, stdin, keep_git_dir=special.keep_git_dir)
         record.text = inputs.text
         bases = Bases(store, connector(options.environ, record), record, pull=options.pull, offline=options.offline)
         environment = make_environment(store, inputs, options, special, agents, record)
         environment.copied = warn_of_large_copies(locator(inputs), record)
         try:
+            if environment.guard is not None:
+                _guard_record(environment.guard, record, inputs)
             if options.keep_failed or options.break_at:
                 from builder.api.failing import Keeper
 
@@ -83,8 +68,6 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
             caches = caches_of(options, special, environment, bases)
             planned, solver = _solve(store, inputs, options, bases, environment, caches, record)
             roots = solver.roots
-            if environment.guard is not None:
-                _search_for_secrets(environment.guard, planned, options)
             attester = None
             if options.attestations:
                 from builder.api.attesting import make_attester
@@ -111,23 +94,37 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
             committed = deliver(delivery)
             if caches is not None:
                 caches.write(planned, roots, record.portable_steps())
+            record.image_ids = committed.config_digests if committed is not None else ()
             record.result = _result(store, planned, committed, names, time.monotonic() - started)
             if os.path.isdir(os.path.join(store.root, "failed")):
                 from builder.api.failing import forget_failures
 
                 forget_failures(store, record.project)
+        except BaseException as error:
+            if environment.guard is not None:
+                environment.guard.redact(error)
+            raise
         finally:
             environment.close()
             bases.close()
     return record.result
 
 
-def _search_for_secrets(guard: Guard, planned: Plan, options: BuildOptions) -> None:
-    """Search what will be said of the images. Raises SecretLeak."""
-    for image in planned.images:
-        for line in image.history:
-            guard.check(line.created_by, f"the line {line.created_by!r} of the history")
-        guard.check(msgspec.to_builtins(image.config), "the configuration")
+def _guard_record(guard: Guard, record: Recording, inputs: Inputs) -> None:
+    """Keep secrets out of the build's record from here on. Raises SecretLeak if the Dockerfile has one."""
+    from builder.solver.secret_search import search_dockerfile
+
+    record.guard = guard
+    for secret in guard.unsearched:
+        record(Warned(f"the value of {secret} is too short to be searched for: it may stand anywhere by chance"))
+    search_dockerfile(guard, inputs.name, inputs.text)
+
+
+def _search_for_secrets(guard: Guard, planned: Plan, options: BuildOptions, locate: Locator) -> None:
+    """Search what will be said of the build and its images, before anything runs. Raises SecretLeak."""
+    from builder.solver.secret_search import search_plan
+
+    search_plan(guard, planned, locate)
     for annotation in (*options.annotations, *(one for output in options.outputs for one in output.annotations)):
         guard.check({annotation.key: annotation.value}, "the annotations")
     if options.attestations:  # the provenance names them all
@@ -172,10 +169,13 @@ def _solve(
     record: Recording,
 ) -> tuple[Plan, Solver]:
     """Plan the build and solve all that its images need."""
-    planned = plan_build(inputs, options, parse_dockerfile(store, inputs), bases, environment.report)
+    planned = plan_build(inputs, options, parse_dockerfile(store, inputs, environment.guard), bases, environment.report)
+    locate = locator(inputs)
+    if environment.guard is not None:
+        _search_for_secrets(environment.guard, planned, options, locate)
     if caches is not None:
         caches.read(record.project)
-    solver = Solver(planned, environment, bases.layers, locator(inputs), record.project)
+    solver = Solver(planned, environment, bases.layers, locate, record.project)
     record.watch(planned, solver, bases.digest)
     if options.break_at and environment.keep is not None:
         from builder.api.failing import stopper
@@ -183,4 +183,8 @@ def _solve(
         environment.before = stopper(environment.keep, planned, options.break_at)
     jobs = options.jobs or len(os.sched_getaffinity(0))
     solver.solve([image.node for image in planned.images], jobs)
+    if environment.guard is not None:
+        from builder.solver.secret_search import search_layers
+
+        search_layers(environment.guard, store, planned, solver.roots, locate)
     return planned, solver

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import closing
 
+from builder import config as configuration
 from builder.api.planning import connector
 from builder.progress import ignore
 from builder.store.check import Checked, check
@@ -15,8 +16,9 @@ from builder.store.store import Store
 
 def check_store(root: str, depth: Depth, progress: Progress, environ: Mapping[str, str]) -> Checked:
     """Check the store below `root`, and repair as far as `depth` says; what images lack is fetched again. `environ` is
-    where registries' settings and credentials are looked for. Raises StoreError, see `check`."""
-    return check(root, depth, progress, _fetcher(root, environ))
+    where limits, settings of registries and credentials are looked for. Raises ConfigError; StoreError, see `check`."""
+    limits = configuration.load(environ).limits
+    return check(root, depth, progress, _fetcher(root, environ), limits)
 
 
 def _fetcher(root: str, environ: Mapping[str, str]) -> Callable[[LayerRecord], None]:

@@ -1,43 +1,36 @@
-"""Steps that failed: kept while a build runs, and stood in afterwards."""
+"""Steps that fail: kept while a build runs, so that people can stand in them afterwards (`standing`)."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
 
-import msgspec
-
-from builder.api.inputs import ssh_agents
-from builder.api.options import BuildOptions, SecretSource
-from builder.api.prepare import secret_reader
-from builder.api.running import exit_status
-from builder.errors import StepFailed, StoreError
-from builder.plan.steps import Plan, SecretMount, SshMount
-from builder.progress import Reporter, Warned, ignore
-from builder.solver.contexts import Contexts
+from builder.api.options import BuildOptions
+from builder.context.source import LocalContext, parse_context
+from builder.errors import BuilderError, StepFailed
+from builder.plan.steps import Plan
+from builder.progress import Warned
 from builder.solver.environment import Environment
-from builder.solver.failed import Before, FailedStep, Keep, StepState, decode_step, encode_step, find_break
+from builder.solver.failed import Before, FailedStep, Keep, StepState, encode_step, find_break
 from builder.store.failed import FailedStates
 from builder.store.store import Store
 
-if TYPE_CHECKING:
-    from builder.sandbox.session import Session
-    from builder.solver.interactive import ChangedFile
-
 
 class Keeper:
-    """Keeps the first step of a build that fails; `build` is the build's name, `project` what it is a build of."""
+    """Keeps the first step of a build that fails; `build` is the build's name, `project` what it is a build of.
+
+    All layers that the step needs are fetched and unpacked then: afterwards there is no registry to ask."""
 
     def __init__(self, environment: Environment, options: BuildOptions, build: str, project: str) -> None:
         self._store = environment.store
+        self._states = states_of(environment.store)
         self._limits = environment.limits
+        self._epoch = environment.epoch
         self._options = options
         self._build = build
         self._project = project
         self._report = environment.report
+        self._guard = environment.guard
         self._lock = threading.Lock()
         self._done = False
 
@@ -49,24 +42,50 @@ class Keeper:
             self._done = True
         step = FailedStep(
             state=state,
-            cause=cause,
-            context=options.context,
+            cause=cause if self._guard is None else self._guard.mask_text(cause),
+            context=_absolute(options.context),
+            dockerfile=_dockerfile(options),
+            contexts={name: _absolute(value, name) for name, value in options.contexts.items()},
+            epoch=self._epoch,
+            network=options.network,
+            offline=options.offline,
+            isolation=options.isolation,
             limits=self._limits,
-            secrets={name: (source.path, source.variable) for name, source in options.secrets.items()},
-            agents=options.agents,
+            secrets={name: (_path(source.path), source.variable) for name, source in options.secrets.items()},
+            agents={name: tuple(map(_path, paths)) for name, paths in options.agents.items()},
         )
         try:
+            for layers in (state.parent, *state.roots.values()):
+                self._store.layers.directories(layers)
+            if self._guard is not None:
+                self._guard.check_kept(encode_step(step), upper)
             if upper:
-                FailedStates(self._store).keep(self._build, self._project, encode_step(step), upper)
+                self._states.keep(self._build, self._project, encode_step(step), upper)
             else:
                 with self._store.scratch() as scratch:
                     empty = os.path.join(scratch, "upper")
                     os.mkdir(empty)
-                    FailedStates(self._store).keep(self._build, self._project, encode_step(step), empty)
-        except StoreError as error:
+                    self._states.keep(self._build, self._project, encode_step(step), empty)
+        except BuilderError as error:
             self._report(Warned(f"the state of the step is not kept: {error}"))
             return ""
         return self._build
+
+
+def _absolute(context: str, name: str | None = None) -> str:
+    """A context's value that means the same in any working directory."""
+    source = parse_context(context, name=name)
+    return os.path.abspath(source.path) if isinstance(source, LocalContext) else context
+
+
+def _dockerfile(options: BuildOptions) -> str:
+    """As `inputs.find_dockerfile` looks for it: that of a local context in the working directory first."""
+    local = isinstance(parse_context(options.context), LocalContext)
+    return _path(options.dockerfile) if local and os.path.isfile(options.dockerfile) else options.dockerfile
+
+
+def _path(path: str) -> str:
+    return os.path.abspath(path) if path else ""
 
 
 def stopper(keep: Keep, plan: Plan, text: str) -> Before:
@@ -87,100 +106,11 @@ def _position(label: str) -> str:
     return " ".join(label.partition("]")[0].lstrip("[").split())
 
 
+def states_of(store: Store) -> FailedStates:
+    """The states that a store keeps."""
+    return FailedStates(store.root, store.temporary)
+
+
 def forget_failures(store: Store, project: str) -> None:
     """A build went well: what failed before is of no interest any more."""
-    FailedStates(store).forget(project)
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """A kept step: its build, what is known of it, and the directory with what its command wrote."""
-
-    build: str
-    step: FailedStep
-    upper: str
-
-
-@contextmanager
-def kept_step(store: Store, name: str = "") -> Iterator[Kept]:
-    """The step kept of a build, by the first digits of its name or an image's name; '' is the last that was kept. It
-    stays as long as the block lasts. Raises StoreError, UsageError."""
-    states = FailedStates(store)
-    if name and not any(build.startswith(name) for build in states.builds()):
-        name = store.builds.find(name).build
-    with store.lease(), states.hold(name) as (build, data, upper):
-        yield Kept(build, decode_step(data), upper)
-
-
-def enter(
-    store: Store,
-    kept: Kept,
-    session: Session,
-    arguments: tuple[str, ...] | None = None,
-    *,
-    environ: Mapping[str, str],
-    secrets: Mapping[str, SecretSource] | None = None,
-    report: Reporter = ignore,
-) -> int:
-    """Run something in a kept step's place (None: a shell); its exit status as `run_image` gives it.
-
-    Secrets are read again from where they came from, or from `secrets`; those, and SSH agents, that are not there any
-    more are left out, with a warning. Raises StepFailed, StoreError, Unsupported; OSError if nobody reads the output.
-    """
-    from builder.solver.interactive import enter_step
-
-    given = {name: SecretSource(*source) for name, source in kept.step.secrets.items()} | dict(secrets or {})
-    with _agents(kept, report) as agents:
-        environment = Environment(
-            store,
-            Contexts({}),
-            report,
-            limits=kept.step.limits,
-            secrets=dict(_secrets(kept, given, environ, report)),
-            agents=agents,
-        )
-        with closing(environment):
-            state = kept.step.state
-            result = enter_step(environment, state, kept.upper if state.ran else "", arguments, session)
-    return exit_status(result, state.node.platform)
-
-
-def changed(store: Store, kept: Kept) -> list[ChangedFile]:
-    """What the step's command had changed when it failed, sorted by path. Raises StoreError, LayerError."""
-    from builder.solver.interactive import changed_files
-
-    return changed_files(Environment(store, Contexts({}), ignore), kept.step.state, kept.upper)
-
-
-def _secrets(
-    kept: Kept, given: Mapping[str, SecretSource], environ: Mapping[str, str], report: Reporter
-) -> Iterator[tuple[str, _Known]]:
-    wanted = {mount.secret for mount in kept.step.state.node.mounts if isinstance(mount, SecretMount)}
-    for name in sorted(wanted & given.keys()):
-        try:
-            yield name, _Known(secret_reader(name, given[name], environ)())
-        except StepFailed as error:
-            report(Warned(f"{error}; the step is shown without it"))
-
-
-class _Known:
-    """Gives a secret that was read."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def __call__(self) -> bytes:
-        return self._content
-
-
-@contextmanager
-def _agents(kept: Kept, report: Reporter) -> Iterator[Mapping[str, str]]:
-    """The agents that the step's mounts ask for, and that are still there."""
-    wanted = {mount.agent for mount in kept.step.state.node.mounts if isinstance(mount, SshMount)}
-    there = {}
-    for name in sorted(wanted & kept.step.agents.keys()):
-        if all(os.path.exists(path) for path in kept.step.agents[name]):
-            there[name] = kept.step.agents[name]
-        else:
-            report(Warned(f"the SSH agent {name!r} is not there any more; the step is shown without it"))
-    with ssh_agents(there) as sockets:
-        yield sockets
+    states_of(store).forget(project)

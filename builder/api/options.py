@@ -60,8 +60,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     allows) or `chroot`. `attestations` are what is said beside the image. `report` and `trace` are files to be written
     about the build, also if it fails: a page (HTML) and a Chrome trace (JSON).
 
-    `keep_failed` keeps the state of a RUN step that fails (`StepFailed.kept`); `break_at` stops before such a step, in
-    the same way: a position as it is shown (`build 2/5`, `2`), a line (`:7`), or a stage.
+    `keep_failed` keeps the state of a step that fails (`BuilderError.kept`); `break_at` stops before one, in the same
+    way: a position as it is shown (`build 2/5`, `2`), a line (`:7`), or a stage.
     """
 
     context: str = "."

@@ -32,6 +32,7 @@ from builder.store.store import Store
 
 if TYPE_CHECKING:
     from builder.registry.transport import Session
+    from builder.solver.secrets import Guard
 
 _PARSED = "dockerfile"
 _COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu")
@@ -52,8 +53,9 @@ def connector(environ: Mapping[str, str], report: Reporter) -> Callable[[], Sess
     return connect
 
 
-def parse_dockerfile(store: Store, inputs: Inputs) -> Dockerfile:
-    """The parsed Dockerfile, from the store if this text was parsed before: that spares loading the grammar."""
+def parse_dockerfile(store: Store, inputs: Inputs, guard: Guard | None = None) -> Dockerfile:
+    """The parsed Dockerfile, from the store if this text was parsed before: that spares loading the grammar. One that
+    holds a secret, which `guard` knows, is not kept there."""
     key = hex_of(f"{inputs.name}\0".encode() + inputs.text)
     kind = f"{_PARSED}-{codec.FORMAT}"
     data = store.database.memo(kind, key)
@@ -62,7 +64,9 @@ def parse_dockerfile(store: Store, inputs: Inputs) -> Dockerfile:
     from builder.dockerfile.parser import parse
 
     parsed = parse(inputs.text, inputs.name)
-    store.database.add_memo(kind, key, codec.encode(parsed))
+    data = codec.encode(parsed)
+    if guard is None or guard.find(data) is None:
+        store.database.add_memo(kind, key, data)
     return parsed
 
 

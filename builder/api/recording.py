@@ -19,16 +19,17 @@ from builder.api.spans import SpanLog
 from builder.dockerfile.stage_graph import StageGraph
 from builder.errors import BuilderError, Interrupted
 from builder.plan.steps import Plan
-from builder.progress import Event, Message, Reason, Reporter, StepOutput, Warned
+from builder.progress import Event, Message, Reason, Reporter, StepOutput, Transfer, Warned
 from builder.solver.keys import KEYS, Recipe
-from builder.solver.record import NotedAs, built_steps
+from builder.solver.record import NotedAs, built_images, built_steps
 from builder.solver.solve import Solver
 from builder.solver.trace import Trace
-from builder.store.builds import CACHED, DONE, FAILED, INTERRUPTED, STOPPED, Build, BuiltStep
+from builder.store.builds import CACHED, DONE, FAILED, INTERRUPTED, STOPPED, Build, BuiltImage, BuiltStep
 from builder.store.store import Store
 
 if TYPE_CHECKING:
     from builder.solver.explain_live import LiveExplainer
+    from builder.solver.secrets import Guard
 
 BASES = ("image", "scratch", "context")
 """Kinds of what steps start from, and what is no step itself."""
@@ -77,7 +78,9 @@ def recording(store: Store, options: BuildOptions, report: Reporter) -> Iterator
 
 
 class Recording:
-    """Listens to a build: a reporter that passes everything on. `text` is to be what the Dockerfile says."""
+    """Listens to a build: a reporter that passes everything on. `text` is to be what the Dockerfile says, `guard` what
+    knows the build's secrets, as soon as it is there: they are masked in what is for people, and in the record.
+    `image_ids` are those of what was made, one for each image of the plan."""
 
     def __init__(self, store: Store, options: BuildOptions, report: Reporter) -> None:
         self._store = store
@@ -87,12 +90,14 @@ class Recording:
         self._warnings: list[Warned] = []
         self._spans = SpanLog()
         self.text = b""
+        self.guard: Guard | None = None
         self._plan: Plan | None = None
         self._solver: Solver | None = None
         self._digest_of: NotedAs | None = None
         self._explainer: LiveExplainer | None = None
         self.project = project_of(options)
         self.result = BuildResult()
+        self.image_ids: tuple[str, ...] = ()
 
     @property
     def build(self) -> str:
@@ -100,6 +105,8 @@ class Recording:
         return self._recorder.build
 
     def __call__(self, event: Event) -> None:
+        if self.guard is not None and not isinstance(event, (StepOutput, Transfer)):  # output is masked already
+            event = self.guard.mask_record(event)
         if isinstance(event, StepOutput):
             self._recorder.log(event.step, event.data)
         elif isinstance(event, Warned):
@@ -158,6 +165,11 @@ class Recording:
         solver = self._solver
         return built_steps(self._plan, solver.solved, solver.roots, self._digest_of, self._recorder.log_sizes)
 
+    def _images(self) -> tuple[BuiltImage, ...]:
+        if self._plan is None or self._solver is None or not self.image_ids:
+            return ()
+        return built_images(self._plan, self._solver.roots, self.image_ids)
+
     def finish(self, outcome: str, error: str) -> None:
         """Write the record."""
         recorder, options, result = self._recorder, self._options, self.result
@@ -187,7 +199,10 @@ class Recording:
             spans=self._spans.spans(),
             text=self.text.decode("utf-8", "replace"),
             stages=self._plan.stages if self._plan is not None else StageGraph(),
+            images=self._images(),
         )
+        if self.guard is not None:
+            build = self.guard.mask_record(build)
         steps = tuple(step for step in build.steps if step.kind not in BASES)
         self.result = msgspec.structs.replace(result, build=build.build, steps=steps, warnings=build.warnings)
         if any(step.outcome != CACHED and step.seconds for step in build.steps):

@@ -11,11 +11,12 @@ import re
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from builder.dockerfile.instructions import Range
+from builder.dockerfile.located import physical_lines
 from builder.errors import BuilderError, StepFailed
 from builder.plan.findings import SHELLCHECK, Checks, RunSite
 from builder.plan.scripts import Script, find_script
@@ -30,6 +31,8 @@ _INTERPRETER = re.compile(r"#!\s*(?:\S*/env\s+(?:-S\s+)?)?(\S+)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _DIRECTIVE = re.compile(r"shellcheck\s+\w+=")
 _SECONDS = 120
+_AT_ONCE = 250
+"""Scripts given to one process: the more it has, the more it needs for each, and a command line has its limits."""
 
 
 class Remark(msgspec.Struct, frozen=True):
@@ -66,9 +69,10 @@ def check_scripts(checks: Checks, source: str, escape: str, program: str, scratc
     directory for temporary files. Raises StepFailed if ShellCheck does not work."""
     if not checks.wants(SHELLCHECK):
         return
+    lines = physical_lines(source)
     prepared: dict[str, _Prepared] = {}
     for position, site in enumerate(checks.runs):
-        found = _prepare(site, source, escape)
+        found = _prepare(site, lines, escape)
         if found is not None and checks.wants(SHELLCHECK, site.run.comments):
             path = os.path.join(scratch, f"run-{position}.sh")
             with open(path, "w", encoding="utf-8") as file:
@@ -76,13 +80,14 @@ def check_scripts(checks: Checks, source: str, escape: str, program: str, scratc
             prepared[path] = found
     for dialect in sorted({script.dialect for script in prepared.values()}):
         paths = [path for path, script in prepared.items() if script.dialect == dialect]
-        for remark in _run(program, dialect, paths, scratch):
-            _report(checks, prepared[remark.file], remark)
+        for start in range(0, len(paths), _AT_ONCE):
+            for remark in _run(program, dialect, paths[start : start + _AT_ONCE], scratch):
+                _report(checks, prepared[remark.file], remark)
 
 
-def _prepare(site: RunSite, source: str, escape: str) -> _Prepared | None:
+def _prepare(site: RunSite, lines: Sequence[str], escape: str) -> _Prepared | None:
     """None for what is no script of a shell that ShellCheck knows."""
-    script = find_script(source, site.run.range, site.run.command, escape)
+    script = find_script(lines, site.run.range, site.run.command, escape)
     if script is None:
         return None
     program, options = (site.shell[0], site.shell[1:]) if site.shell else ("sh", ())

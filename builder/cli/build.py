@@ -11,7 +11,7 @@ import click
 from builder.cli import values
 from builder.cli.main import Settings
 from builder.cli.progress import MODES, open_view
-from builder.errors import BuilderError, StepFailed
+from builder.errors import BuilderError
 
 if TYPE_CHECKING:
     from builder.api.options import BuildOptions
@@ -146,14 +146,14 @@ class BuildCommand(click.Command):
     "--on-error",
     type=click.Choice(["fail", "shell", "keep"]),
     default="fail",
-    help="When a RUN step fails: open a shell in it, or keep it for builder debug.",
+    help="When a step fails: open a shell in it, or keep it for builder debug.",
 )
 @click.option(
     "--break",
     "break_at",
     default="",
     metavar="STEP",
-    help="Stop before a RUN step, with a shell there: a position as shown (build 2/5), a line (:7) or a stage.",
+    help="Stop before a step, with a shell there: a position as shown (build 2/5), a line (:7) or a stage.",
 )
 @click.option("--check", is_flag=True, help="Shorthand for --call=check.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image ID only.")
@@ -197,8 +197,8 @@ def command(settings: Settings, /, **given: Any) -> int:
             result = build(options, view)
         finally:
             view.close()
-    except StepFailed as error:
-        if not (options.keep_failed or options.break_at):
+    except BuilderError as error:
+        if not error.kept:
             raise
         from builder.cli.debug import after_failure
 

@@ -40,7 +40,8 @@ def command(
     """Show how two images differ: files (A added, C changed, D removed), configuration, packages.
 
     A and B are images or steps of them: app@3 is what there was after layer 3 as 'builder layers' counts, app~1 the
-    image without its last layer. Of a step no configuration is known. Times of files do not count.
+    image without its last layer. The configuration of a step is known for what one of the last builds here made. Times
+    of files do not count.
     """
     from builder.store.compare import compare_images
     from builder.store.contents import select
@@ -58,7 +59,7 @@ def command(
 
 def _print(found: Difference, truncate: bool) -> None:
     if not found:
-        print("no difference")
+        print("no difference" if found.configuration is not None else "no difference in files")
     if found.files:
         added = sum(change.before is None for change in found.files)
         removed = sum(change.after is None for change in found.files)
@@ -72,11 +73,16 @@ def _print(found: Difference, truncate: bool) -> None:
         for setting in found.configuration:
             line = f"{setting.name}: {_value(setting.before)} → {_value(setting.after)}"
             print(f"  {clipped(line, _WIDEST, truncate=truncate)}")
-    elif found.configuration is None and found:
-        print("Configuration: not compared; an image keeps only that of its last step")
+    elif found.configuration is None:
+        print(f"Configuration: not compared; {_why_unknown(found)}")
     if found.packages:
         print("Packages:")
         print(table(_packages(found.packages)), end="")
+
+
+def _why_unknown(found: Difference) -> str:
+    names = " and ".join(map(printable, found.unknown))
+    return f"no recorded build tells that of {names}, and an image keeps only its last"
 
 
 def _files(changes: Sequence[FileChange], truncate: bool) -> Iterator[str]:
@@ -152,6 +158,7 @@ def _document(before: str, after: str, found: Difference) -> dict[str, Any]:
         "after": after,
         "files": [_file(change) for change in found.files],
         "configuration": None if found.configuration is None else [_setting(one) for one in found.configuration],
+        "configuration_unknown": _why_unknown(found) if found.unknown else None,
         "packages": [_package(one) for one in found.packages],
     }
 

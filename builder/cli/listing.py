@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from typing import Any
+import stat
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
 from builder.dockerfile.text import nearest
 from builder.errors import StoreError
 from builder.filesystem.contents import Contents, Entry
 from builder.filesystem.names import printable
 from builder.filesystem.resolve import resolve
-from builder.filesystem.tree import Kind
+from builder.filesystem.tree import FileInfo, Kind
 
 FORMATS = ("table", "json")
 
@@ -24,7 +26,23 @@ KINDS = {
     Kind.BLOCK: "block device",
     Kind.FIFO: "fifo",
 }
+_TYPES = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.CHARACTER: stat.S_IFCHR,
+    Kind.BLOCK: stat.S_IFBLK,
+    Kind.FIFO: stat.S_IFIFO,
+}
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Tree(Protocol):
+    """Files by their paths."""
+
+    def lstat(self, path: str) -> FileInfo | None: ...
+
+    def scan(self, path: str) -> Sequence[tuple[str, object]]: ...
 
 
 def print_document(value: Any) -> None:
@@ -36,18 +54,53 @@ def print_document(value: Any) -> None:
 def find_entry(contents: Contents, image: str, path: str, *, follow: bool = True) -> tuple[str, Entry]:
     """The file at a path of an image, and its path with no symbolic link left in it (but the last, if not `follow`).
     Raises StoreError."""
-    real = resolve(contents, path, follow_last=follow)
+    real = find_path(contents, image, path, follow=follow)
     entry = contents.entry(real)
-    if entry is not None:
-        return real, entry
+    assert entry is not None
+    return real, entry
+
+
+def find_path(tree: Tree, place: str, path: str, *, follow: bool = True) -> str:
+    """A path of a tree with no symbolic link left in it (but the last, if not `follow`). Raises StoreError if there is
+    no such file in `place`."""
+    real = resolve(tree, path, follow_last=follow)
+    if tree.lstat(real) is not None:
+        return real
     through = "" if f"/{real}" == "/" + path.strip("/") else f" (it leads to /{printable(real)})"
     directory, _, name = real.rpartition("/")
-    close = nearest(name, [other for other, _ in contents.scan(directory)])
+    parent = tree.lstat(directory)
+    known = tree.scan(directory) if parent is not None and parent.kind is Kind.DIRECTORY else ()
+    close = nearest(name, [other for other, _ in known])
     raise StoreError(
         f"there is no file {printable(path)}{through}",
-        place=image,
+        place=place,
         remedy=f"did you mean /{printable(f'{directory}/{close}'.lstrip('/'))}?" if close else None,
     )
+
+
+def print_long(rows: Sequence[tuple[str, FileInfo]]) -> None:
+    """Print files as `ls -l` does: owners as numbers, times in UTC."""
+    owners = [f"{info.uid}:{info.gid}" for _, info in rows]
+    sizes = [_size(info) for _, info in rows]
+    widths = max(map(len, owners), default=0), max(map(len, sizes), default=0)
+    for (label, info), owner, size in zip(rows, owners, sizes, strict=True):
+        link = f" -> {printable(info.link)}" if info.kind is Kind.SYMLINK else ""
+        mode = stat.filemode(_TYPES[info.kind] | info.mode)
+        print(f"{mode} {owner:<{widths[0]}} {size:>{widths[1]}} {shown_time(info.mtime_ns)} {printable(label)}{link}")
+
+
+def _size(info: FileInfo) -> str:
+    if info.kind in (Kind.CHARACTER, Kind.BLOCK):
+        return f"{info.device[0]},{info.device[1]}"
+    return str(len(info.link.encode("utf-8", "surrogateescape")) if info.kind is Kind.SYMLINK else info.size)
+
+
+def shown_time(nanoseconds: int) -> str:
+    """RFC 3339, in seconds; a time that no calendar has as seconds since 1970."""
+    try:
+        return datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"@{nanoseconds // 1_000_000_000}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -36,7 +36,9 @@ def open_view(mode: str, stream: TextIO | None = None) -> View:
     if mode in ("quiet", "none"):
         return QuietView(out)
     if mode == "rawjson":
-        return JsonView(out)
+        from builder.cli.rawjson import RawJsonView
+
+        return RawJsonView(out)
     if mode == "plain":
         return PlainView(out)
     if mode == "tty":
@@ -55,27 +57,6 @@ class QuietView:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Warned):
             print(warning(event), file=self._out, flush=True)
-
-    def close(self) -> None:
-        pass
-
-
-class JsonView:
-    """One JSON object a line and event, with the time in seconds since the epoch."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._lock = threading.Lock()
-
-    def __call__(self, event: Event) -> None:
-        import msgspec
-
-        data = msgspec.to_builtins(event, builtin_types=(bytes,))
-        if isinstance(event, StepOutput):
-            data["data"] = event.data.decode("utf-8", "backslashreplace")
-        with self._lock:
-            self._out.write(msgspec.json.encode({"time": time.time(), **data}).decode() + "\n")
-            self._out.flush()
 
     def close(self) -> None:
         pass

@@ -240,7 +240,7 @@ def _rpm_tags(header: bytes) -> dict[int, str]:
         return {}
     count, size = struct.unpack_from(">II", header)
     data = header[8 + 16 * count :]
-    if len(data) < size:
+    if len(header) < 8 + 16 * count + size:
         return {}
     readers: dict[int, Callable[[int], str]] = {
         _INT32: lambda at: str(int.from_bytes(data[at : at + 4], "big")),

@@ -139,11 +139,18 @@ def _copy(state: StageState, instruction: df.Copy | df.Add) -> None:
 def _workdir(state: StageState, instruction: df.Workdir) -> None:
     path = state.scope.expand(instruction.path)
     checks.check_workdir(state, instruction, path)
+    before = state.surroundings()
     workdir = state.image.set_workdir(path)
     if workdir == "/":
         state.image.record("WORKDIR /")
         return
-    node = WorkdirNode(**state.common(instruction), parent=state.node, path=workdir, user=state.image.config.user)
+    node = WorkdirNode(
+        **state.common(instruction),
+        parent=state.node,
+        path=workdir,
+        user=state.image.config.user,
+        surroundings=before,
+    )
     state.step(node, f"WORKDIR {workdir}")
 
 

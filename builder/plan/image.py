@@ -13,12 +13,16 @@ _DEFAULT_SHELL = ("/bin/sh", "-c")
 
 
 class ImageState:
-    """The configuration of one stage and the lines of history it adds."""
+    """The configuration of one stage and the lines of history it adds. `moments` are what the configuration was, or is,
+    between a node and the next: what is said after a layer belongs to it."""
 
     def __init__(self, image: ImageConfig) -> None:
         self.image = image
         self.history: list[HistoryLine] = []
+        self.moments: dict[int, ImageConfig] = {}
         self.cmd_set = False
+        self._env: list[str] | None = None  # the environment whose names are in `_positions`
+        self._positions: dict[str, int] = {}
 
     @property
     def config(self) -> ContainerConfig:
@@ -28,6 +32,7 @@ class ImageState:
         """The state that a stage built on this one begins with: triggers are not handed down."""
         state = ImageState(self.image)
         state.history = list(self.history)
+        state.moments = dict(self.moments)
         state.change(on_build=None)
         return state
 
@@ -41,14 +46,14 @@ class ImageState:
         self.history.append(HistoryLine(created_by, node))
 
     def set_environment(self, key: str, value: str) -> None:
+        """Give a variable a value, in the place where it was set first."""
         env = list(self.config.env or ())
-        for position, pair in enumerate(env):
-            if pair.partition("=")[0] == key:
-                env[position] = f"{key}={value}"
-                break
-        else:
-            env.append(f"{key}={value}")
+        if self._env is None or self.config.env is not self._env:
+            self._positions = {pair.partition("=")[0]: len(env) - after for after, pair in enumerate(reversed(env), 1)}
+        position = self._positions.setdefault(key, len(env))
+        env[position : position + 1] = [f"{key}={value}"]
         self.change(env=env)
+        self._env = env
 
     def ensure_path(self) -> None:
         """Every image has a PATH."""

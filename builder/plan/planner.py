@@ -316,11 +316,13 @@ class Planner:
     def _dispatch(self, entry: StageEntry) -> None:
         state = self._begin(entry)
         self.states[entry] = state
+        state.image.moments[state.node] = state.image.image
         if entry.context is not None or entry.implicit:
             return
         for instruction, _ in entry.instructions:
             with self.locate(instruction):
                 dispatch(state, instruction)
+            state.image.moments[state.node] = state.image.image
 
     def _begin(self, entry: StageEntry) -> StageState:
         base = self._base(entry)
@@ -419,6 +421,7 @@ class Planner:
             config=state.image.image,
             history=tuple(state.image.history),
             base=base,
+            moments=tuple(state.image.moments.items()),
         )
 
     def _image_below(self, entry: StageEntry) -> ImageKey | None:

@@ -69,3 +69,8 @@ def rule(name: str) -> Rule:
     if name == "InvalidBaseImagePlatform":
         return Rule(name, _DESCRIPTIONS[name], "")
     return Rule(name, _DESCRIPTIONS[name], f"{_DOCUMENTATION}/{_BOUNDARY.sub('-', name).lower()}/")
+
+
+def find_rule(name: str) -> Rule | None:
+    """The rule called `name`, None if there is none."""
+    return rule(name) if name in _DESCRIPTIONS or name.startswith("ShellCheck/") else None

@@ -56,6 +56,7 @@ def plan_copy(state: StageState, instruction: Copy | Add) -> tuple[CopyNode, str
         link=instruction.link,
         parents=parents,
         excludes=tuple(scope.expand(word) for word in instruction.excludes),
+        surroundings=state.surroundings(),
     )
     words = [instruction.keyword.upper()]
     words += ["--parents"] if parents else []

@@ -14,7 +14,7 @@ from builder.plan.image import ImageState
 from builder.plan.options import PlanOptions
 from builder.plan.scope import Scope
 from builder.plan.stages import StageEntry
-from builder.plan.steps import AnyNode, Tree
+from builder.plan.steps import AnyNode, Surroundings, Tree
 
 
 class DeclaredArgument(msgspec.Struct, frozen=True):
@@ -62,6 +62,17 @@ class StageState:
             "range": instruction.range,
             "ignore_cache": self.ignore_cache,
         }
+
+    def surroundings(self) -> Surroundings:
+        """What a command would have here."""
+        config = self.image.config
+        return Surroundings(
+            env=tuple(self.scope.env.items()),
+            proxies=self.proxies,
+            user=config.user,
+            workdir=config.working_dir or "/",
+            network=self.options.network,
+        )
 
     def step(self, node: AnyNode, created_by: str) -> None:
         """Add a node that makes a layer."""

@@ -172,6 +172,16 @@ class Node(msgspec.Struct, frozen=True, tag=True, kw_only=True):
         return ()
 
 
+class Surroundings(msgspec.Struct, frozen=True):
+    """What a command would have at a place of a stage: for people who want to stand there. No part of any cache key."""
+
+    env: tuple[tuple[str, str], ...] = ()
+    proxies: tuple[tuple[str, str], ...] = ()
+    user: str = ""
+    workdir: str = "/"
+    network: str = "default"
+
+
 class ScratchNode(Node, frozen=True, tag=True, kw_only=True):
     """An empty root file system."""
 
@@ -211,7 +221,8 @@ class RunNode(Node, frozen=True, tag=True, kw_only=True):
 
 
 class CopyNode(Node, frozen=True, tag=True, kw_only=True):
-    """COPY or ADD. `destination` is absolute and keeps its trailing slash; `chmod` is a number or a symbolic mode."""
+    """COPY or ADD. `destination` is absolute and keeps its trailing slash; `chmod` is a number or a symbolic mode.
+    `surroundings` are those before it."""
 
     parent: int
     sources: tuple[CopySource, ...]
@@ -221,6 +232,7 @@ class CopyNode(Node, frozen=True, tag=True, kw_only=True):
     link: bool = False
     parents: bool = False
     excludes: tuple[str, ...] = ()
+    surroundings: Surroundings = Surroundings()
 
     @property
     def owner_is_named(self) -> bool:
@@ -233,17 +245,21 @@ class CopyNode(Node, frozen=True, tag=True, kw_only=True):
 
 
 class WorkdirNode(Node, frozen=True, tag=True, kw_only=True):
-    """A directory that is made, with its parents, unless it is there; new ones belong to `user`."""
+    """A directory that is made, with its parents, unless it is there; new ones belong to `user`. `surroundings` are
+    those before it."""
 
     parent: int
     path: str
     user: str = ""
+    surroundings: Surroundings = Surroundings()
 
     def needs(self) -> tuple[int, ...]:
         return (self.parent,)
 
 
 AnyNode = ScratchNode | ImageNode | TreeNode | RunNode | CopyNode | WorkdirNode
+StepNode = RunNode | CopyNode | WorkdirNode
+"""What changes the root file system that it stands on."""
 
 
 class HistoryLine(msgspec.Struct, frozen=True):
@@ -255,13 +271,14 @@ class HistoryLine(msgspec.Struct, frozen=True):
 
 class PlannedImage(msgspec.Struct, frozen=True):
     """One image: `config` holds everything but the new layers and times; its history is the base's, followed by
-    `history`."""
+    `history`. `moments` are what its configuration was behind each node and what was said before the next."""
 
     platform: Platform
     node: int
     config: ImageConfig
     history: tuple[HistoryLine, ...]
     base: ImageKey | None = None
+    moments: tuple[tuple[int, ImageConfig], ...] = ()
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from builder.errors import Interrupted
@@ -41,8 +42,8 @@ class Environment:
 
     `guard` keeps secrets out of layers and logs; None when the build has none.
 
-    `copied` is told of each COPY and ADD that read its sources, once they are read; `before` of each RUN step before it
-    is looked up; `keep` keeps the state of a RUN step that fails.
+    `copied` is told of each COPY and ADD that read its sources, once they are read; `before` of each step before it is
+    looked up; `keep` keeps the state of a step that fails.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Environment:
         self.accounts: dict[Layers, Accounts] = {}
         self.cancelled = threading.Event()
         self._sandbox: Sandbox | None = None
+        self._preparing: threading.Thread | None = None
         self._lock = threading.Lock()
 
     @property
@@ -93,6 +95,16 @@ class Environment:
 
                 self._sandbox = open_sandbox(self.isolation)
             return self._sandbox
+
+    def prepare_sandbox(self) -> None:
+        """Start the sandbox beside what comes next: a command will run soon."""
+        if self._preparing is None:
+            self._preparing = threading.Thread(target=self._prepare_sandbox, name="sandbox", daemon=True)
+            self._preparing.start()
+
+    def _prepare_sandbox(self) -> None:
+        with suppress(Exception):  # the command that needs it says what is wrong
+            self.sandbox.prepare()
 
     def check_cancelled(self) -> None:
         """Raises Interrupted once the build is to end."""
@@ -109,6 +121,8 @@ class Environment:
 
     def close(self) -> None:
         """End what still runs."""
+        if self._preparing is not None:
+            self._preparing.join()
         if self._sandbox is not None:
             self._sandbox.close()
 

@@ -86,7 +86,7 @@ class Past:
             yield from self._external.builds
 
     def is_complete(self) -> bool:
-        return self._store.builds.is_complete()
+        return self._store.builds.is_complete() and (self._external is None or self._external.is_complete)
 
     def recipe(self, key: str) -> RecipeRecord | None:
         found = self._noted.get(key) or self._store.database.recipe(key)

@@ -50,6 +50,7 @@ class External:
         self._offers: dict[str, list[Offer]] = {}
         self._refused: set[str] = set()
         self.builds: list[Build] = []  # what those who wrote the caches built, to compare a miss with
+        self.is_complete = True  # whether all caches tell of that: inline ones, and those without recipes, do not
 
     def add(
         self, document: Document, layers: Iterable[tuple[str, Offer]], mounts: Iterable[tuple[str, MountOffer]]
@@ -61,6 +62,8 @@ class External:
         self.free.update(document.free)
         if document.steps:
             self.builds.append(_build_of(document.steps, f"{ELSEWHERE}{len(self.builds) + 1}"))
+        elif document.records:
+            self.is_complete = False
         for diff_id, offer in layers:
             known = self._offers.setdefault(diff_id, [])
             if offer not in known:

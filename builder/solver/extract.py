@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from builder.config import ArchiveLimits
 from builder.errors import LayerError, StepFailed
-from builder.filesystem.archive import ArchiveEntry, read_archive
+from builder.filesystem.archive import ArchiveEntry, TarReader, read_archive
 from builder.filesystem.decompress import decompressor
 from builder.filesystem.resolve import resolve
 from builder.filesystem.tree import FileInfo, FileTree, Kind
@@ -19,12 +19,16 @@ from builder.plan.paths import clean
 from builder.solver.place import Ownership, make_directories
 from builder.solver.staging import PieceContent, Staged, Staging
 
+_BLOCK = 512
+
 
 def is_archive(tree: FileTree, path: str) -> bool:
-    """Whether a file is a tar archive, compressed or not, with at least one entry."""
+    """Whether a file is a tar archive, compressed or not, with at least one entry. Only its beginning counts, as in
+    BuildKit: one that is cut short later is an archive, and an error."""
     with os.fdopen(tree.open(path), "rb") as file:
         try:
-            return next(iter(read_archive(decompressor(file))), None) is not None
+            stream = decompressor(file)
+            return next(iter(TarReader(iter(lambda: stream.read(_BLOCK), b""))), None) is not None
         except (LayerError, OSError, EOFError):
             return False
 

@@ -1,4 +1,8 @@
-"""A step that failed, or that a build stopped before, as data: all that is needed to stand in its place again."""
+"""A step that failed, or that a build stopped before, as data: all that is needed to stand in its place again.
+
+Of a RUN whose command was started that is what the command had, over what it wrote. Of any other step it is the file
+system as it stood before the step, with what a command would have there.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,28 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from builder.errors import StoreError, UsageError
-from builder.plan.steps import AnyNode, Plan, RunNode
+from builder.plan.steps import AnyNode, Plan, RunNode, StepNode
 from builder.solver.limits import Limits
 from builder.solver.roots import Layers
 
 
 class StepState(msgspec.Struct, frozen=True, kw_only=True):
-    """A RUN step, the layers that it stands on and those that its mounts show (`roots` by node, `contents` as
-    `content_name` names them). `mount_points` are those that existed for its command only; `ran` whether that ran."""
+    """A step, the layers that it stands on and those that it copies from or that its mounts show (`roots` by node,
+    `contents` as `content_name` names them). `mount_points` are those that existed for its command only; `ran` whether
+    that ran; `unready` says that it failed before, so that its mounts or its user cannot be had."""
 
-    node: RunNode
+    node: StepNode
     parent: Layers
     roots: dict[int, Layers] = {}
     contents: dict[str, str] = {}
     mount_points: tuple[str, ...] = ()
     ran: bool = True
+    unready: bool = False
 
 
 class FailedStep(msgspec.Struct, frozen=True, kw_only=True):
-    """A step's state and what of its build it needs. `cause` is the error, `place` like `Dockerfile:7`.
+    """A step's state and what of its build it needs. `cause` is the error; the paths of `context`, `dockerfile` and
+    `contexts` are absolute.
 
     Of secrets it is kept where they come from, a path or a variable's name, and never what they are; of SSH agents the
     paths of their sockets or keys.
@@ -34,6 +41,12 @@ class FailedStep(msgspec.Struct, frozen=True, kw_only=True):
     state: StepState
     cause: str = ""
     context: str = ""
+    dockerfile: str = ""
+    contexts: dict[str, str] = {}
+    epoch: int | None = None
+    network: str = ""
+    offline: bool = False
+    isolation: str = "default"
     limits: Limits = Limits()
     secrets: dict[str, tuple[str, str]] = {}
     agents: dict[str, tuple[str, ...]] = {}
@@ -44,7 +57,7 @@ Keep = Callable[[StepState, str, str], str]
 it could not be kept."""
 
 Before = Callable[[StepState, int], None]
-"""Is told of each RUN step (the number of its node) before it is looked up, and may raise what stops the build."""
+"""Is told of each step (the number of its node) before it is looked up, and may raise what stops the build."""
 
 
 def encode_step(step: FailedStep) -> bytes:
@@ -66,25 +79,25 @@ def decode_step(data: bytes) -> FailedStep:
 
 
 def find_break(plan: Plan, text: str) -> frozenset[int]:
-    """The RUN steps that `--break` means: a position as it is shown (`build 2/5`, `2/5`, `2`), a line of the Dockerfile
-    (`:7`), or a stage, whose first RUN it is then. Raises UsageError."""
+    """The steps that `--break` means: a position as it is shown (`build 2/5`, `2/5`, `2`), a line of the Dockerfile
+    (`:7`), or a stage, whose first RUN it is then, or its first step if it has none. Raises UsageError."""
     named = [(number, node) for number, node in enumerate(plan.nodes) if text in _names(node)]
-    found = [(number, node) for number, node in named if isinstance(node, RunNode)]
+    found = [(number, node) for number, node in named if isinstance(node, StepNode)]
     if not named:
-        commands = [node for node in plan.nodes if isinstance(node, RunNode)]
-        known = ", ".join(dict.fromkeys(_shown(node) for node in commands))
+        known = ", ".join(dict.fromkeys(_shown(node) for node in plan.nodes if isinstance(node, StepNode)))
         raise UsageError(
             f"--break={text}: the build has no such step",
-            remedy=f"give a position, a line or a stage of these: {known}" if known else "it has no RUN steps",
+            remedy=f"give a position, a line or a stage of these: {known}" if known else "it has no steps",
         )
     if not found:
         raise UsageError(
-            f"--break={text}: a build can stop before RUN steps only, and this is {named[0][1].label}",
-            remedy="give the next RUN step, which sees what this one makes",
+            f"--break={text}: a build can stop before RUN, COPY, ADD and WORKDIR, and this is {named[0][1].label}",
+            remedy="give the next of them, which sees what this one makes",
         )
     if text.isdigit() or "/" in text or text.startswith(":"):
         return frozenset(number for number, _ in found)
-    return frozenset(_first_of_each_platform(found))
+    commands = [(number, node) for number, node in found if isinstance(node, RunNode)]
+    return frozenset(_first_of_each_platform(commands or found))
 
 
 def _names(node: AnyNode) -> tuple[str, ...]:
@@ -94,12 +107,12 @@ def _names(node: AnyNode) -> tuple[str, ...]:
     return tuple(name for name in (line, position, count, count.partition("/")[0], node.stage) if name)
 
 
-def _shown(node: RunNode) -> str:
+def _shown(node: StepNode) -> str:
     line = f"line :{node.range.start}" if node.range is not None else "no line"
     return f"{node.label.partition(']')[0].lstrip('[')} ({line})"
 
 
-def _first_of_each_platform(found: Sequence[tuple[int, RunNode]]) -> list[int]:
+def _first_of_each_platform(found: Sequence[tuple[int, StepNode]]) -> list[int]:
     first: dict[str, int] = {}
     for number, node in found:
         first.setdefault(str(node.platform), number)

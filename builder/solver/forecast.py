@@ -97,6 +97,7 @@ class Forecaster:
         self._roots: dict[int, Root] = {}
         self._solved: dict[int, Solved] = {}
         self._looked_into: set[int] = set()
+        self._causes: dict[int, str] = {}  # of steps that have no root: the position of the one that runs first
         store = environment.store
         self._past = past = Past(store, environment.cache.external)
         self._explainer = Explainer(past, past, project, self._steps, store.layers.available)
@@ -132,9 +133,12 @@ class Forecaster:
         """What the build would fetch at most: the layers of the images' bases, and of the bases that steps look into
         which may run."""
         store = self._environment.store
-        wanted = {number for image in self._plan.images for number in self._chain(image.node)}
-        for number in self._looked_into:
-            wanted.update(self._chain(number))
+        wanted: set[int] = set()
+        for top in (*(image.node for image in self._plan.images), *self._looked_into):
+            for number in self._chain(top):
+                if number in wanted:  # and so is what it stands on
+                    break
+                wanted.add(number)
         found: dict[str, BlobToPull] = {}
         for number in sorted(wanted):
             node = self._plan.nodes[number]
@@ -226,11 +230,17 @@ class Forecaster:
 
     def _cause(self, number: int) -> str:
         """The step that has to run first, for a step that needs this one."""
-        while True:
+        passed = []
+        while number not in self._causes:
+            passed.append(number)
             open_needs = [need for need in self._plan.nodes[number].needs() if need not in self._roots]
             if not open_needs:
-                return self._built(number).position
-            number = open_needs[0]
+                self._causes[number] = self._built(number).position
+            else:
+                number = open_needs[0]
+        cause = self._causes[number]
+        self._causes.update(dict.fromkeys(passed, cause))
+        return cause
 
     def _look_up(self, node: AnyNode, trace: Trace) -> Made | None:
         layers = {need: self._roots[need].layers for need in node.needs() if need in self._roots}

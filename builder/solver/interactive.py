@@ -1,4 +1,4 @@
-"""Standing in a step: a shell, or its command again, where it ran, over what it wrote.
+"""Standing in a step: a shell, or its command again, where it ran, over what it wrote; or where it would have begun.
 
 What is done there is thrown away: the kept state stays as the step left it.
 """
@@ -16,6 +16,8 @@ from builder.filesystem.diff import changes
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.resolve import resolve
 from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.plan.steps import RunNode, StepNode
+from builder.progress import Warned
 from builder.sandbox.command import Command, Mount, Result, SandboxError
 from builder.sandbox.session import Session
 from builder.solver.commands import overlay_directories, step_command
@@ -31,6 +33,8 @@ COMMAND = "BUILDER_COMMAND"
 
 ADDED, CHANGED, DELETED = "A", "C", "D"
 
+_LOOK = "'builder debug --ls /' lists its files, '--cat PATH' shows one"
+_RERUN = ", '--rerun' runs its command"
 _SHELLS = ("bin/bash", "usr/bin/bash", "bin/sh", "usr/bin/sh")
 
 
@@ -50,8 +54,13 @@ def enter_step(
 
     Raises StepFailed where the image has no shell, and what mounts raise; Unsupported where nothing can be run.
     """
-    store, node = environment.store, state.node
+    store = environment.store
     lowers = [*([upper] if upper else []), *store.layers.directories(state.parent)]
+    with LayeredTree(lowers) as tree:
+        shell = find_shell(tree)
+    if arguments is None and shell is None:
+        raise StepFailed("the step's file system has no shell", remedy=f"{_LOOK}{_RERUN if state.ran else ''}")
+    node = _stand(environment, state)
     user = find_user(accounts_of(environment, state.parent), node.user)
     with store.scratch() as scratch, ExitStack() as held:
         overlay = overlay_directories(scratch, lowers)
@@ -59,16 +68,61 @@ def enter_step(
             os.chmod(overlay[0], os.stat(upper).st_mode & 0o7777)
         mounting = Mounting(environment, state.roots, state.contents, scratch, held)
         command = step_command(environment, node, user, lowers, overlay, mounting)
-        with LayeredTree(lowers) as tree:
-            shell = find_shell(tree)
-        if arguments is None and shell is None:
-            raise StepFailed("the step's file system has no shell", remedy="'builder debug --rerun' runs its command")
         command.arguments = arguments if arguments is not None else (str(shell),)
-        _add_rerun(command, node.argv, shell or "/bin/sh", terminal=session.terminal)
+        if node.argv:
+            _add_rerun(command, node.argv, shell or "/bin/sh")
+        if session.terminal and not any(line.startswith("TERM=") for line in command.environment):
+            command.environment = (*command.environment, "TERM=xterm")
         try:
             return environment.sandbox.attach(command, session)
         except SandboxError as error:
-            raise Unsupported(str(error), remedy="RUN needs root, overlayfs and namespaces on this machine") from error
+            raise Unsupported(
+                str(error), remedy=f"a shell needs root, overlayfs and namespaces on this machine; {_LOOK}"
+            ) from error
+
+
+def surroundings(node: StepNode) -> RunNode:
+    """What a command has at a step's place: the RUN itself, or one that says nothing yet."""
+    if isinstance(node, RunNode):
+        return node
+    here = node.surroundings
+    return RunNode(
+        label=node.label,
+        stage=node.stage,
+        platform=node.platform,
+        range=node.range,
+        parent=node.parent,
+        argv=(),
+        env=here.env,
+        proxies=here.proxies,
+        user=here.user,
+        workdir=here.workdir,
+        network=here.network,
+    )
+
+
+def _stand(environment: Environment, state: StepState) -> RunNode:
+    """What there is to stand in. Where the failure may be that of a mount or of the user they are left out, and that
+    is said."""
+    node = surroundings(state.node)
+    if environment.isolated:
+        node = msgspec.structs.replace(node, network="none")
+    if not state.unready:
+        return node
+    left_out = []
+    if node.mounts:
+        left_out.append("its mounts")
+        node = msgspec.structs.replace(node, mounts=())
+    try:
+        find_user(accounts_of(environment, state.parent), node.user)
+    except StepFailed:
+        left_out.append(f"its user {node.user!r}")
+        node = msgspec.structs.replace(node, user="")
+    if left_out:
+        environment.report(
+            Warned(f"the step failed before its command ran; it is shown without {' and '.join(left_out)}")
+        )
+    return node
 
 
 def changed_files(environment: Environment, state: StepState, upper: str) -> list[ChangedFile]:
@@ -88,11 +142,18 @@ def changed_files(environment: Environment, state: StepState, upper: str) -> lis
             if info.kind is Kind.WHITEOUT:
                 if path not in passing and before is not None:
                     found.append(ChangedFile(DELETED, path, before.kind))
-            elif before is None:
-                found.append(ChangedFile(ADDED, path, info.kind))
-            elif info.kind is not Kind.DIRECTORY or _facts(info) != _facts(before):
-                found.append(ChangedFile(CHANGED, path, info.kind))
+            else:
+                found += written_file(path, before, info)
     return sorted(found, key=lambda file: file.path.split("/"))
+
+
+def written_file(path: str, before: FileInfo | None, after: FileInfo) -> list[ChangedFile]:
+    """What a file of a layer is: new, or not as it was; nothing for a directory that only repeats what was there."""
+    if before is None:
+        return [ChangedFile(ADDED, path, after.kind)]
+    if after.kind is not Kind.DIRECTORY or _facts(after) != _facts(before):
+        return [ChangedFile(CHANGED, path, after.kind)]
+    return []
 
 
 def _entries(tree: LayeredTree, path: str) -> list[tuple[str, Kind]]:
@@ -103,7 +164,7 @@ def _entries(tree: LayeredTree, path: str) -> list[tuple[str, Kind]]:
 
 
 def _facts(info: FileInfo) -> tuple[Kind, int, int, int]:
-    """What makes a directory differ: a layer repeats those above its files as they were."""
+    """What makes a directory differ."""
     return info.kind, info.mode, info.uid, info.gid
 
 
@@ -116,11 +177,9 @@ def find_shell(tree: FileTree) -> str | None:
     return None
 
 
-def _add_rerun(command: Command, argv: tuple[str, ...], shell: str, *, terminal: bool) -> None:
+def _add_rerun(command: Command, argv: tuple[str, ...], shell: str) -> None:
     again = shlex.join(argv)
     script = f"#!{shell}\ncd {shlex.quote(command.directory)} && exec {again}\n"
     content = script.encode("utf-8", "surrogateescape")
     command.mounts = (*command.mounts, Mount(RERUN, "file", content=content, mode=0o755))
-    given = {line.partition("=")[0] for line in command.environment}
-    extra = {COMMAND: again} | ({"TERM": "xterm"} if terminal and "TERM" not in given else {})
-    command.environment = (*command.environment, *(f"{name}={value}" for name, value in extra.items()))
+    command.environment = (*command.environment, f"{COMMAND}={again}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from builder.oci import reference as references
+from builder.oci.digests import chain_id
+from builder.oci.spec import ImageConfig, RootFS
 from builder.plan.checks import is_sensitive
 from builder.plan.steps import (
     AnyNode,
@@ -19,13 +21,14 @@ from builder.plan.steps import (
     ImageKey,
     ImageNode,
     Plan,
+    PlannedImage,
     RunNode,
     ScratchNode,
     TreeNode,
 )
 from builder.solver.keys import masked
 from builder.solver.solve import Root, Solved
-from builder.store.builds import CACHED, FAILED, NOT_NEEDED, NOT_STARTED, RAN, STOPPED, BuiltStep
+from builder.store.builds import CACHED, FAILED, NOT_NEEDED, NOT_STARTED, RAN, STOPPED, BuiltImage, BuiltStep
 
 NotedAs = Callable[[ImageKey], str]
 """The digest of a resolved image's manifest."""
@@ -99,6 +102,33 @@ def built_steps(
             BuiltStep(name=name, stage=left_out.stage, instruction=left_out.instruction, line=line, outcome=NOT_NEEDED)
         )
     return tuple(steps)
+
+
+def built_images(plan: Plan, roots: Mapping[int, Root], image_ids: Sequence[str]) -> tuple[BuiltImage, ...]:
+    """What the configurations of the images were after each step; `image_ids` are in the plan's order."""
+    return tuple(_built_image(image, roots, name) for image, name in zip(plan.images, image_ids, strict=True))
+
+
+def _built_image(image: PlannedImage, roots: Mapping[int, Root], image_id: str) -> BuiltImage:
+    moments: list[tuple[str, int]] = []
+    kept: list[ImageConfig] = []
+    last: ImageConfig | None = None
+    for node, config in image.moments:
+        if config is not last:
+            last = config
+            kept.append(
+                msgspec.structs.replace(
+                    config,
+                    os=image.config.os,
+                    architecture=image.config.architecture,
+                    variant=image.config.variant,
+                    rootfs=RootFS(),
+                    history=None,
+                    created=None,
+                )
+            )
+        moments.append((chain_id(roots[node].layers), len(kept) - 1))
+    return BuiltImage(image_id, tuple(moments), tuple(kept))
 
 
 def _kind(node: AnyNode) -> str:

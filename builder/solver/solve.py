@@ -40,6 +40,7 @@ from builder.solver.trace import Explain, Trace
 
 if TYPE_CHECKING:
     from builder.solver.external import External
+    from builder.solver.failed import StepState
 from builder.store.layers import MissingLayer
 
 
@@ -90,6 +91,7 @@ class Solver:
         self.explain: Explain | None = None
         self.roots: dict[int, Root] = {}
         self.solved: dict[int, Solved] = {}
+        self._needed: set[int] = set()
         self._ready: dict[int, float] = {}  # since when a node has all that it needs
 
     @property
@@ -126,6 +128,7 @@ class Solver:
                 needs = self._plan.nodes[number].needs()
                 sorter.add(number, *needs)
                 waiting.extend(needs)
+        self._needed = seen
         sorter.prepare()
         self._drive(sorter, max(1, jobs))
 
@@ -196,11 +199,11 @@ class Solver:
         if isinstance(node, ImageNode):
             return Root(self._base_layers(node.image))
         step = str(number)
-        trace = Trace(step, self.place(number), self._why if self.explain is not None else None)
+        trace = Trace(step, self.place(number), self._missed)
         now = time.time()
         queued = max(0.0, now - self._ready.get(number, now))
         solved = self.solved[number] = Solved(trace=trace, started=now, queued=queued)
-        environment.report(StepStarted(step, node.label))
+        environment.report(StepStarted(step, node.label, tuple(map(str, node.needs()))))
         started = time.monotonic()
         try:
             with self._locate(node):
@@ -215,6 +218,8 @@ class Solver:
             cause = error.cause if isinstance(error, BuilderError) else str(error) or "interrupted"
             solved.seconds, solved.error = time.monotonic() - started, cause
             solved.stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
+            if environment.keep is not None and isinstance(error, BuilderError) and not solved.stopped:
+                self._keep(number, error)
             environment.report(StepDone(step, node.label, seconds=solved.seconds, error=cause, reason=trace.reason))
             raise error
         solved.seconds, solved.done, solved.external = time.monotonic() - started, True, made.external
@@ -223,18 +228,44 @@ class Solver:
         below = () if isinstance(node, TreeNode) else self.roots[node.parent].layers
         return Root((*below, made.diff_id), made.created, made.cached)
 
+    def _keep(self, number: int, error: BuilderError) -> None:
+        """Keep what a step stood on that failed; of a command that was started, `execute` has kept more."""
+        keep, node = self._environment.keep, self._plan.nodes[number]
+        if keep is not None and not error.kept and not isinstance(node, TreeNode):
+            error.kept = keep(self._state(number, unready=True), error.cause, "")
+
+    def _state(self, number: int, *, unready: bool = False) -> StepState:
+        """Where a step stands whose command has not run."""
+        from builder.solver.failed import StepState
+
+        node = self._plan.nodes[number]
+        assert isinstance(node, (RunNode, CopyNode, WorkdirNode))
+        roots = {need: self.roots[need].layers for need in node.needs()}
+        return StepState(node=node, parent=roots[node.parent], roots=roots, ran=False, unready=unready)
+
     def place(self, number: int) -> str:
         """What names a step among those of all Dockerfiles, wherever other instructions are put around it."""
         node = self._plan.nodes[number]
         return f"{self._lineage}|{node.platform}|{node.stage}|{node.instruction}"
 
-    def _why(self, trace: Trace, recipe: Recipe) -> Reason | None:
-        """Ask why a step was not found, and tell."""
-        assert self.explain is not None
-        reason = self.explain(trace, recipe)
+    def _missed(self, trace: Trace, recipe: Recipe) -> Reason | None:
+        """A step was not found: ask why, and tell."""
+        if self._leads_to_command(int(trace.step)):
+            self._environment.prepare_sandbox()
+        reason = self.explain(trace, recipe) if self.explain is not None else None
         if reason is not None:
             self._environment.report(StepMissed(trace.step, reason))
         return reason
+
+    def _leads_to_command(self, number: int) -> bool:
+        """Whether a step is a RUN or what comes of it is needed by one. Steps have higher numbers than their needs."""
+        reached = {number}
+        for other in sorted(self._needed):
+            if other == number or not reached.isdisjoint(self._plan.nodes[other].needs()):
+                if isinstance(self._plan.nodes[other], RunNode):
+                    return True
+                reached.add(other)
+        return False
 
     def _make(self, node: AnyNode, trace: Trace) -> Made:
         if isinstance(node, TreeNode):
@@ -242,6 +273,9 @@ class Solver:
         assert isinstance(node, (RunNode, CopyNode, WorkdirNode))
         parent = self.roots[node.parent].layers
         needed = {need: self.roots[need].layers for need in node.needs()}
+        if self._environment.before is not None and not isinstance(node, RunNode):  # `run` knows more of its own
+            number = int(trace.step)
+            self._environment.before(self._state(number), number)
         if isinstance(node, CopyNode):
             return copy(self._environment, node, parent, needed, trace)
         if isinstance(node, WorkdirNode):

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.builds import Cli, Done, busybox_context, context, obstacle
+from tests.support.registry import FakeRegistry
 
 TABLES = sorted((Path(__file__).parents[2] / "testdata/explain").glob("*.toml"))
 CASES = {f"{table.stem}: {case['name']}": case for table in TABLES for case in tomllib.loads(table.read_text())["case"]}
@@ -75,20 +76,21 @@ def outcomes(done: Done) -> tuple[dict[str, str | None], set[str]]:
     """The steps that ran with their reasons, and the cached ones, by their instructions."""
     ran: dict[str, str | None] = {}
     cached: set[str] = set()
-    missed: dict[str, str] = {}
+    missed: dict[str, str | None] = {}
     for line in done.err.splitlines():
-        event = json.loads(line)
-        if event["event"] == "StepMissed":
-            missed[event["step"]] = event["reason"]["text"]
-        if event["event"] != "StepDone" or not event["name"].startswith("["):
-            continue
-        instruction = event["name"].partition("] ")[2]
-        if event["cached"]:
-            cached.add(instruction)
-            assert event["reason"] is None
-        else:
-            ran[instruction] = event["reason"] and event["reason"]["text"]
-            assert missed.get(event["step"]) == ran[instruction], "what came before and at the end must agree"
+        for vertex in json.loads(line).get("vertexes", ()):
+            reason = vertex["reason"]["text"] if "reason" in vertex else None
+            if "completed" not in vertex:
+                missed[vertex.get("step", "")] = reason
+            if "completed" not in vertex or not vertex["name"].startswith("[") or not vertex.get("step", "").isdigit():
+                continue
+            instruction = vertex["name"].partition("] ")[2]
+            if vertex.get("cached"):
+                cached.add(instruction)
+                assert reason is None
+            else:
+                ran[instruction] = reason
+                assert missed.get(vertex["step"]) == reason, "what came before and at the end must agree"
     return ran, cached
 
 
@@ -172,3 +174,19 @@ def test_a_cache_that_is_not_named_again(tmp_path: Path) -> None:
     assert ran == {"COPY a /": "last time its result came from another cache"}
     explained = here("explain", "COPY").out.decode()
     assert "because last time its result came from another cache" in explained
+
+
+def test_a_cache_that_tells_nothing_of_its_builds(tmp_path: Path) -> None:
+    """Whether a step ran before cannot be known then, nor why it is not found now: no reason is given, not even that it
+    is the first time."""
+    dockerfile = "FROM scratch\nCOPY a /\nCOPY b /\n"
+    directory = context(tmp_path / "context", dockerfile, a="1", b="1")
+    here = Cli(tmp_path / "here")
+    with FakeRegistry() as registry:
+        name = f"{registry.host}/app:1"
+        run(Cli(tmp_path / "there"), directory, ["-t", name, "--push", "--cache-to", "type=inline"])
+        (directory / "a").write_text("2")
+        done = run(here, directory, ["--cache-from", name])
+        assert outcomes(done) == ({"COPY a /": None}, {"COPY b /"})
+        (directory / "a").write_text("3")  # now an earlier build of this machine is known
+        assert outcomes(run(here, directory, ["--cache-from", name]))[0] == {"COPY a /": "a changed"}

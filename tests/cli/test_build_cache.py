@@ -11,25 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builds import PROJECT, Cli, Done, busybox_context, context, needs_sandbox
+from tests.support.builds import PROJECT, Cli, Done, busybox_context, context, needs_sandbox, ran
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     return Cli(tmp_path / "store")
-
-
-def ran(done: Done) -> list[str]:
-    """The instructions of the steps that were not cached, by the log."""
-    names: dict[str, str] = {}
-    found = []
-    for line in done.err.splitlines():
-        number, _, rest = line.partition(" ")
-        if rest.startswith("["):
-            names[number] = rest.partition("] ")[2]
-        elif rest.startswith("DONE") and number in names:
-            found.append(names[number])
-    return found
 
 
 def test_copies(cli: Cli, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_diff_of_two_steps(cli: Cli) -> None:
         "A         /new/           2 files in it, 11B",
         "A         /root/          3 files in it, 2kB",
         "D         /usr/bin/tool   700B",
-        "Configuration: not compared; an image keeps only that of its last step",
+        "Configuration: not compared; no recorded build tells that of app:1~1, and an image keeps only its last",
     ]
     assert "A         /root/.cache/pip/wheel   2kB" in lines(cli("diff", "--no-trunc", "app:1~1", "app:1"))
 

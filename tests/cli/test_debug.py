@@ -148,13 +148,6 @@ def test_only_the_last_are_kept(cli: Cli, directory: Path) -> None:
     assert cli.spawn("debug", "--rerun").status == KEPT + 1
 
 
-def test_a_step_that_is_no_command_is_not_kept(cli: Cli, directory: Path) -> None:
-    (directory / "Dockerfile").write_text("FROM scratch\nCOPY missing /\n")
-    done = cli.spawn("build", "--on-error=keep", directory)
-    assert done.status == 1
-    assert "the step is not kept: only those of RUN are" in done.err
-
-
 @pytest.mark.parametrize("arguments", [["--on-error=shell"], ["--break", "2"]])
 def test_a_shell_needs_a_terminal(cli: Cli, directory: Path, arguments: list[str]) -> None:
     done = cli.spawn("build", *arguments, directory)
@@ -178,7 +171,8 @@ def test_a_break(cli: Cli, directory: Path, step: str) -> None:
     [
         ("base", "Dockerfile:6: stopped before base 3/4\n"),
         (":9", "--break=:9: the build has no such step"),
-        (":2", "a build can stop before RUN steps only, and this is [base 1/4] COPY base/ /"),
+        (":2", "Dockerfile:2: stopped before base 1/4\n"),
+        (":5", "--break=:5: the build has no such step\nhelp: give a position, a line or a stage of these: base 1/4"),
     ],
 )
 def test_breaks_elsewhere(cli: Cli, directory: Path, step: str, message: str) -> None:

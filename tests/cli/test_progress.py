@@ -8,14 +8,17 @@ import re
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.cli.live import LiveView
-from builder.cli.progress import MODES, JsonView, PlainView, QuietView, View, open_view, size, warning
+from builder.cli.progress import MODES, PlainView, QuietView, View, open_view, size, warning
+from builder.cli.rawjson import DEFINITION, TRANSFERS, RawJsonView
 from builder.errors import UsageError
 from builder.progress import Event, Message, Reason, StepDone, StepMissed, StepOutput, StepStarted, Transfer, Warned
 from tests.support.builds import Cli, context
@@ -26,7 +29,7 @@ EVENTS: list[Event] = [
     StepOutput("1", b"one\ntw"),
     StepOutput("1", b"o\r\nrest \xff\x1b[1m"),
     StepOutput("1", b"oops\n", 2),
-    StepStarted("2", "[a 2/2] COPY y"),
+    StepStarted("2", "[a 2/2] COPY y", ("0", "1")),
     StepDone("2", "[a 2/2] COPY y", cached=True),
     StepMissed("1", Reason("files", "a\x1b[1m changed", "0")),
     StepDone("1", "[a 1/2] RUN x", seconds=1.25, reason=Reason("files", "a\x1b[1m changed", "0")),
@@ -70,14 +73,137 @@ def test_plain_lines() -> None:
     ]
 
 
+class Vertex(msgspec.Struct, forbid_unknown_fields=True):
+    """BuildKit's `client.Vertex`, and what is ours."""
+
+    digest: str
+    name: str
+    started: datetime
+    step: str = ""
+    inputs: list[str] = []
+    completed: datetime | None = None
+    cached: bool = False
+    error: str = ""
+    reason: dict[str, str] | None = None
+    seconds: float | None = None
+
+
+class VertexStatus(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    vertex: str
+    current: int
+    timestamp: datetime
+    started: datetime
+    total: int = 0
+    completed: datetime | None = None
+    outcome: str = ""
+
+
+class VertexLog(msgspec.Struct, forbid_unknown_fields=True):
+    vertex: str
+    stream: int
+    data: bytes
+    timestamp: datetime
+
+
+class Position(msgspec.Struct, forbid_unknown_fields=True):
+    line: int
+
+
+class SourceRange(msgspec.Struct, forbid_unknown_fields=True):
+    start: Position
+    end: Position
+
+
+class VertexWarning(msgspec.Struct, forbid_unknown_fields=True):
+    vertex: str
+    level: int
+    short: bytes
+    text: str
+    detail: list[bytes] = []
+    url: str = ""
+    source_info: dict[str, str] = msgspec.field(default_factory=dict, name="sourceInfo")
+    range: list[SourceRange] = []
+    rule: str = ""
+    place: str = ""
+
+
+class Text(msgspec.Struct, forbid_unknown_fields=True):
+    text: str
+    timestamp: datetime
+
+
+class SolveStatus(msgspec.Struct, forbid_unknown_fields=True):
+    vertexes: list[Vertex] = []
+    statuses: list[VertexStatus] = []
+    logs: list[VertexLog] = []
+    warnings: list[VertexWarning] = []
+    messages: list[Text] = []
+
+
+def statuses(text: str) -> list[SolveStatus]:
+    return [msgspec.json.decode(line, type=SolveStatus) for line in text.splitlines()]
+
+
 def test_json_lines() -> None:
     out = io.StringIO()
-    found = [json.loads(line) for line in shown(JsonView(out), out).splitlines()]
-    assert [line["event"] for line in found] == [type(event).__name__ for event in EVENTS]
-    assert all(abs(line["time"] - time.time()) < 60 for line in found)
-    assert found[2]["data"] == "o\r\nrest \\xff\x1b[1m"
-    assert found[6]["reason"] == found[7]["reason"] == {"kind": "files", "text": "a\x1b[1m changed", "step": "0"}
-    assert found[9]["error"] == "it broke"
+    found = statuses(shown(RawJsonView(out), out))
+    known: dict[str, Vertex] = {}
+    for status in found:
+        for vertex in status.vertexes:
+            before = known.setdefault(vertex.digest, vertex)
+            assert (before.name, before.started) == (vertex.name, vertex.started)  # BuildKit's intervals begin by it
+            assert all(one in known for one in vertex.inputs)
+            known[vertex.digest] = vertex
+        everything: list[VertexLog | VertexStatus | VertexWarning] = [*status.logs, *status.statuses, *status.warnings]
+        assert all(one.vertex in known for one in everything)  # others are passed over by BuildKit's displays
+    last = {vertex.name: vertex for vertex in known.values()}
+    assert list(last) == ["[a 1/2] RUN x", "[a 2/2] COPY y", "fails", TRANSFERS, DEFINITION]
+    assert all(vertex.completed is not None and vertex.completed >= vertex.started for vertex in last.values())
+    ran, cached, failed = list(last.values())[:3]
+    assert (ran.step, ran.inputs, ran.cached, ran.seconds) == ("1", [], False, 1.25)
+    assert ran.reason == {"kind": "files", "text": "a\x1b[1m changed", "step": "0"}
+    assert (cached.inputs, cached.cached, cached.reason) == ([ran.digest], True, None)
+    assert (failed.error, failed.cached) == ("it broke", False)
+    logs = [(log.stream, log.data) for status in found for log in status.logs]
+    assert logs == [(1, b"one\ntw"), (1, b"o\r\nrest \xff\x1b[1m"), (2, b"oops\n")]
+    moved = [(one.id, one.current, one.total, one.completed is not None) for status in found for one in status.statuses]
+    assert moved == [("layer", 10, 2000, False), ("layer", 2000, 2000, True), ("unknown", 5, 0, False)]
+    (warned,) = [one for status in found for one in status.warnings]
+    assert (warned.short, warned.rule, warned.place) == (b"Rule: odd (line 3)", "Rule", "Dockerfile:3")
+    assert warned.source_info["filename"] == "Dockerfile"
+    assert [(one.start.line, one.end.line) for one in warned.range] == [(3, 3)]
+    assert [message.text for status in found for message in status.messages] == ["by the way"]
+    assert all(abs(time.time() - log.timestamp.timestamp()) < 60 for status in found for log in status.logs)
+
+
+def test_json_of_a_check_that_is_known() -> None:
+    out = io.StringIO()
+    RawJsonView(out)(Warned("FROM and as", "Dockerfile:1", "FromAsCasing"))
+    warned = statuses(out.getvalue())[1].warnings[0]
+    assert warned.detail == [b"The 'as' keyword should match the case of the 'from' keyword"]
+    assert warned.url == "https://docs.docker.com/go/dockerfile/rule/from-as-casing/"
+
+
+def test_json_of_a_step_that_is_done_again() -> None:
+    """A layer that a cache did not have after all: what was cached runs."""
+    out = io.StringIO()
+    view = RawJsonView(out)
+    for event in (
+        StepStarted("1", "a"), StepDone("1", "a", cached=True), StepStarted("1", "a"), StepDone("1", "a", seconds=1),
+    ):  # fmt: skip
+        view(event)
+    found = [status.vertexes[0] for status in statuses(out.getvalue())]
+    assert len({vertex.digest for vertex in found}) == 1
+    assert [(vertex.cached, vertex.completed is None) for vertex in found] == [
+        (False, True), (True, False), (False, True), (False, False),
+    ]  # fmt: skip
+
+
+def test_json_of_names_that_are_not_unicode() -> None:
+    out = io.StringIO()
+    RawJsonView(out)(StepStarted("1", "COPY \udcff /"))
+    assert json.loads(out.getvalue())["vertexes"][0]["name"] == "COPY \\udcff /"
 
 
 def test_quiet_is_silent_but_for_warnings() -> None:
@@ -109,7 +235,7 @@ def test_modes() -> None:
         def isatty(self) -> bool:
             return True
 
-    kinds = {"plain": PlainView, "rawjson": JsonView, "quiet": QuietView, "none": QuietView, "tty": LiveView}
+    kinds = {"plain": PlainView, "rawjson": RawJsonView, "quiet": QuietView, "none": QuietView, "tty": LiveView}
     for mode in MODES:
         view = open_view(mode, io.StringIO())
         assert isinstance(view, kinds.get(mode, PlainView))

@@ -1,150 +1,198 @@
-"""Each command in a block of the README is run: here, in one project, or by the test that is named."""
+"""Each command in a block of the README is run as it stands there, on a machine of its own where names, ports and paths
+are as it says (`tests.support.world`)."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+import shlex
+import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from tests.support.builds import needs_sandbox
-from tests.support.docker_registry import docker_registry, needs_docker_registry
-from tests.test_readme import commands_in_blocks
+from tests.support.builds import BUSYBOX, needs_sandbox
+from tests.support.certificates import make_certificates
+from tests.support.terminal import Program
+from tests.support.world import NAMES, PASSWORD, PROJECT, REGISTRY, USER, World
+from tests.test_readme import BLOCK, README, blocks
 
-PROJECT = Path(__file__).parents[2]
-DOCKERFILE = """\
-FROM scratch AS base
-COPY busybox /bin/sh
-COPY busybox /bin/cat
+NOT_RUN = {
+    "pip install ./tools/builder": "needs a package registry; the gate (.ci/run) installs from a clone",
+    "python -m tests.fuzz dockerfile -max_total_time=60": "takes a minute; tests/fuzz runs each target for a moment",
+}
+"""Commands that no test runs, and why."""
+MARKED = re.compile(r"<!-- (?:set-up|test) -->\n```sh\n.*?^```", re.M | re.S)
+"""Blocks that the gate runs as they stand, in a fresh clone (.ci/run)."""
+SYNOPSIS = re.compile(r"\[OPTIONS\]")
+POD = (
+    "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+sys_chroot,+mknod,"
+    "+setfcap"
+)
+"""What a container without privileges may do."""
 
-FROM base AS build
-WORKDIR /app
-RUN echo made > made
-COPY src src
-RUN cat src/a > all
-
-FROM base AS compile
-RUN --mount=type=cache,id=npm,target=/npm echo one > /npm/one
-RUN echo two > /two
-
-FROM build
-COPY --from=compile /two /two
-COPY app.conf /etc/
-CMD ["cat", "/app/made"]
-"""
-FAILING = "RUN echo configured > config.log; exit 3\n"
-
-HERE: list[tuple[str, int]] = [
-    ("builder build -t app:1 --max-size 300MB --max-layer 100MB --max-waste 5% .", 0),
-    ("builder layers -n 2 app:1", 0),
-    ("builder diff app:1@1 app:1@2", 0),
-    ("builder context ls --sizes -n 3", 0),
-    ("builder context why node_modules/x.js keep.log app.conf", 0),
-    ('builder explain "build 4"', 0),
-    ("builder plan .", 0),
-    ("builder builds -n 3", 0),
-    ('builder builds logs -1 "compile 2/2"', 0),
-    ("builder builds report 256c -o build.html", 0),
-    ("builder graph --format mermaid .", 0),
-    ("builder build -t x --cache-to type=local,dest=cache,mode=max,mounts=npm .", 0),
-    ("builder --root /tmp/another build -t x --cache-from type=local,src=cache .", 0),
-    ("builder pin --dry-run", 0),
-    ("builder build --offline .", 0),
-    ("builder run app:1", 0),
-    ("builder push localhost:5000/team/app:1 localhost:5000/other/app", 0),
-    ("builder pull localhost:5000/team/app:1", 0),
-    ("builder doctor", 0),
-    ("builder fsck -n", 0),
-    (f"cat >> Dockerfile <<'EOF'\n{FAILING}EOF", 0),
-    ("builder build --on-error=keep .", 1),
-    ("builder debug --diff", 0),
-    ("builder debug --rerun", 3),
-    ("builder debug -- cat config.log", 0),
-]
-ELSEWHERE = {
-    "builder build -t tour:1 .": "test_readme.py::test_the_tour",
-    "builder images": "test_readme.py::test_the_tour",
-    "builder run tour:1": "test_readme.py::test_the_tour",
-    "builder run -it --entrypoint sh app:1": "cli/test_run.py",
-    "builder shell app:1": "cli/test_shell.py",
-    "builder build --on-error=shell .": "cli/test_debug.py",
-    "builder debug": "cli/test_debug.py",
-    "builder build --break :7 .": "cli/test_debug.py",
-    'builder login -u "$USER_NAME" --password-stdin registry.example.com': "cli/test_login.py",
-    'builder login -u "$CI_REGISTRY_USER" --password-stdin "$CI_REGISTRY"': "cli/test_login.py",
-    "builder build -t registry.example.com/team/app:$GITHUB_SHA --push": "integration/test_external_cache.py",
-    'builder build -t "$CI_REGISTRY_IMAGE:$CI_COMMIT_SHA" --push': "integration/test_external_cache.py",
-    "builder --root /store build -t registry.example.com/team/app:1 --push --isolation chroot /src":
-        "sandbox/test_chroot.py",
-}  # fmt: skip
+with open(PROJECT / "testdata/readme/commands.toml", "rb") as file:
+    SCENARIOS: dict[str, Any] = tomllib.load(file)
+PARTS = {name: SCENARIOS.pop(name).removeprefix("\n") for name in ("base", "stages")}
 
 
 def plain(line: str) -> str:
-    """Without comments and redirections, with single spaces."""
-    return " ".join(re.sub(r" #.*$| 2>&1.*$", "", line).split())
+    """Without a comment, with single spaces."""
+    return " ".join(re.sub(r"(^|\s)#.*", "", line).split())
 
 
-def test_every_command_is_run_somewhere() -> None:
-    here = {line for line, _ in HERE}
-    for line in map(plain, commands_in_blocks()):
-        known = line in here or any(line == other or line.startswith(f"{other} --") for other in ELSEWHERE)
-        assert known, f"nothing runs: {line}"
-    for place in ELSEWHERE.values():
-        assert (PROJECT / "tests" / place.partition("::")[0]).is_file(), place
+def lines_in_blocks() -> Iterator[str]:
+    """The commands of all blocks but those of the tour (`test_readme.test_the_tour` runs it), the gate's and YAML."""
+    text = MARKED.sub("", README.read_text())
+    start, end = text.index("## A two-minute tour"), text.index("## Building")
+    text = text[:start] + text[end:]
+    for language, body in BLOCK.findall(text):
+        if language == "console":
+            yield from (line[2:] for line in body.splitlines() if line.startswith("$ "))
+        if language == "sh":
+            yield from body.replace("\\\n", " ").splitlines()
+    for line in BLOCK.sub("", text).splitlines():
+        if re.match(r"    (\$ |(builder|echo|python|cat) )", line) and not SYNOPSIS.search(line):
+            yield line.strip().removeprefix("$ ")
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    with docker_registry(tmp_path / "registry") as host:
-        yield host
+def recipes() -> list[dict[str, Any]]:
+    return [yaml.safe_load(body) for body in blocks("yaml")]
+
+
+def commands_of(recipe: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """The lines of shell that a recipe has, with their variables."""
+    if recipe.get("kind") == "Pod":
+        return [(shlex.join(container["command"]), {}) for container in recipe["spec"]["containers"]]
+    if "jobs" in recipe:
+        steps = [step for job in recipe["jobs"].values() for step in job["steps"] if "run" in step]
+        return [(step["run"].strip(), step.get("env", {})) for step in steps]
+    return [(line, {}) for job in recipe.values() for line in job["script"]]
+
+
+def test_every_command_is_run() -> None:
+    run = {step["line"] for scenario in SCENARIOS.values() for step in scenario["step"]}
+    written = [*map(plain, lines_in_blocks())]
+    assert len(written) > 25
+    for line in filter(None, written):
+        assert line in run or line in NOT_RUN, f"nothing runs: {line}"
+    of_recipes = [line for recipe in recipes() for line, _ in commands_of(recipe)]
+    for line in [*run, *NOT_RUN]:
+        assert line in written or line in of_recipes, f"the README has no such command: {line}"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    directory = tmp_path_factory.mktemp("machine")
+    certificates = make_certificates(tmp_path_factory.mktemp("certificates"), *NAMES)
+    made = World(directory, certificates)
+    yield made
+    made.close()
+
+
+def make_project(world: World, name: str, files: dict[str, str]) -> tuple[Path, dict[str, str]]:
+    """A directory with these files and busybox; and the variables for a store beside it."""
+    project = world.directory / name / "project"
+    for path, text in files.items():
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        for part, content in PARTS.items():
+            text = text.replace(f"{{{part}}}", content)
+        (project / path).write_text(text.removeprefix("\n"))
+    shutil.copyfile(BUSYBOX, project / "busybox")
+    (project / "busybox").chmod(0o755)
+    return project, {"BUILDER_ROOT": str(project.parent / "store"), "USER_NAME": USER, "PASSWORD": PASSWORD}
 
 
 @needs_sandbox
-@needs_docker_registry
-def test_the_commands(tmp_path: Path, registry: str) -> None:
-    project = tmp_path / "project"
-    for name, text in {
-        "src/a": "a",
-        "src/b": "b",
-        "node_modules/x.js": "",
-        "keep.log": "",
-        "app.conf": "x=y\n",
-    }.items():
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / name).write_text(text)
-    (project / "busybox").write_bytes(Path("/usr/bin/busybox").read_bytes())
-    (project / "busybox").chmod(0o755)
-    (project / "Dockerfile").write_text(DOCKERFILE)
-    (project / ".dockerignore").write_text("node_modules\n*.log\n!keep.log\ncache\nbuild.html\n")
-    program = tmp_path / "bin/builder"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m builder "$@"\n')
-    program.chmod(0o755)
-    environment = {
-        **os.environ,
-        "PATH": f"{program.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(PROJECT),
-        "BUILDER_ROOT": str(tmp_path / "store"),
-        "BUILDER_CONFIG": os.devnull,
-    }
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_commands(world: World, name: str) -> None:
+    scenario = SCENARIOS[name]
+    project, variables = make_project(world, name, scenario["files"])
 
-    def run(line: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-c", line], cwd=project, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
+    def prepare(line: str) -> None:
+        done = world.run(line, project, variables)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
 
-    for line, status in HERE:
-        line = line.replace("localhost:5000", registry).replace("/tmp/another", str(tmp_path / "another"))
-        if " push " in line:
-            for name in ("team/app:1", "other/app"):
-                assert run(f"builder tag app:1 {registry}/{name}").returncode == 0
-        if "256c" in line:
-            line = line.replace("256c", run("builder builds -q -n 1").stdout.strip()[:6])
-        done = run(line)
-        assert done.returncode == status, f"{line}\n{done.stdout}{done.stderr}"
-        assert "internal error" not in done.stderr
-    assert "<svg" in (project / "build.html").read_text()
+    prepare(scenario.get("before", "true"))
+    for step in scenario["step"]:
+        prepare(step.get("before", "true"))
+        if "typed" in step:
+            status, output = on_terminal(world, step, project, variables)
+        else:
+            done = world.run(step["line"], project, variables)
+            status, output = done.returncode, done.stdout + done.stderr
+        assert status == step.get("status", 0), f"{step['line']}\n{output}"
+        for text in step.get("shows", ()):
+            assert text.removeprefix("\n") in output, f"{step['line']}\n{output}"
+
+
+def on_terminal(world: World, step: dict[str, Any], project: Path, variables: dict[str, str]) -> tuple[int, str]:
+    environ = {**world.environ, **variables, "TERM": "xterm"}
+    program = Program(world.arguments(step["line"], project), environ, (40, 200))
+    try:
+        for awaited, text in step["typed"]:
+            program.read_until(awaited)
+            program.write(text)
+        return program.status(), program.output.decode()
+    finally:
+        program.close()
+
+
+# --- recipes for CI systems
+
+APP = {"Dockerfile": "{base}{stages}", "src/a": "a", "src/b": "b"}
+CI = {
+    "GITHUB_SHA": "0123abcd",
+    "CI_REGISTRY": REGISTRY,
+    "CI_REGISTRY_IMAGE": f"{REGISTRY}/group/app",
+    "CI_REGISTRY_USER": USER,
+    "CI_REGISTRY_PASSWORD": PASSWORD,
+    "CI_COMMIT_SHA": "4567cdef",
+}
+SECRETS = {"${{ secrets.REGISTRY_TOKEN }}": PASSWORD}
+
+
+def run_recipe(world: World, recipe: dict[str, Any], project: Path, variables: dict[str, str]) -> str:
+    """Run a recipe's commands on a machine that knows no password yet; what they show."""
+    assert world.run("rm -rf /root/.docker").returncode == 0
+    shown = ""
+    for line, given in commands_of(recipe):
+        if line in NOT_RUN:
+            continue
+        own = {key: SECRETS.get(str(value), str(value)) for key, value in given.items()}
+        done = world.run(line, project, {**CI, **variables, **own})
+        shown += done.stdout + done.stderr
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    return shown
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("system", "image"), [("jobs", "team/app:0123abcd"), ("image", "group/app:4567cdef")], ids=["GitHub", "GitLab"]
+)
+def test_a_recipe_of_a_ci_system(world: World, system: str, image: str) -> None:
+    (recipe,) = [recipe for recipe in recipes() if system in recipe and "kind" not in recipe]
+    project, _ = make_project(world, f"recipe-{system}", APP)
+    for machine, cached in (("first", 0), ("second", 9)):  # a fresh one each time: what is cached came by the registry
+        variables = {"BUILDER_ROOT": str(project.parent / machine)}
+        shown = run_recipe(world, recipe, project, variables)
+        assert shown.count(" CACHED\n") == cached, shown
+    done = world.run(f"builder manifest inspect {REGISTRY}/{image}")
+    assert done.returncode == 0, done.stderr
+
+
+@needs_sandbox
+def test_a_pod_without_privileges(world: World) -> None:
+    (recipe,) = [recipe for recipe in recipes() if recipe.get("kind") == "Pod"]
+    project, _ = make_project(world, "pod", APP)
+    assert world.run(f"printf %s {PASSWORD} | builder login -u {USER} --password-stdin {REGISTRY}").returncode == 0
+    assert world.run(f"cp -a {project}/. /src").returncode == 0
+    mounts = [mount["mountPath"] for mount in recipe["spec"]["containers"][0]["volumeMounts"]]
+    assert mounts == ["/store", "/src", "/root/.docker"]
+    ((line, _),) = commands_of(recipe)
+    done = world.run(f"setpriv --bounding-set={POD} --inh-caps={POD} {line}")
+    assert done.returncode == 0, done.stderr
+    assert world.run(f"builder manifest inspect {REGISTRY}/team/app:1").returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import random
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,14 @@ def test_what_is_no_archive_is_copied(tmp_path: Path, store: Store, data: bytes)
 def test_what_is_damaged_after_its_first_entry_is_refused(tmp_path: Path, store: Store) -> None:
     data = archive(("a", {"data": b"x"}), ("b", {"data": b"y" * 2000}))
     assert add(store, tmp_path, data[:2048]) == "the archive is truncated"
+
+
+@pytest.mark.parametrize("packer", [name for name in PACKERS if name != "plain"])
+def test_what_is_cut_short_is_refused(tmp_path: Path, store: Store, packer: str) -> None:
+    data = PACKERS[packer](archive(("a", {"data": random.Random(1).randbytes(2_000_000)})))  # type: ignore[operator]
+    cause = add(store, tmp_path, data[: len(data) - 1000])
+    assert isinstance(cause, str), "copied as if it were no archive"
+    assert "truncated" in cause
 
 
 def test_everything_that_an_archive_holds(tmp_path: Path, store: Store) -> None:

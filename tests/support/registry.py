@@ -72,6 +72,7 @@ class FakeRegistry:
     waiting: int = 0  # requests that are held up by `faults.silent` now, and the most so far
     most_waiting: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    port: int = 0  # 0: a free one
 
     def __enter__(self) -> FakeRegistry:
         registry = self
@@ -86,7 +87,7 @@ class FakeRegistry:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A client that hangs up is part of the tests."""
 
-        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server = Server(("127.0.0.1", self.port), Handler)
         if self.tls is not None:
             self.server.socket = self.tls.wrap_socket(
                 self.server.socket, server_side=True, do_handshake_on_connect=False
@@ -361,7 +362,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._error(404, "BLOB_UPLOAD_UNKNOWN")
         registry.uploads[upload] += body
         if self.command == "PATCH":
-            return self._reply(202, b"", {"Location": f"/v2/{name}/blobs/uploads/{upload}"})
+            held = f"0-{len(registry.uploads[upload]) - 1}"
+            return self._reply(202, b"", {"Location": f"/v2/{name}/blobs/uploads/{upload}", "Range": held})
         data = registry.uploads.pop(upload)
         if query.get("digest") != [digest_of(data)]:
             return self._error(400, "DIGEST_INVALID")
@@ -372,12 +374,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":
-            data = b""
+            pieces = []
             while size := int(self.rfile.readline(), 16):
-                data += self.rfile.read(size)
+                pieces.append(self.rfile.read(size))
                 self.rfile.readline()
             self.rfile.readline()
-            return data
+            return b"".join(pieces)
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _content(self, data: bytes, headers: dict[str, str], faulty: bool) -> None:

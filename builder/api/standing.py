@@ -1,0 +1,192 @@
+"""Steps that failed and were kept (`failing`): stood in, looked at, and done again."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping, Set
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from builder.api.failing import states_of
+from builder.api.inputs import Inputs, load_inputs, ssh_agents
+from builder.api.options import BuildOptions, SecretSource
+from builder.api.prepare import make_environment, secret_reader
+from builder.api.running import exit_status
+from builder.api.special import Special
+from builder.context.source import StdinContext, parse_context
+from builder.errors import ContextError, StepFailed
+from builder.filesystem.layered import LayeredTree
+from builder.filesystem.tree import FileTree
+from builder.plan.steps import MAIN_CONTEXT, RunNode, SecretMount, SshMount
+from builder.progress import Reporter, Warned, ignore
+from builder.solver.contexts import Contexts
+from builder.solver.environment import Environment
+from builder.solver.failed import FailedStep, decode_step
+from builder.store.store import Store
+
+if TYPE_CHECKING:
+    from builder.sandbox.session import Session
+    from builder.solver.interactive import ChangedFile
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A kept step: its build, what is known of it, and the directory with what its command wrote."""
+
+    build: str
+    step: FailedStep
+    upper: str
+
+
+@contextmanager
+def kept_step(store: Store, name: str = "") -> Iterator[Kept]:
+    """The step kept of a build, by the first digits of its name or an image's name; '' is the last that was kept. It
+    stays as long as the block lasts. Raises StoreError, UsageError."""
+    states = states_of(store)
+    if name and not any(build.startswith(name) for build in states.builds()):
+        name = store.builds.find(name).build
+    with store.lease(), states.hold(name) as (build, data, upper):
+        yield Kept(build, decode_step(data), upper)
+
+
+def enter(
+    store: Store,
+    kept: Kept,
+    session: Session,
+    arguments: tuple[str, ...] | None = None,
+    *,
+    environ: Mapping[str, str],
+    secrets: Mapping[str, SecretSource] | None = None,
+    report: Reporter = ignore,
+) -> int:
+    """Run something in a kept step's place (None: a shell); its exit status as `run_image` gives it.
+
+    Secrets are read again from where they came from, or from `secrets`; those, and SSH agents, that are not there any
+    more are left out, with a warning. Raises StepFailed, StoreError, Unsupported; OSError if nobody reads the output.
+    """
+    from builder.solver.interactive import enter_step
+
+    with _environment(store, kept, environ, report, secrets or {}) as environment:
+        state = kept.step.state
+        result = enter_step(environment, state, kept.upper if state.ran else "", arguments, session)
+    return exit_status(result, state.node.platform)
+
+
+def rerun(store: Store, kept: Kept, session: Session, *, environ: Mapping[str, str], report: Reporter = ignore) -> int:
+    """Run the command of a kept RUN again where it ran, or where it should have; the rest as `enter`. Raises what the
+    step raises, too."""
+    from builder.solver.interactive import enter_step
+    from builder.solver.repeat import needs_contexts, ready
+
+    state = kept.step.state
+    with _environment(store, kept, environ, report, contexts=needs_contexts(state)) as environment:
+        assert isinstance(state.node, RunNode)
+        upper = kept.upper if state.ran else ""
+        result = enter_step(environment, ready(environment, state), upper, state.node.argv, session)
+    return exit_status(result, state.node.platform)
+
+
+def repeat(store: Store, kept: Kept, *, environ: Mapping[str, str], report: Reporter = ignore) -> list[ChangedFile]:
+    """Do a kept COPY, ADD or WORKDIR again, with the contexts as they are now: what it would add or change, sorted by
+    path. Raises what the step raises, and ContextError for a context that came on standard input."""
+    from builder.solver.repeat import repeat_step
+
+    with _environment(store, kept, environ, report, contexts=True) as environment:
+        return repeat_step(environment, kept.step.state)
+
+
+def changed(store: Store, kept: Kept) -> list[ChangedFile]:
+    """What the step's command had changed when it failed, sorted by path. Raises StoreError, LayerError."""
+    from builder.solver.interactive import changed_files
+
+    return changed_files(Environment(store, Contexts({}), ignore), kept.step.state, kept.upper)
+
+
+def files(store: Store, kept: Kept) -> LayeredTree:
+    """The file system that a kept step left, or that it would have begun with. Raises StoreError, LayerError."""
+    state = kept.step.state
+    return LayeredTree([*([kept.upper] if state.ran else []), *store.layers.directories(state.parent)])
+
+
+@contextmanager
+def _environment(
+    store: Store,
+    kept: Kept,
+    environ: Mapping[str, str],
+    report: Reporter,
+    secrets: Mapping[str, SecretSource] | None = None,
+    *,
+    contexts: bool = False,
+) -> Iterator[Environment]:
+    """What the kept step had, as it is now. With `contexts` those are opened, and all secrets are read: they are looked
+    for in what is copied, as when it is built."""
+    step = kept.step
+    mounts = step.state.node.mounts if isinstance(step.state.node, RunNode) else ()
+    given = {name: SecretSource(*source) for name, source in step.secrets.items()} | dict(secrets or {})
+    wanted = {mount.secret for mount in mounts if isinstance(mount, SecretMount)}
+    known = dict(_secrets(given.keys() if contexts else wanted & given.keys(), given, environ, report))
+    options = BuildOptions(
+        secrets={name: SecretSource(value=content) for name, content in known.items()},
+        limits=step.limits,
+        network=step.network,
+        offline=step.offline,
+        isolation=step.isolation,
+        environ=environ,
+    )
+    asked = {mount.agent for mount in mounts if isinstance(mount, SshMount)}
+    with (
+        store.scratch() as scratch,
+        _agents(kept, step.agents.keys() if contexts else asked & step.agents.keys(), report) as agents,
+    ):
+        inputs = _inputs(store, step, scratch, agents) if contexts else Inputs("Dockerfile", b"", {}, {})
+        environment = make_environment(store, inputs, options, Special(epoch=step.epoch), agents, report)
+        with closing(environment):
+            yield environment
+
+
+def _inputs(store: Store, step: FailedStep, scratch: str, agents: Mapping[str, str]) -> Inputs:
+    """The contexts of a kept step's build, as they are now. Raises ContextError, DockerfileError, OfflineError."""
+    came_in = isinstance(parse_context(step.context), StdinContext)
+    inputs = load_inputs(
+        store,
+        scratch if came_in else step.context,
+        "-" if came_in else step.dockerfile,
+        step.contexts,
+        scratch,
+        io.BytesIO(),
+        agent=agents.get("default", ""),
+        offline=step.offline,
+    )
+    if came_in:
+        inputs.openers[MAIN_CONTEXT] = _gone
+    return inputs
+
+
+def _gone() -> FileTree:
+    raise ContextError("the context came on standard input, and is not here any more", remedy="build again, with it")
+
+
+def _secrets(
+    wanted: Set[str], given: Mapping[str, SecretSource], environ: Mapping[str, str], report: Reporter
+) -> Iterator[tuple[str, bytes]]:
+    """Those that can still be read."""
+    for name in sorted(wanted):
+        try:
+            yield name, secret_reader(name, given[name], environ)()
+        except StepFailed as error:
+            report(Warned(f"{error}; the step is shown without it"))
+
+
+@contextmanager
+def _agents(kept: Kept, wanted: Set[str], report: Reporter) -> Iterator[Mapping[str, str]]:
+    """The agents of these names that are still there."""
+    there = {}
+    for name in sorted(wanted):
+        if all(os.path.exists(path) for path in kept.step.agents[name]):
+            there[name] = kept.step.agents[name]
+        else:
+            report(Warned(f"the SSH agent {name!r} is not there any more; the step is shown without it"))
+    with ssh_agents(there) as sockets:
+        yield sockets

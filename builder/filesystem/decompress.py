@@ -136,6 +136,12 @@ class Reader:
         if close is not None:
             close()
 
+    def give_up(self) -> None:
+        """Have a source that waits for what is still to come wait no longer."""
+        give_up = getattr(self._stream, "give_up", None)
+        if give_up is not None:
+            give_up()
+
     def __enter__(self) -> Reader:
         return self
 

@@ -69,6 +69,9 @@ class ReadAhead:
 
         def stop() -> None:
             stopped.set()
+            give_up = getattr(self._stream, "give_up", None)
+            if give_up is not None:
+                give_up()
             while thread.is_alive():
                 while not queue.empty():
                     queue.get()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from builder.filesystem.compress import LayerBlob
     from builder.filesystem.layered import LayeredTree
     from builder.filesystem.snapshots import Snapshots
+    from builder.store.arriving import Arriving
 
 Fetch = Callable[[str, Descriptor, BinaryIO], None]
 """Fetches a blob: the reference it belongs to, its descriptor, the file that takes the verified bytes. The file is at
@@ -259,29 +260,57 @@ class Layers:
             start -= 1
         # A chain of steps asks for the same stack with one layer more each time.
         paths = list(self._stacks[stack[:start]]) if start else []
-        for diff_id in stack[start:]:
-            self._layout.pin(diff_id)
-            below = top_first(paths)
-            path = self._snapshots.path(diff_id, below)
-            if path is None:
-                try:
-                    path = self._unpack(diff_id, below)
-                except MissingLayer as missing:  # name all at once: they may have to be made again, one by one
-                    others = [other for other in diff_ids if other != diff_id and not self.available(other)]
-                    missing.diff_ids = (*missing.diff_ids, *others)
-                    raise
-            paths.append(path)
+        arriving: Arriving | None = None
+        try:
+            for position, diff_id in enumerate(stack[start:], start):
+                self._layout.pin(diff_id)
+                below = top_first(paths)
+                path = self._snapshots.path(diff_id, below)
+                if path is None:
+                    arriving = arriving or self._fetch_ahead(stack[position:])
+                    path = self._unpack(diff_id, below, arriving)
+                paths.append(path)
+        except MissingLayer as missing:  # name all at once: they may have to be made again, one by one
+            others = [other for other in diff_ids if other not in missing.diff_ids and not self.available(other)]
+            missing.diff_ids = (*missing.diff_ids, *others)
+            raise
+        finally:
+            if arriving is not None:
+                arriving.close()
         self._stacks[stack] = list(paths)
         return paths
 
-    def _unpack(self, diff_id: str, below: Sequence[str]) -> str:
-        """Unpack a layer; of one that is read to its end for the first time the size is noted."""
+    def _fetch_ahead(self, diff_ids: Sequence[str]) -> Arriving:
+        """Begin to fetch the layers that are neither unpacked nor here, if somebody vouches for them."""
+        from builder.store.arriving import Arriving
+
+        unpacked = set(self._snapshots.diff_ids())
+        records = [self.record(diff_id) for diff_id in dict.fromkeys(diff_ids) if diff_id not in unpacked]
+        absent = [record for record in records if record and not is_claim(record) and not self._is_here(record)]
+        return Arriving(absent, self.fetch_form, self._partial)
+
+    def _unpack(self, diff_id: str, below: Sequence[str], arriving: Arriving) -> str:
+        """Unpack a layer, be it while it arrives."""
+        stream = arriving.stream(diff_id)
+        if stream is not None:
+            try:
+                path = self._unpack_stream(self._required(diff_id), stream, below)
+                arriving.wait(diff_id)
+                return path
+            except LayerError:
+                # What had arrived was thrown away, or does not fit its digest: the fetch knows.
+                arriving.wait(diff_id)
+        arriving.wait(diff_id)
         record = self.ensure_blob(diff_id)
+        return self._unpack_stream(record, self._layout.open(record.digest), below)
+
+    def _unpack_stream(self, record: LayerRecord, stream: Readable, below: Sequence[str]) -> str:
+        """Unpack a blob; of one that is read to its end for the first time the size is noted. Closes the stream."""
         from builder.filesystem.decompress import decompressor
 
         limits = self._limits()
-        reader = decompressor(self._layout.open(record.digest), limits=limits, place=record.digest)
-        path = self._snapshots.unpack(diff_id, lambda: reader, below, max_entries=limits.entries or None)
+        reader = decompressor(stream, limits=limits, place=record.digest)
+        path = self._snapshots.unpack(record.diff_id, lambda: reader, below, max_entries=limits.entries or None)
         if not record.uncompressed and reader.total:
             self._database.add_layer(msgspec.structs.replace(record, uncompressed=reader.total))
         return path

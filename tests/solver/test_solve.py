@@ -244,3 +244,32 @@ def test_nothing_is_left_over(store: Store, solver: Callable[..., tuple[Solver, 
     with pytest.raises(StepFailed, match="/missing was not found"):
         made.solve([1], jobs=1)
     assert list(Path(store.temporary).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("commands", "prepared"),
+    [
+        pytest.param([], [], id="no RUN"),
+        pytest.param([command("a", 1)], [True], id="RUN after it"),
+        pytest.param([command("a", 0, 1)], [True], id="RUN that mounts it"),
+        pytest.param([command("a", 0)], [], id="RUN of something else"),
+    ],
+)
+def test_the_sandbox_is_started_ahead_for_steps_that_were_not_found(
+    store: Store,
+    solver: Callable[..., tuple[Solver, list[Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    commands: list[AnyNode],
+    prepared: list[bool],
+) -> None:
+    """And only then: what copies alone needs no privilege."""
+    started: list[bool] = []
+    monkeypatch.setattr(Environment, "prepare_sandbox", lambda self: started.append(True))
+    context = write(tmp_path / "context", {"a": "1"})
+    nodes: list[AnyNode] = [scratch(), node("a", to="/"), *commands]
+    for expected in (prepared, []):  # the second time everything is found
+        made, _ = solver(nodes, context=context)
+        made.solve([len(nodes) - 1, 1], 1)
+        assert started == expected
+        started.clear()

@@ -1,0 +1,161 @@
+"""Layers that are unpacked while they arrive, and fetched side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from builder.errors import LayerError, RegistryError
+from builder.oci.spec import OCI_LAYER, Descriptor
+from builder.store.arriving import JOBS
+from builder.store.store import Store
+from tests.support.archives import archive
+
+LARGE = archive(*((f"f{number:03}", {"data": bytes([number]) * 50_000}) for number in range(80)))
+PATIENCE = 20  # seconds
+
+
+def know(store: Store, data: bytes) -> str:
+    """A layer that is known and has to be fetched; its diff ID is its digest."""
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    store.layers.know(digest, Descriptor(OCI_LAYER, digest, len(data)), "docker.io/library/x:latest")
+    return digest
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def unpacked(store: Store) -> list[str]:
+    """The files of the layer that is being unpacked."""
+    return [path.name for path in Path(store.root).glob("snapshots/tmp-*/fs/*")]
+
+
+def test_a_layer_is_unpacked_while_it_arrives(store: Store) -> None:
+    seen = 0
+
+    def fetch(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        nonlocal seen
+        file.write(LARGE[: len(LARGE) // 2])
+        file.flush()
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end and not seen:
+            seen = len(unpacked(store))
+            time.sleep(0.01)
+        file.write(LARGE[len(LARGE) // 2 :])
+
+    store.layers.fetch = fetch
+    diff_id = know(store, LARGE)
+    (path,) = store.layers.paths((diff_id,))
+    assert 0 < seen < 80
+    assert len(os.listdir(path)) == 80
+    assert store.layout.has(diff_id)
+    assert os.listdir(store.partial) == []
+
+
+def test_the_layers_of_a_stack_are_fetched_side_by_side(store: Store) -> None:
+    layers = {data: know(store, data) for data in (archive((f"a{n}", {"data": b"%d" % n})) for n in range(JOBS + 2))}
+    contents = {digest: data for data, digest in layers.items()}
+    together = threading.Barrier(JOBS, timeout=PATIENCE)
+    fetched: list[str] = []
+
+    def fetch(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        fetched.append(wanted.digest)
+        if len(fetched) <= JOBS:
+            together.wait()
+        file.write(contents[wanted.digest])
+
+    store.layers.fetch = fetch
+    with store.layers.tree(tuple(contents)) as tree:
+        assert [name for name, _ in tree.scan("")] == [f"a{n}" for n in range(JOBS + 2)]
+    assert sorted(fetched) == sorted(contents)
+    assert set(fetched[:JOBS]) == set([*contents][:JOBS])  # the lowest first
+
+
+def test_what_is_here_or_unpacked_is_not_fetched(store: Store) -> None:
+    first, second = archive(("a", {"data": b"1"})), archive(("b", {"data": b"2"}))
+    contents = {know(store, first): first, know(store, second): second}
+    one, two = contents
+    fetched: list[str] = []
+
+    def fetch(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        fetched.append(wanted.digest)
+        file.write(contents[wanted.digest])
+
+    store.layers.fetch = fetch
+    store.layers.ensure_blob(two)
+    store.layers.paths((one, two))
+    store.layers.forget_paths()
+    store.layers.paths((two, one))
+    assert fetched == [two, one]
+
+
+def test_a_fetch_that_breaks_off_fails_the_unpacking(store: Store) -> None:
+    def fail(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        file.write(LARGE[:200_000])
+        file.flush()
+        raise RegistryError("gone")
+
+    store.layers.fetch = fail
+    diff_id = know(store, LARGE)
+    with pytest.raises(RegistryError, match="gone"):
+        store.layers.paths((diff_id,))
+    assert unpacked(store) == []
+    store.layers.fetch = lambda origin, wanted, file: file.write(LARGE[file.seek(0, os.SEEK_END) :])  # type: ignore[assignment]
+    (path,) = store.layers.paths((diff_id,))
+    assert len(os.listdir(path)) == 80
+
+
+def test_a_beginning_that_turns_out_wrong(store: Store) -> None:
+    """What an earlier transfer left was no good: the fetch throws it away, and so does the unpacking."""
+
+    def fetch(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end and not list(Path(store.root).glob("snapshots/tmp-*")):
+            time.sleep(0.01)
+        file.truncate(0)
+        file.seek(0)
+        file.write(LARGE)
+
+    diff_id = know(store, LARGE)
+    os.makedirs(store.partial)
+    Path(store.partial, diff_id.partition(":")[2]).write_bytes(b"nonsense" * 50_000)
+    store.layers.fetch = fetch
+    (path,) = store.layers.paths((diff_id,))
+    assert len(os.listdir(path)) == 80
+
+
+def test_a_layer_that_is_not_what_its_diff_id_says(store: Store) -> None:
+    store.layers.know("sha256:" + "0" * 64, Descriptor(OCI_LAYER, know(store, LARGE), len(LARGE)), "docker.io/x:1")
+    store.layers.fetch = lambda origin, wanted, file: file.write(LARGE)  # type: ignore[assignment]
+    with pytest.raises(LayerError, match="the layer's content is"):
+        store.layers.paths(("sha256:" + "0" * 64,))
+
+
+def test_an_interrupt_does_not_wait_for_a_server_that_stalls(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    stalled = threading.Event()
+
+    def fetch(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        file.write(LARGE[: len(LARGE) // 2])
+        file.flush()
+        stalled.wait(PATIENCE)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    store.layers.fetch = fetch
+    diff_id = know(store, LARGE)
+    monkeypatch.setattr("builder.filesystem.unpack.Unpacker._file", interrupt)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        store.layers.paths((diff_id,))
+    stalled.set()
+    assert time.monotonic() - started < PATIENCE / 2
+    assert unpacked(store) == []

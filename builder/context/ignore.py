@@ -149,7 +149,7 @@ class Matcher:
     What was found for a directory is remembered. Several threads may use one matcher.
     """
 
-    __slots__ = ("_exceptions", "_hidden", "_masks", "_patterns", "_prefixes", "rules")
+    __slots__ = ("_exceptions", "_hidden", "_hiding", "_masks", "_patterns", "_prefixes", "rules")
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -158,10 +158,10 @@ class Matcher:
         # where an exception may lie, or None if anywhere
         self._prefixes = None if None in kept else tuple(f"{prefix}/" for prefix in kept)
         self._patterns: list[tuple[int, Callable[[str], object], bool]] = []
-        self._hidden: Callable[[str], object] | None = None
         self._masks: dict[str, int] = {"": 0}
-        if rules.rules and not self._exceptions:
-            self._hidden = re.compile("|".join(f"(?:{rule.regex})" for rule in rules.rules)).match
+        # whether any rule hides a path, exceptions aside
+        self._hiding = _any_of([rule.regex for rule in rules.rules if not rule.negated])
+        self._hidden = self._hiding if rules.rules and not self._exceptions else None
 
     def ignored(self, path: str) -> bool:
         """Whether `path` itself is hidden. A hidden directory can still hold files that are kept."""
@@ -220,6 +220,8 @@ class Matcher:
 
     def _evaluate(self, path: str, above: int) -> tuple[int, bool, int]:
         """The rules that match `path` given those that matched its directory; whether it is hidden; the last rule."""
+        if not above and self._hiding(path) is None:  # and where nothing is hidden, exceptions do not count
+            return 0, False, -1
         patterns = self._patterns
         if not patterns and self.rules.rules:
             compiled = enumerate((re.compile(rule.regex).match, rule.negated) for rule in self.rules.rules)
@@ -233,6 +235,24 @@ class Matcher:
             hidden = not negated
             decisive = index
         return mask, hidden, decisive
+
+
+_ANYWHERE, _END = r"\A(?a:(?:.*/)?", r")\Z"
+"""Around the regular expression of a pattern that begins with `**/`."""
+
+
+def _any_of(regexes: Iterable[str]) -> Callable[[str], object]:
+    """Says whether one of these regular expressions matches. For all that begin with `**/` the directories are gone
+    through together: with a thousand patterns that takes a hundredth of the time."""
+    anywhere, others = [], []
+    for regex in regexes:
+        if regex.startswith(_ANYWHERE):
+            anywhere.append(f"(?:{regex[len(_ANYWHERE) : -len(_END)]})")
+        else:
+            others.append(f"(?:{regex})")
+    if anywhere:
+        others.append(f"{_ANYWHERE}(?:{'|'.join(anywhere)}){_END}")
+    return re.compile("|".join(others)).match
 
 
 def _always(path: str) -> bool:

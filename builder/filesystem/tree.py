@@ -28,8 +28,8 @@ class Kind(IntEnum):
     OPAQUE = 9
 
 
-class FileInfo(msgspec.Struct, frozen=True, array_like=True):
-    """Metadata of one file.
+class FileInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Metadata of one file. There are as many as files: the garbage collector need not look at any.
 
     `mode` holds the permission bits with setuid, setgid and sticky (0o7777 at most); `mtime_ns` nanoseconds since the
     epoch; `link` a symbolic link's target; `identity` is equal for hard links to one file (None where `links` is 1);

@@ -8,6 +8,7 @@ faster.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -24,3 +25,11 @@ def hex_of(data: bytes) -> str:
         return hashlib.sha256(data).hexdigest()
     digest: str = _own.sha256(data).hexdigest()
     return digest
+
+
+def chain_id(diff_ids: Iterable[str]) -> str:
+    """What names a stack of layers, lowest first (image-spec, "Layer ChainID"); '' for none."""
+    chain = ""
+    for diff_id in diff_ids:
+        chain = "sha256:" + hex_of(f"{chain} {diff_id}".encode()) if chain else diff_id
+    return chain

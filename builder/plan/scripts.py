@@ -6,8 +6,10 @@ What the shell gets is not what stands in the file: continued lines are joined, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from builder.dockerfile.instructions import CommandLine, Heredoc, Range
-from builder.dockerfile.located import Position, Row, logical_line, physical_lines
+from builder.dockerfile.located import Position, Row, logical_line
 from builder.dockerfile.text import SPACE
 from builder.plan.dispatch import is_lone_heredoc
 
@@ -27,15 +29,15 @@ class Script:
         return self._rows[line - 1].position(column)
 
 
-def find_script(source: str, lines: Range, command: CommandLine, escape: str = "\\") -> Script | None:
-    """The script of a shell-form command whose instruction stands at `lines` of the Dockerfile `source`.
+def find_script(physical: Sequence[str], lines: Range, command: CommandLine, escape: str = "\\") -> Script | None:
+    """The script of a shell-form command whose instruction stands at `lines` of a Dockerfile, of which `physical` are
+    all lines (`physical_lines`).
 
     A lone here-document is the script itself; other here-documents belong to the command that the shell runs. None for
     the exec form, and where the command cannot be found in its lines.
     """
     if not command.shell or not command.arguments or not command.arguments[0]:
         return None
-    physical = physical_lines(source)
     written = logical_line(physical, lines.start, escape)
     line = command.arguments[0]
     if command.heredocs and is_lone_heredoc(command):
@@ -51,7 +53,7 @@ def find_script(source: str, lines: Range, command: CommandLine, escape: str = "
     return Script(text, rows, written.comments)
 
 
-def _heredoc_rows(physical: list[str], first: int, heredoc: Heredoc) -> list[Row]:
+def _heredoc_rows(physical: Sequence[str], first: int, heredoc: Heredoc) -> list[Row]:
     """The rows of a here-document's content and of the line that ends it."""
     rows = []
     for number in range(first, first + heredoc.content.count("\n") + 1):

@@ -20,19 +20,20 @@ from builder.filesystem.tree import FileInfo, Kind
 from builder.solver.select import Match
 from builder.store.database import Database
 
-_FILES = "files-2"
-_SELECTION = "selection-1"
+_FILES = "files-3"
+_SELECTION = "selection-2"
+_AT_ONCE = 10_000  # items; encoding all of a million would take as much memory as they do
 _SETTLED_NS = 2_000_000_000
 
 
-class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
-    """What the file system said of a file, and the SHA-256 (hexadecimal) of its content then."""
+class Fingerprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the file system said of a file, and the SHA-256 of its content then."""
 
     size: int
     mtime_ns: int
     inode: int
     ctime_ns: int
-    digest: str
+    sha256: bytes
 
 
 class Fingerprints:
@@ -72,29 +73,39 @@ class Fingerprints:
             for item in match.items:
                 seen = prints.get(item.path)
                 if seen is not None and _is_same(item.info, seen):
-                    found[item.path] = seen.digest
+                    found[item.path] = seen.sha256.hex()
         return found
 
     def learn(self, matches: Sequence[Match], digests: Mapping[str, str]) -> None:
         """Keep the digests of the matches' files."""
         settled = time.time_ns() - _SETTLED_NS
-        prints = {}
+        encoder, count = msgspec.msgpack.Encoder(), 0
+        data = bytearray(5)  # a map's head; the entries follow one by one
         for match in matches:
             for item in match.items:
                 info, digest = item.info, digests.get(item.path)
                 if digest is None or info.version is None or not _is_settled(info, settled):
                     continue
                 if item.path.isascii() or _is_unicode(item.path):
-                    prints[item.path] = Fingerprint(info.size, info.mtime_ns, *info.version, digest)
-        self._database.add_memo(_FILES, self._key, msgspec.msgpack.encode(prints))
+                    encoder.encode_into(item.path, data, -1)
+                    seen = Fingerprint(info.size, info.mtime_ns, *info.version, bytes.fromhex(digest))
+                    encoder.encode_into(seen, data, -1)
+                    count += 1
+        data[:5] = b"\xdf" + count.to_bytes(4, "big")
+        self._database.add_memo(_FILES, self._key, bytes(data))
 
 
 def _state(matches: Sequence[Match]) -> bytes | None:
     """The xxh3 of all that the file system says of the matches; None for names that are not UTF-8."""
+    state, encode = xxhash.xxh3_128(), msgspec.msgpack.encode
     try:
-        return xxhash.xxh3_128_digest(msgspec.msgpack.encode(matches))
+        for match in matches:
+            state.update(encode((match.name, match.path, match.info, len(match.items))))
+            for start in range(0, len(match.items), _AT_ONCE):
+                state.update(encode(match.items[start : start + _AT_ONCE]))
     except UnicodeEncodeError:
         return None
+    return state.digest()
 
 
 def _is_unicode(path: str) -> bool:

@@ -129,6 +129,7 @@ def _finish(
             return made
         trace.missed(recipe)
     blob, recycler = _write(environment, node, staging, sources, scratch, trace)
+    staging.clear()
     recipe = copy_recipe([source.content() for source in sources], flags, asked)
     trace.content = key_of(recipe)
     with environment.cache.hold(trace.content):  # it may be known by now, or another build made it meanwhile

@@ -17,6 +17,9 @@ from builder.plan.paths import clean
 from builder.solver.select import Item, Match
 from builder.solver.staging import Staged, Staging, TreeContent
 
+_NO_XATTRS: dict[str, bytes] = {}
+"""One for all files that have none."""
+
 
 class Ownership(msgspec.Struct, frozen=True):
     """What --chown and --chmod ask for (None: keep the source's), and the time of what is made, in nanoseconds."""
@@ -31,6 +34,8 @@ class Ownership(msgspec.Struct, frozen=True):
         mode = info.mode
         if self.chmod is not None and info.kind is not Kind.SYMLINK:
             mode = apply_mode(self.chmod, mode, info.kind is Kind.DIRECTORY)
+        if (mode, uid, gid) == (info.mode, info.uid, info.gid):
+            return info
         return FileInfo(info.kind, mode, uid, gid, info.size, info.mtime_ns, info.link, info.device)
 
     def new_directory(self) -> FileInfo:
@@ -127,4 +132,5 @@ class _Placement:
         self._staging.put(Staged(path, info, content, self._xattrs(item)))
 
     def _xattrs(self, item: Item) -> dict[str, bytes]:
-        return {name: value for name, value in self._tree.xattrs(item.path).items() if not name.startswith("user.")}
+        found = self._tree.xattrs(item.path)
+        return {name: value for name, value in found.items() if not name.startswith("user.")} if found else _NO_XATTRS

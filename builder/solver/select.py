@@ -21,7 +21,7 @@ from builder.plan.steps import CopyFiles
 from builder.solver.wildcard import compile_pattern, split
 
 
-class Item(msgspec.Struct, frozen=True, array_like=True):
+class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A file that is taken. `relative` is its path below the match ('' for the match itself), `path` that in the
     source tree. `lazy` marks a directory that is only there because something below it is."""
 

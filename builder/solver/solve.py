@@ -91,7 +91,7 @@ class Solver:
         self.explain: Explain | None = None
         self.roots: dict[int, Root] = {}
         self.solved: dict[int, Solved] = {}
-        self._needed: set[int] = set()
+        self._leading: set[int] = set()
         self._ready: dict[int, float] = {}  # since when a node has all that it needs
 
     @property
@@ -128,7 +128,7 @@ class Solver:
                 needs = self._plan.nodes[number].needs()
                 sorter.add(number, *needs)
                 waiting.extend(needs)
-        self._needed = seen
+        self._leading = self._leading_to_commands(seen)
         sorter.prepare()
         self._drive(sorter, max(1, jobs))
 
@@ -250,22 +250,21 @@ class Solver:
 
     def _missed(self, trace: Trace, recipe: Recipe) -> Reason | None:
         """A step was not found: ask why, and tell."""
-        if self._leads_to_command(int(trace.step)):
+        if int(trace.step) in self._leading:
             self._environment.prepare_sandbox()
         reason = self.explain(trace, recipe) if self.explain is not None else None
         if reason is not None:
             self._environment.report(StepMissed(trace.step, reason))
         return reason
 
-    def _leads_to_command(self, number: int) -> bool:
-        """Whether a step is a RUN or what comes of it is needed by one. Steps have higher numbers than their needs."""
-        reached = {number}
-        for other in sorted(self._needed):
-            if other == number or not reached.isdisjoint(self._plan.nodes[other].needs()):
-                if isinstance(self._plan.nodes[other], RunNode):
-                    return True
-                reached.add(other)
-        return False
+    def _leading_to_commands(self, numbers: set[int]) -> set[int]:
+        """The commands among these nodes, and what they need. Nodes have higher numbers than what they need."""
+        leading: set[int] = set()
+        for number in sorted(numbers, reverse=True):
+            node = self._plan.nodes[number]
+            if isinstance(node, RunNode) or number in leading:
+                leading.update((number, *node.needs()))
+        return leading
 
     def _make(self, node: AnyNode, trace: Trace) -> Made:
         if isinstance(node, TreeNode):

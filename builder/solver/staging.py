@@ -32,7 +32,7 @@ class Content(Protocol):
         """What people know the file as."""
 
 
-class TreeContent(msgspec.Struct, frozen=True):
+class TreeContent(msgspec.Struct, frozen=True, gc=False):
     """A file of a tree."""
 
     tree: FileTree
@@ -47,7 +47,7 @@ class TreeContent(msgspec.Struct, frozen=True):
         return f"/{self.path}"
 
 
-class PieceContent(msgspec.Struct, frozen=True):
+class PieceContent(msgspec.Struct, frozen=True, gc=False):
     """A part of a file of the host: a member of an archive that was spooled, or a file that was fetched."""
 
     file: str
@@ -58,7 +58,7 @@ class PieceContent(msgspec.Struct, frozen=True):
         return os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
 
 
-class Staged(msgspec.Struct, frozen=True):
+class Staged(msgspec.Struct, frozen=True, gc=False):
     """An entry of the layer to be. `hardlink` is the path of the entry that it is another name of."""
 
     path: str
@@ -68,7 +68,7 @@ class Staged(msgspec.Struct, frozen=True):
     hardlink: str | None = None
 
 
-class Fact(msgspec.Struct, frozen=True, array_like=True):
+class Fact(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a parent answered about a path: its kind, mode, owner and link target (`kind` None: nothing there)."""
 
     path: str
@@ -167,6 +167,13 @@ class Staging:
                 facts.append(Fact(path, int(info.kind), info.mode, info.uid, info.gid, info.link))
         return tuple(facts)
 
+    def clear(self) -> None:
+        """Forget everything: of a million files the entries take as much memory as what was taken."""
+        self._entries.clear()
+        self._fresh.clear()
+        self._links.clear()
+        self._asked.clear()
+
     def _touch_parents(self) -> dict[str, Staged]:
         """The parent's own directories above the new entries: a layer states them, with what they already were."""
         touched: dict[str, Staged] = {}
@@ -181,10 +188,11 @@ class Staging:
 
     def entries(self) -> Iterator[Staged]:
         """All entries of the layer, a directory before what is in it, hard links after their first name."""
-        everything = {**self._touch_parents(), **self._entries}
+        touched = self._touch_parents()
         first: dict[str, str] = {}
-        for path in sorted(everything, key=lambda path: path.split("/")):
-            staged = everything[path]
+        # in the order of components
+        for path in sorted((*touched, *self._entries), key=lambda path: path.replace("/", "\0")):
+            staged = self._entries.get(path) or touched[path]
             origin = staged.hardlink or path
             if not path:
                 continue
@@ -192,8 +200,9 @@ class Staging:
                 yield Staged(path, staged.info, hardlink=first[origin])
             elif staged.hardlink:
                 first[origin] = path
-                target = everything[origin]
+                target = self._entries[origin]
                 yield Staged(path, target.info, target.content, target.xattrs)
             else:
-                first[origin] = path
+                if path in self._links:
+                    first[origin] = path
                 yield staged

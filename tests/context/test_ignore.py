@@ -86,6 +86,24 @@ def test_many_stars_are_quick() -> None:
     assert not matcher.ignored("/".join(["ab"] * 60))
 
 
+@pytest.mark.parametrize("exception", ["", "!kept\n"])
+def test_many_patterns_are_tried_at_once(exception: str) -> None:
+    """Whether anything hides a path is one regular expression, however many patterns there are."""
+    matcher = Matcher(compile_rules("".join(f"**/unlike{number}*\n" for number in range(300)) + exception))
+    tried = 0
+
+    def note(frame: object, event: str, argument: object) -> None:
+        nonlocal tried
+        tried += event == "c_call" and getattr(argument, "__name__", "") == "match"
+
+    sys.setprofile(note)
+    try:
+        assert not matcher.ignored("some/path")
+    finally:
+        sys.setprofile(None)
+    assert 1 <= tried <= 3  # of the path, and of the directories above it
+
+
 def test_patterns_of_exclude() -> None:
     matcher = Matcher(compile_patterns(["*.md", "!keep.md", "/rooted", "#x"]))
     assert matcher.ignored("a.md")

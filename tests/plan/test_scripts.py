@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.dockerfile.instructions import Run
+from builder.dockerfile.located import physical_lines
 from builder.dockerfile.parser import parse
 from builder.plan.scripts import Script, find_script
 
@@ -22,7 +23,7 @@ def script_of(text: str) -> Script | None:
     """The script of the first RUN."""
     dockerfile = parse(text)
     run = next(i for i in dockerfile.stages[0].instructions if isinstance(i, Run))
-    return find_script(text, run.range, run.command, dockerfile.escape)
+    return find_script(physical_lines(text), run.range, run.command, dockerfile.escape)
 
 
 def check_positions(text: str, script: Script) -> None:

@@ -18,6 +18,8 @@ from tests.solver.support import entries, environment, node, run_copy, write
 
 SETTLED = 2.1
 """Seconds after which a file that was written is trusted."""
+A, B = "aa" * 32, "bb" * 32
+"""Digests."""
 
 
 def matches(context: Path) -> list[Match]:
@@ -66,13 +68,13 @@ def test_an_unchanged_context_is_not_read_again(tmp_path: Path, store: Store, re
 def test_one_changed_file_leaves_the_others_recognised(tmp_path: Path, store: Store) -> None:
     context = write(tmp_path / "context", {"a": "1", "d/b": "2"})
     prints = Fingerprints(store.database, str(context), ("/",))
-    prints.learn(matches(context), {"a": "A", "d/b": "B"})
+    prints.learn(matches(context), {"a": A, "d/b": B})
     prints.keep(matches(context), "all")
     assert prints.unchanged(matches(context)) == "all"
-    assert prints.known(matches(context)) == {"a": "A", "d/b": "B"}
+    assert prints.known(matches(context)) == {"a": A, "d/b": B}
     (context / "a").write_text("3")
     assert prints.unchanged(matches(context)) is None
-    assert prints.known(matches(context)) == {"d/b": "B"}
+    assert prints.known(matches(context)) == {"d/b": B}
 
 
 def _same_content_later(path: Path) -> None:
@@ -111,7 +113,7 @@ def test_what_changed_is_not_taken_for_the_same(tmp_path: Path, store: Store, ch
     context = write(tmp_path / "context", {"a": "1", "b": "2"})
     prints = Fingerprints(store.database, str(context), ("/",))
     prints.keep(matches(context), "all")
-    prints.learn(matches(context), {"a": "A", "b": "B"})
+    prints.learn(matches(context), {"a": A, "b": B})
     assert prints.unchanged(matches(context)) == "all"
     CHANGES[change](context / "a")  # type: ignore[no-untyped-call]
     assert prints.unchanged(matches(context)) is None
@@ -179,7 +181,7 @@ def test_contexts_below_the_store_leave_nothing(tmp_path: Path, store: Store) ->
 def test_a_damaged_record_is_no_record(tmp_path: Path, store: Store) -> None:
     context = write(tmp_path / "context", {"a": "1"})
     prints = Fingerprints(store.database, str(context), ("/",))
-    for kind in ("files-2", "selection-1"):
+    for kind in ("files-3", "selection-2"):
         store.database.add_memo(kind, prints._key, b"\xc1 nonsense")
     assert prints.known(matches(context)) == {}
     assert prints.unchanged(matches(context)) is None

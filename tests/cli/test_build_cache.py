@@ -215,7 +215,9 @@ def test_many_builds_at_once_in_a_new_store(cli: Cli, tmp_path: Path) -> None:
 TWELVE = "".join(f"RUN echo {n} > /{n}\n" for n in range(4)) + (
     "WORKDIR /w\nCOPY a b*.txt /w/\nENV A=1\nCOPY --from=other /x /x\nADD a /added\nRUN echo $A\nCMD a\n"
 )
-SLOW_IMPORTS = {"lark", "httpx", "tqdm", "pathspec", "tarfile", "subprocess", "tempfile", "asyncio"}
+SLOW_IMPORTS = {
+    "lark", "httpx", "tqdm", "pathspec", "tarfile", "subprocess", "tempfile", "asyncio", "inspect", "platform",
+}  # fmt: skip
 
 
 @needs_sandbox

@@ -22,9 +22,6 @@ from tests.test_readme import BLOCK, README, blocks
 
 NOT_RUN = {
     "pip install ./tools/builder": "needs a package registry; the gate (.ci/run) installs from a clone",
-    "python -m tests.fuzz dockerfile -max_total_time=60": "takes a minute; tests/fuzz runs each target for a moment",
-    "python -m tests.benchmarks --rootfs debian.tar --md results.md": "takes an hour; tests/benchmarks has its tests",
-    "python -m tests.benchmarks growth --md growth.md": "takes half an hour; tests/benchmarks has its tests",
 }
 """Commands that no test runs, and why."""
 MARKED = re.compile(r"<!-- (?:set-up|test) -->\n```sh\n.*?^```", re.M | re.S)

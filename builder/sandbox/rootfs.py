@@ -21,6 +21,7 @@ from .syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MO
 _HARMLESS_POINTS = ("/dev/pts", "/dev/mqueue")
 _SCRATCH_POINTS = ("/tmp", "/run", "/var", "/mnt")
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+_MOST_LAYERS = 500  # Linux, fs/overlayfs/params.h, OVL_MAX_STACK
 SYSTEM_DIRECTORIES = ("/proc", "/dev", "/sys")
 
 
@@ -213,6 +214,10 @@ class Root:
             target = self.scratch.path(name)
             syscalls.mount("overlay", target, "overlay", flags, options, f"mount overlay for {what}")
         except OSError as error:
+            if len(lowers) > _MOST_LAYERS:
+                raise SandboxError(
+                    f"{len(lowers)} layers are too many: the kernel merges at most {_MOST_LAYERS}; squash the base image"
+                ) from None
             if error.errno == errno.EINVAL and upper >= 0:
                 error.strerror = (
                     f"{error.strerror} (is the store on an overlay itself, as in a container without a volume?)"

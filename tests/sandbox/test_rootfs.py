@@ -269,3 +269,13 @@ def test_the_host_sees_no_mounts(run: Run) -> None:
 
 def _is_of_a_step(line: str) -> bool:
     return " - tmpfs scratch " in line or re.search(r",lowerdir=\d+(:\d+)*,", line) is not None
+
+
+def test_more_layers_than_the_kernel_merges(run: Run, busybox: Path, tmp_path: Path) -> None:
+    layers = [tmp_path / str(number) for number in range(500)]
+    for layer in layers:
+        layer.mkdir()
+    result = run("true", lowers=(*map(str, layers), str(busybox))).result
+    assert result.setup_failed
+    assert re.match("50[1-3] layers are too many: the kernel merges at most 500", result.error)
+    assert run("true", lowers=(*map(str, layers[:400]), str(busybox))).result.exit_status == 0

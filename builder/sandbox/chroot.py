@@ -18,7 +18,7 @@ import os
 import sys
 
 from . import capabilities, landlock, namespaces, syscalls
-from .client import Sandbox
+from .client import Sandbox, default_signals
 from .command import Command, Result, SandboxError
 from .messages import write_command
 
@@ -115,6 +115,8 @@ class ChrootSandbox(Sandbox):
                     (os.POSIX_SPAWN_DUP2, descriptors[2], 2),
                 ],
                 setpgroup=0,
+                setsigmask=(),
+                setsigdef=default_signals(),
             )
         except OSError as error:
             raise SandboxError(f"the sandbox cannot start: {error.strerror}") from error

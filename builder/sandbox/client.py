@@ -214,6 +214,8 @@ def _start_helper() -> tuple[socket.socket, int]:
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                 ],
                 setpgroup=0,
+                setsigmask=(),
+                setsigdef=default_signals(),
             )
         finally:
             os.close(program)
@@ -223,6 +225,13 @@ def _start_helper() -> tuple[socket.socket, int]:
     finally:
         theirs.close()
     return ours, pid
+
+
+def default_signals() -> set[int]:
+    """The signals that steps get with their default actions, whatever this program ignores (as under nohup(1))."""
+    import signal
+
+    return {int(number) for number in signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def _receive(control: socket.socket) -> bytes:

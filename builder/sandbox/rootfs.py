@@ -216,7 +216,7 @@ class Root:
         except OSError as error:
             if len(lowers) > _MOST_LAYERS:
                 raise SandboxError(
-                    f"{len(lowers)} layers are too many: the kernel merges at most {_MOST_LAYERS}; squash the base image"
+                    f"{len(lowers)} layers are too many: the kernel merges {_MOST_LAYERS} at most; squash the base"
                 ) from None
             if error.errno == errno.EINVAL and upper >= 0:
                 error.strerror = (

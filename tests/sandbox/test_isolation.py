@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
 import stat
 import subprocess
 import sys
@@ -264,3 +265,20 @@ def test_without_privilege_it_says_what_is_missing(run: Run, busybox: Path) -> N
         pytest.skip("setpriv cannot drop capabilities here")
     assert done.returncode == 1
     assert done.stderr.startswith("error: running a command needs root: this container lacks CAP_SYS_ADMIN")
+
+
+def test_signals_that_the_builder_ignores_or_blocks(run: Run) -> None:
+    """As under nohup(1): a shell could not trap what was ignored when it started."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        with Sandbox() as own:
+            out = run("grep -E 'SigBlk|SigIgn' /proc/self/status; trap 'echo trapped' HUP; kill -HUP $$", by=own).out
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    blocked, ignored, trapped = out.splitlines()
+    reserved = 0x1_8000_0000  # by the C library, out of everybody's reach
+    assert int(blocked.split()[1], 16) == 0
+    assert int(ignored.split()[1], 16) & ~reserved == 0
+    assert trapped == "trapped"

@@ -57,6 +57,7 @@ class Points:
         self.kinds: Counter[str] = Counter()
         self.killed = 0
         self._limits: tuple[str, ...] = ()
+        self._took = dict.fromkeys(("pull", "prune", "rmi"), 0.5)  # seconds, as far as was seen lately
 
     def prepare(self) -> None:
         """Find out how long a build takes here, and whether it can have a control group."""
@@ -66,7 +67,7 @@ class Points:
         self._change()
         started = time.monotonic()
         self._build()
-        self.seconds = time.monotonic() - started
+        self._took["build"] = time.monotonic() - started
 
     def _change(self) -> None:
         for name, size in (("big", 1 << 21), ("second", 1 << 16)):
@@ -83,7 +84,7 @@ class Points:
         kind = self.random.choices(["build", "pull", "prune", "rmi"], [7, 1, 1, 1])[0]
         self.kinds[kind] += 1
         self._change()
-        moment = self.random.uniform(0, self.seconds * 1.1 if kind == "build" else 0.5)
+        moment = self.random.uniform(0, self._took[kind] * 1.1)
         if kind == "pull":
             layer = archive(("file", {"data": self.random.randbytes(3 << 20)}))
             registry.add_image("app", "1", layers=(layer, archive((f"f{number}", {"data": b"x"}))))
@@ -91,13 +92,16 @@ class Points:
         else:
             build = ["build", "--progress", "plain", *self._limits, "-t", "x", str(self.context)]
             words = {"build": build, "prune": ["prune", "-a", "-f"], "rmi": ["rmi", "x"]}[kind]
+        started = time.monotonic()
         process = self.cli.start(*words, stdout=subprocess.DEVNULL)
         try:
             _, log = process.communicate(timeout=moment)
+            self._took[kind] = time.monotonic() - started
         except subprocess.TimeoutExpired:
             process.kill()
             _, log = process.communicate(timeout=30)
             self.killed += 1
+            self._took[kind] *= 1.05  # it may take longer by now
         try:
             self._look(log.decode() if kind == "build" else "")
         except AssertionError as error:

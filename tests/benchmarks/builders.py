@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     arguments: Mapping[str, str] = {}
 
 
-class Builder:
+class Builder(ABC):
     """A builder with a store of its own below `work`. `base` is the image that is known to be in the store (empty for
     none), None as long as there is no store.
 
@@ -49,16 +50,17 @@ class Builder:
         self.environ: Mapping[str, str] = {**kept, **own}
 
     @property
+    @abstractmethod
     def version(self) -> str:
         """The version, as the program tells it."""
-        raise NotImplementedError
 
     def daemons(self) -> list[int]:
         """The process ids of its daemons, whose memory is its own."""
         return []
 
     def stop(self) -> None:
-        """End what runs."""
+        """End what runs: nothing does of a builder without a daemon."""
+        return
 
     def wipe(self) -> None:
         """Have an empty store."""
@@ -67,13 +69,13 @@ class Builder:
         self.root.mkdir()
         self.base = ""
 
+    @abstractmethod
     def build(self, request: Request) -> list[Command]:
         """The commands for a build, one after the other."""
-        raise NotImplementedError
 
+    @abstractmethod
     def push(self, request: Request) -> list[Command]:
         """The commands for a push of what was built by this request, to the registry that its tag names."""
-        raise NotImplementedError
 
 
 class Ours(Builder):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +18,7 @@ from tests.benchmarks.expected import Expected, File
 PER_DIRECTORY = 50
 
 
-class Recipe:
+class Recipe(ABC):
     """A context below `directory`, of `scale` times its usual size; `base` is the image that it builds on, if any.
     `edit` changes an input, so that the next build has something to do."""
 
@@ -32,12 +33,13 @@ class Recipe:
         self._random = random.Random(directory.name)
         self.expected = self.make()
 
+    @abstractmethod
     def make(self) -> Expected:
         """Write the context."""
-        raise NotImplementedError
 
     def edit(self) -> None:
         """Nothing changes, unless a recipe has something that does."""
+        return
 
     def scaled(self, count: int) -> int:
         return max(10, int(count * self._scale))

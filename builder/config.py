@@ -36,7 +36,7 @@ import msgspec
 from builder.errors import BuilderError
 
 SYSTEM_FILE = "/etc/builder/builder.toml"
-_LOOPBACK = re.compile(r"(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::\d+)?")
+_LOOPBACK = r"(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::\d+)?"
 
 
 class ConfigError(BuilderError):
@@ -148,7 +148,7 @@ def default_root(environ: Mapping[str, str]) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether `host[:port]` is this machine: `localhost`, `127.0.0.0/8` or `[::1]`, by its text alone."""
-    return _LOOPBACK.fullmatch(host) is not None
+    return re.fullmatch(_LOOPBACK, host) is not None
 
 
 def _home(environ: Mapping[str, str], variable: str, below_home: str) -> str:

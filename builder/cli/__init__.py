@@ -4,21 +4,20 @@ Only here is the environment read, output printed and the process ended.
 """
 
 import gc
-import sys
 
-from builder.cli.lean import Inspect, Platform, standing_in
+from builder.cli.lean import Gettext, Inspect, Later, Types, load
 
 # Before the commands are imported: by default the collector runs dozens of times while modules load (20 ms of 160).
 gc.set_threshold(50_000, 20, 20)
 
-# msgspec looks for typing_extensions and does without it; it takes as long to load as msgspec itself (6 ms of 130).
-if "typing_extensions" not in sys.modules:
-    sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # makes importing it fail
-    try:
-        with standing_in(Platform()):
-            import msgspec  # noqa: F401
-    finally:
-        del sys.modules["typing_extensions"]
-
-with standing_in(Inspect()):
-    import click  # noqa: F401
+load(
+    "msgspec",
+    {
+        "typing_extensions": None,  # which msgspec looks for and does without; it takes as long to load as msgspec
+        "decimal": Types("decimal"),
+        "uuid": Types("uuid"),
+        "msgspec.inspect": Later("msgspec.inspect"),
+        "msgspec._json_schema": Later("msgspec._json_schema", "schema", "schema_components"),
+    },
+)
+load("click", {"inspect": Inspect(), "gettext": Gettext(), "uuid": Types("uuid")})

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from builder.export.attestations import Attestations
     from builder.export.cache_options import CacheSource, CacheTarget
 
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) *([kmgt]?)(?:i?b)?", re.IGNORECASE)
-_ULIMIT = re.compile(r"([a-z]+)=(-1|[0-9]{1,18})(?::(-1|[0-9]{1,18}))?")
+_SIZE = r"(?i)([0-9]{1,15}(?:\.[0-9]{1,15})?) *([kmgt]?)(?:i?b)?"
+_ULIMIT = r"([a-z]+)=(-1|[0-9]{1,18})(?::(-1|[0-9]{1,18}))?"
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -158,7 +158,7 @@ def size(text: str, option: str) -> int:
     """Bytes from `64m`, `2g`, `1.5GiB`, `4096`; 0 for ''."""
     if not text:
         return 0
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     if match is None:
         raise UsageError(
             f"invalid size {text!r} for {option}", remedy="write a number with k, m or g, for example 512m"
@@ -222,7 +222,7 @@ def host(text: str) -> tuple[str, str]:
 
 def ulimit(text: str) -> tuple[str, int, int]:
     """`NAME=SOFT[:HARD]`; -1 means unlimited."""
-    match = _ULIMIT.fullmatch(text)
+    match = re.fullmatch(_ULIMIT, text)
     if match is None:
         raise UsageError(f"invalid --ulimit {text!r}", remedy="write --ulimit nofile=1024:2048")
     soft = int(match[2])

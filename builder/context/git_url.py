@@ -18,8 +18,8 @@ import msgspec
 
 from builder.errors import ContextError
 
-_PROTOCOL = re.compile(r"([a-zA-Z0-9]+)://")
-_SCP = re.compile(r"([a-zA-Z0-9_-]+@[a-zA-Z0-9.-]+:(?:[^?#]*))(?:\?([^#]*))?(?:#(.*))?", re.ASCII | re.DOTALL)
+_PROTOCOL = r"([a-zA-Z0-9]+)://"
+_SCP = r"(?as)([a-zA-Z0-9_-]+@[a-zA-Z0-9.-]+:(?:[^?#]*))(?:\?([^#]*))?(?:#(.*))?"
 _FLAGS = frozenset(("submodules", "keep-git-dir", "fetch-by-commit"))
 _KEYS = _FLAGS | {"ref", "tag", "branch", "subdir", "checksum", "commit", "mtime"}
 _BOOLEANS = {
@@ -62,9 +62,9 @@ def parse_git_url(text: str) -> GitRef | None:
         return None
     looks_local = text.startswith("github.com/")
     address = f"https://{text}" if looks_local else text
-    protocol = _PROTOCOL.match(address)
+    protocol = re.match(_PROTOCOL, address) if "://" in address else None
     if protocol is None:
-        scp = _SCP.fullmatch(address)
+        scp = re.fullmatch(_SCP, address) if "@" in address else None
         if scp is None:
             return None
         remote, query, fragment = scp[1], scp[2] or "", scp[3] or ""

@@ -17,8 +17,8 @@ from builder.context.git_url import GitRef, parse_git_url
 from builder.errors import ContextError, InvalidReference
 from builder.oci.reference import DEFAULT_TAG, parse
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
+_SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*)://"
+_DIGEST = r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}"
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -103,7 +103,7 @@ def parse_context(
         return found
     if is_directory(text):
         return LocalContext(text)
-    scheme = _SCHEME.match(text)
+    scheme = re.match(_SCHEME, text)
     if scheme and not os.path.lexists(text):
         known = "http, https, git, ssh" + ("" if name is None else ", docker-image, oci-layout")
         if scheme[1] in ("docker-image", "oci-layout"):
@@ -145,7 +145,7 @@ def _named(text: str, place: str) -> Context | None:
         if not path:
             remedy = "write oci-layout://PATH[:TAG][@DIGEST]"
             raise ContextError(f"{text!r} names no directory", place=place, remedy=remedy)
-        if digest and not _DIGEST.fullmatch(digest):
+        if digest and not re.fullmatch(_DIGEST, digest):
             raise ContextError(f"{digest!r} is not a digest", place=place, remedy="a digest is like sha256:<64 digits>")
         return LayoutContext(path, tag or DEFAULT_TAG, digest or None)
     if text.startswith("target:"):

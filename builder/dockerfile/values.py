@@ -11,13 +11,13 @@ from builder.dockerfile.text import quote
 
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
-_INTEGER = re.compile(r"[+-]?[0-9]+\Z")
-_UNSIGNED = re.compile(r"[0-9]+\Z")
-_DURATION = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
+_INTEGER = r"[+-]?[0-9]+"
+_UNSIGNED = r"[0-9]+"
+_DURATION = r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)"
 _NANOSECONDS = {
     "ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
 }  # fmt: skip
-_SIZE = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?) ?([A-Za-z]*)\Z")
+_SIZE = r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?) ?([A-Za-z]*)"
 _MULTIPLES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
 
@@ -32,7 +32,7 @@ def parse_boolean(text: str) -> bool:
 
 def parse_integer(text: str, bits: int = 32) -> int:
     """A signed decimal integer of so many bits, as strconv.ParseInt with base 10."""
-    if not _INTEGER.match(text):
+    if not re.fullmatch(_INTEGER, text):
         raise ValueError(f"{quote(text)} is not a whole number")
     value = _small_int(text, 10)
     if not -(1 << (bits - 1)) <= value < 1 << (bits - 1):
@@ -42,7 +42,7 @@ def parse_integer(text: str, bits: int = 32) -> int:
 
 def parse_unsigned(text: str, base: int = 10, bits: int = 32) -> int:
     """An unsigned integer without prefix or sign, as strconv.ParseUint."""
-    if not _UNSIGNED.match(text) or (base == 8 and re.search("[89]", text)):
+    if not re.fullmatch(_UNSIGNED, text) or (base == 8 and re.search("[89]", text)):
         raise ValueError(f"{quote(text)} is not {'an octal' if base == 8 else 'a whole'} number")
     value = _small_int(text, base)
     if value >> bits:
@@ -63,7 +63,7 @@ def parse_duration(text: str) -> int:
         return 0
     total, position = 0, 0
     while position < len(rest):
-        match = _DURATION.match(rest, position)
+        match = re.compile(_DURATION).match(rest, position)
         if not match or not (match[1] or match[2]):
             if re.fullmatch(r"[0-9]*\.?[0-9]*", rest[position:]) and re.search("[0-9]", rest[position:]):
                 raise ValueError(f"missing unit in duration {quote(text)}")
@@ -82,7 +82,7 @@ def parse_duration(text: str) -> int:
 
 def parse_size(text: str) -> int:
     """Bytes, as docker/go-units RAMInBytes: `10`, `1.5g`, `512MiB`, `64 kb`; the units are powers of 1024."""
-    match = _SIZE.match(text)
+    match = re.fullmatch(_SIZE, text)
     suffix = match[2].lower() if match else ""
     if not match or (suffix and suffix != "b" and not re.fullmatch("[kmgtp](b|ib)?", suffix)):
         raise ValueError(f"{quote(text)} is not a size")

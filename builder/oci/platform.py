@@ -8,7 +8,7 @@ import re
 from builder.errors import UsageError
 from builder.oci.spec import Platform, normalise_platform
 
-_COMPONENT = re.compile(r"[A-Za-z0-9_.-]+")
+_COMPONENT = r"[A-Za-z0-9_.-]+"
 _SYSTEMS = frozenset(
     "aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris windows zos"
     " macos".split()
@@ -23,7 +23,7 @@ _ARCHITECTURES = frozenset(
 def parse_platform(text: str) -> Platform:
     """`OS[/ARCH[/VARIANT]]` or a lone architecture, normalised. Raises UsageError."""
     parts = text.split("/")
-    if len(parts) > 3 or not all(_COMPONENT.fullmatch(part) for part in parts):
+    if len(parts) > 3 or not all(re.fullmatch(_COMPONENT, part) for part in parts):
         raise _invalid(text, "it is not of the form OS/ARCHITECTURE[/VARIANT]")
     if len(parts) == 1:
         word = parts[0].lower()

@@ -18,10 +18,9 @@ DEFAULT_TAG = "latest"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
-_PATH_RE = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_DOMAIN_RE = re.compile(_DOMAIN)
-_TAG_RE = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
-_DIGEST_RE = re.compile(r"sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}")
+_PATH = rf"{_COMPONENT}(?:/{_COMPONENT})*"
+_TAG = r"(?a:\w[\w.-]{0,127})"
+_DIGEST = r"sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}"
 
 
 class Reference(msgspec.Struct, frozen=True, order=True, dict=True):
@@ -69,7 +68,7 @@ def parse(text: str, *, default_tag: bool = True) -> Reference:
     Raises InvalidReference with the part that is wrong.
     """
     remainder, at, digest = text.partition("@")
-    if at and not _DIGEST_RE.fullmatch(digest):
+    if at and not re.fullmatch(_DIGEST, digest):
         raise _invalid(text, f"{digest!r} is not a digest (sha256: and 64 lower-case hexadecimal digits)")
     head, slash, tail = remainder.partition("/")
     if slash and ("." in head or ":" in head or head == "localhost" or head.lower() != head or head.startswith("[")):
@@ -83,19 +82,19 @@ def parse(text: str, *, default_tag: bool = True) -> Reference:
         raise _invalid(text, "64 hexadecimal digits name an image ID, not a repository")
     if domain == DEFAULT_DOMAIN and "/" not in path:
         path = f"library/{path}"
-    if not _DOMAIN_RE.fullmatch(domain):
+    if domain != DEFAULT_DOMAIN and not re.fullmatch(_DOMAIN, domain):
         raise _invalid(text, f"{domain!r} is not a registry's host name")
     if path != path.lower():
         why = "a repository's name must be lower case"
-        if not _PATH_RE.fullmatch(path.lower()):
+        if not re.fullmatch(_PATH, path.lower()):
             raise _invalid(text, why)
         head, name, rest = text.rpartition(path.removeprefix("library/"))
         raise _invalid(text, why, f"write {head}{name.lower()}{rest}")
-    if not _PATH_RE.fullmatch(path):
+    if not re.fullmatch(_PATH, path):
         raise _invalid(text, f"{path.removeprefix('library/')!r} is not a repository's name")
     if len(path) > 255:
         raise _invalid(text, "a repository's name has at most 255 characters")
-    if colon and not _TAG_RE.fullmatch(tag):
+    if colon and not re.fullmatch(_TAG, tag):
         raise _invalid(
             text, f"{tag!r} is not a tag (letters, digits, '_', '.', '-', at most 128, not first '.' or '-')"
         )

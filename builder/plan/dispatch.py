@@ -23,7 +23,7 @@ from builder.plan.sources import plan_copy
 from builder.plan.state import DeclaredArgument, StageState
 from builder.plan.steps import Mount, RunNode, SecretMount, WorkdirNode
 
-_HEREDOC = re.compile(r"\s*\d*<<-?\s*(['\"]?)[^<'\"]+\1\s*")
+_HEREDOC = r"\s*\d*<<-?\s*(['\"]?)[^<'\"]+\1\s*"
 
 
 def dispatch(state: StageState, instruction: df.StageInstruction) -> None:
@@ -118,7 +118,7 @@ def _run(state: StageState, instruction: df.Run) -> None:
 
 def is_lone_heredoc(command: df.CommandLine) -> bool:
     """Whether nothing but one here-document stands behind RUN: it is the script."""
-    return len(command.heredocs) == 1 and _HEREDOC.fullmatch(command.arguments[0]) is not None
+    return len(command.heredocs) == 1 and re.fullmatch(_HEREDOC, command.arguments[0]) is not None
 
 
 def _note_script(state: StageState, instruction: df.Run, mounts: tuple[Mount, ...]) -> None:

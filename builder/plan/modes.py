@@ -6,8 +6,8 @@ import re
 
 from builder.errors import PlanError
 
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)")
-_ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
+_CLAUSE = r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)"
+_ACTION = r"([-+=])([ugo]|[rwxXst]*)"
 _SHIFT = {"u": 6, "g": 3, "o": 0}
 _BITS = {"r": 4, "w": 2, "x": 1}
 
@@ -24,7 +24,7 @@ def parse_mode(text: str) -> int | str:
                 f"invalid mode {text!r}: an octal mode is between 0 and 07777", remedy="write for example --chmod=644"
             )
         return number
-    if not all(_CLAUSE.fullmatch(clause) for clause in text.split(",")):
+    if not all(re.fullmatch(_CLAUSE, clause) for clause in text.split(",")):
         raise PlanError(
             f"invalid mode {text!r}: neither octal nor symbolic",
             remedy="write for example --chmod=755 or --chmod=u=rwX,go=rX",
@@ -37,12 +37,12 @@ def apply_mode(mode: int | str, current: int, directory: bool) -> int:
     if isinstance(mode, int):
         return mode
     for clause in mode.split(","):
-        match = _CLAUSE.fullmatch(clause)
+        match = re.fullmatch(_CLAUSE, clause)
         assert match is not None  # parse_mode checked it
         who = set(match[1]) or {"a"}
         if "a" in who:
             who = {"u", "g", "o"}
-        for operator, permissions in _ACTION.findall(match[2]):
+        for operator, permissions in re.findall(_ACTION, match[2]):
             current = _apply(current, who, operator, permissions, directory)
     return current
 

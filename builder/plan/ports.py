@@ -7,7 +7,7 @@ import re
 from builder.errors import PlanError
 
 PROTOCOLS = ("tcp", "udp", "sctp")
-_NUMBER = re.compile(r"[0-9]{1,18}")
+_NUMBER = "[0-9]{1,18}"
 
 
 def parse_port(text: str) -> list[str]:
@@ -56,7 +56,7 @@ def _range(text: str, ports: str) -> tuple[int, int]:
 
 
 def _number(text: str, digits: str) -> int:
-    if not _NUMBER.fullmatch(digits) or int(digits) > 65535:
+    if not re.fullmatch(_NUMBER, digits) or int(digits) > 65535:
         raise _invalid(text, f"{digits!r} is not a port number (0 to 65535)")
     return int(digits)
 

@@ -17,7 +17,7 @@ from builder.oci.spec import Platform
 from builder.plan.locate import Locator
 
 SCRATCH = "scratch"
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = r"[+-]?[0-9]{1,18}"
 
 
 class StageEntry:
@@ -70,7 +70,7 @@ class StageTable:
     def source(self, name: str, *, numbers: bool) -> StageEntry:
         """What COPY --from=NAME or a mount's from=NAME means: a stage, with `numbers` also by its index, else an
         image, which becomes an implicit stage. Raises PlanError for an index that no stage has."""
-        if numbers and _NUMBER.fullmatch(name):
+        if numbers and re.fullmatch(_NUMBER, name):
             index = int(name)
             stages = [entry for entry in self.entries if not entry.implicit]
             if not 0 <= index < len(stages):

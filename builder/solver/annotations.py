@@ -12,7 +12,7 @@ from builder.oci.platform import parse_platform
 from builder.oci.spec import Platform
 
 PLACES = ("manifest", "index", "manifest-descriptor", "index-descriptor")
-_PREFIX = re.compile(r"((?:manifest|index)(?:-descriptor)?)(?:\[([^\]]*)\])?")
+_PREFIX = r"((?:manifest|index)(?:-descriptor)?)(?:\[([^\]]*)\])?"
 
 
 class Annotation(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ def parse_annotation(text: str) -> list[Annotation]:
         return [Annotation("manifest", key, value)]
     found = []
     for place in places.split(","):
-        match = _PREFIX.fullmatch(place.strip())
+        match = re.fullmatch(_PREFIX, place.strip())
         if match is None:
             raise UsageError(f"unknown annotation type {place!r}", remedy=f"the types are {', '.join(PLACES)}")
         found.append(Annotation(match[1], key, value, parse_platform(match[2]) if match[2] else None))

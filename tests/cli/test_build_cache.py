@@ -217,6 +217,7 @@ TWELVE = "".join(f"RUN echo {n} > /{n}\n" for n in range(4)) + (
 )
 SLOW_IMPORTS = {
     "lark", "httpx", "tqdm", "pathspec", "tarfile", "subprocess", "tempfile", "asyncio", "inspect", "platform",
+    "decimal", "uuid", "gettext", "textwrap", "locale",
 }  # fmt: skip
 
 

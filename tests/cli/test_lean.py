@@ -1,0 +1,63 @@
+"""Modules that stand in for others while a library is loaded."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from builder.cli.lean import Later, Types, load
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that writes modules into a folder of the path, and has them forgotten at the end."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+
+    def write(**modules: str) -> None:
+        for name, code in modules.items():
+            (tmp_path / f"{name}.py").write_text(code)
+
+    yield write
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def test_a_library_is_loaded_without_what_it_hardly_uses(library: Any) -> None:
+    library(lean_user="import lean_used\nfrom lean_used import f\nT = lean_used.T\n", lean_used="raise SystemExit")
+    load("lean_user", {"lean_used": Types("lean_used")})
+    assert isinstance(sys.modules["lean_user"].T, type)
+    assert "lean_used" not in sys.modules
+
+
+def test_what_is_called_later_is_the_real_one(library: Any) -> None:
+    used = "X = 3\ndef double(n): return n * 2\n"
+    library(lean_user="from lean_used import double\nimport lean_used\n", lean_used=used)
+    load("lean_user", {"lean_used": Later("lean_used", "double")})
+    user = sys.modules["lean_user"]
+    assert "lean_used" not in sys.modules
+    assert user.double(21) == 42
+    assert user.lean_used.X == 3
+    assert sys.modules["lean_used"].__file__
+    with pytest.raises(AttributeError):
+        _ = user.lean_used.missing
+
+
+def test_a_library_that_wants_more_gets_the_real_modules(library: Any) -> None:
+    library(lean_user="import lean_used\nX = lean_used.X + 1\n", lean_used="X = 3\n")
+    load("lean_user", {"lean_used": ModuleType("lean_used")})
+    assert sys.modules["lean_user"].X == 4
+    assert sys.modules["lean_used"].__file__
+
+
+def test_modules_that_are_loaded_stay(library: Any) -> None:
+    library(lean_user="import lean_used\nX = lean_used.X\n", lean_used="X = 3\n")
+    real = __import__("lean_used")
+    load("lean_user", {"lean_used": ModuleType("lean_used")})
+    assert sys.modules["lean_used"] is real
+    assert sys.modules["lean_user"].X == 3

@@ -1,10 +1,16 @@
-"""What all tests share: how hypothesis searches."""
+"""What all tests share: how hypothesis searches, and a command line with a store of its own."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.support.builds import Cli
 
 # Times vary by a factor of three on a shared machine. The gate tries the same examples each time; elsewhere they vary.
 settings.register_profile(
@@ -14,3 +20,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("builder")
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """The command line, with an empty store."""
+    from tests.support.builds import Cli
+
+    return Cli(tmp_path / "store")

@@ -15,7 +15,7 @@ from . import chroot_copy, syscalls
 from .chroot_copy import copy_layers, remove_tree, set_metadata
 from .chroot_parts import Part, State, lock_source, scan
 from .command import Command, Mount, SandboxError
-from .lookup import Plan
+from .lookup import Plan, make_directories
 from .rootfs import DEVICES, SYSTEM_DIRECTORIES, open_directory
 
 
@@ -178,7 +178,7 @@ class Root:
         """Move a part to its place, whatever is there. One inside of another part has no place made yet."""
         root = open_directory(self.path, "root")
         try:
-            self._make_parents(root, path)
+            make_directories(root, os.path.dirname(path))
             parent = syscalls.open_in_root(root, os.path.dirname(path))
             name = os.path.basename(path)
             try:
@@ -201,16 +201,6 @@ class Root:
         finally:
             os.close(root)
         self._put_in[path] = Part(path, held, mount)
-
-    def _make_parents(self, root: int, path: str) -> None:
-        parts = [part for part in os.path.dirname(path).split("/") if part]
-        for end in range(1, len(parts) + 1):
-            try:
-                os.close(syscalls.open_in_root(root, "/".join(parts[:end])))
-            except FileNotFoundError:
-                parent = syscalls.open_in_root(root, "/".join(parts[: end - 1]))
-                os.mkdir(parts[end - 1], 0o755, dir_fd=parent)
-                os.close(parent)
 
     # --- what has changed
 

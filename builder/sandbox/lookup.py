@@ -10,9 +10,27 @@ from __future__ import annotations
 import os
 import stat
 
+from . import syscalls
 from .command import SandboxError
 
 _MOST_LINKS = 40
+
+
+def make_directories(root: int, path: str, owner: tuple[int, int] | None = None) -> None:
+    """Make what is missing of the directory `path` in a root, links followed, with mode 755 and an owner (uid, gid).
+    Raises OSError."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    for end in range(1, len(parts) + 1):
+        try:
+            os.close(syscalls.open_in_root(root, "/".join(parts[:end])))
+        except FileNotFoundError:
+            parent = syscalls.open_in_root(root, "/".join(parts[: end - 1]))
+            try:
+                os.mkdir(parts[end - 1], 0o755, dir_fd=parent)
+                if owner is not None:
+                    os.chown(parts[end - 1], *owner, dir_fd=parent)
+            finally:
+                os.close(parent)
 
 
 class Plan:

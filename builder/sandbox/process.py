@@ -13,6 +13,7 @@ import stat
 
 from . import capabilities, syscalls
 from .command import Command
+from .lookup import make_directories
 
 SIGNALS_IGNORED_BY_PYTHON = (13, 25)  # SIGPIPE, SIGXFSZ: ignored signals stay ignored over exec
 
@@ -48,9 +49,9 @@ def leave_keyrings() -> None:
 def enter_directory(root: int, command: Command) -> None:
     """chdir to the command's directory, which must lie in the root (in CVE-2024-21626 it was a leaked descriptor)."""
     path = command.directory
-    if command.create_directory:
-        _make_missing(root, command)
     try:
+        if command.create_directory:  # which is in a mount: in the image it was made before
+            make_directories(root, path, (command.uid, command.gid))
         descriptor = syscalls.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
         os.fchdir(descriptor)
         os.close(descriptor)
@@ -61,22 +62,6 @@ def enter_directory(root: int, command: Command) -> None:
         raise StartError(f"working directory {path}: {error.strerror}") from None
     if not inside:
         raise StartError(f"working directory {path} is outside the root")
-
-
-def _make_missing(root: int, command: Command) -> None:
-    """Make what is missing of the directory in a mount; in the image it was made before."""
-    parts = [part for part in command.directory.split("/") if part]
-    try:
-        for end in range(1, len(parts) + 1):
-            try:
-                os.close(syscalls.open_in_root(root, "/".join(parts[:end])))
-            except FileNotFoundError:
-                parent = syscalls.open_in_root(root, "/".join(parts[: end - 1]))
-                os.mkdir(parts[end - 1], 0o755, dir_fd=parent)
-                os.chown(parts[end - 1], command.uid, command.gid, dir_fd=parent)
-                os.close(parent)
-    except OSError as error:
-        raise StartError(f"working directory {command.directory}: {error.strerror}") from None
 
 
 def kept_capabilities(security: str, bounding: int) -> int:

@@ -13,7 +13,7 @@ import stat
 
 from . import syscalls
 from .command import Command, Mount, SandboxError
-from .lookup import Plan, build_stub
+from .lookup import Plan, build_stub, make_directories
 from .syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
 
 # Where the scratch file system may be mounted, in the step's own mount namespace: something that every host has. What
@@ -267,24 +267,18 @@ class Root:
             return syscalls.open_in_root(self.descriptor, path)
         except FileNotFoundError:
             pass
-        parts = [part for part in path.split("/") if part not in ("", ".")]
-        for end in range(1, len(parts) + 1):
-            here = "/".join(parts[:end])
-            try:
-                os.close(syscalls.open_in_root(self.descriptor, here))
-                continue
-            except FileNotFoundError:
-                pass
-            parent = syscalls.open_in_root(self.descriptor, "/".join(parts[: end - 1]))
-            try:
-                if end < len(parts) or directory:
-                    os.mkdir(parts[end - 1], 0o755, dir_fd=parent)
-                else:
-                    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-                    os.close(os.open(parts[end - 1], flags, 0o644, dir_fd=parent))
-            except OSError as error:
-                raise SandboxError(f"mount point {path} cannot be made in another mount: {error.strerror}") from None
-            os.close(parent)
+        try:
+            if directory:
+                make_directories(self.descriptor, path)
+            else:
+                above, name = os.path.split(path.rstrip("/"))
+                make_directories(self.descriptor, above)
+                parent = syscalls.open_in_root(self.descriptor, above)
+                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+                os.close(os.open(name, flags, 0o644, dir_fd=parent))
+                os.close(parent)
+        except OSError as error:
+            raise SandboxError(f"mount point {path} cannot be made in another mount: {error.strerror}") from None
         return syscalls.open_in_root(self.descriptor, path)
 
     def enter(self) -> None:

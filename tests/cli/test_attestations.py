@@ -28,11 +28,6 @@ SLSA, SPDX = "https://slsa.dev/provenance/v1", "https://spdx.dev/Document"
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def registry() -> Iterator[FakeRegistry]:
     with FakeRegistry() as registry:
         yield registry

@@ -25,11 +25,6 @@ COPY large /data/large
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Layers of 12, 12 and 55 kB (a tar archive has whole blocks); 10 kB are hidden."""
     return context(tmp_path / "context", DOCKERFILE, first=b"1" * 10_000, second=b"2" * 10_000, large=b"3" * 50_000)

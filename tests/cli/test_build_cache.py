@@ -9,14 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.support.builds import PROJECT, Cli, Done, busybox_context, context, needs_sandbox, ran
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
 
 
 def test_copies(cli: Cli, tmp_path: Path) -> None:

@@ -45,11 +45,6 @@ finally:
 """
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
 class Counted:
     """What a build asked for: how often each function was called, and the names of the files that were opened."""
 

@@ -16,11 +16,6 @@ from builder.sandbox import capabilities, syscalls
 from tests.support.builds import BASE, Cli, Done, busybox_context, context, needs_sandbox
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
 def check_refused(cli: Cli, done: Done, *texts: str, status: int = 1) -> None:
     """One message with all of `texts`, and nothing half done."""
     assert done.status == status, done.err

@@ -17,11 +17,6 @@ from tests.support.builds import Cli, busybox_context, context, needs_sandbox, r
 pytestmark = needs_sandbox
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
 def processes(text: str) -> list[int]:
     """The processes that have `text` in their command line."""
     found = []

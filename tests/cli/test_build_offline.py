@@ -45,11 +45,6 @@ def watched(cli: Cli, *arguments: str | os.PathLike[str]) -> Done:
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def registry() -> Iterator[FakeRegistry]:
     with FakeRegistry() as registry:
         yield registry

@@ -26,11 +26,6 @@ CMD ["/a"]
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def directory(tmp_path: Path) -> Path:
     made = context(tmp_path / "context", DOCKERFILE, a="A", b="B", c="C")
     for name in "abc":

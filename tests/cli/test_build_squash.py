@@ -20,11 +20,6 @@ WORKDIR /w
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def directory(tmp_path: Path) -> Path:
     made = busybox_context(tmp_path / "context", INSTRUCTIONS)
     (made / "a").write_text("a")

@@ -11,11 +11,6 @@ from tests.support.builds import Cli, busybox_context, context, needs_sandbox
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def tree(tmp_path: Path) -> Path:
     return context(
         tmp_path / "context",

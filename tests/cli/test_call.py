@@ -31,11 +31,6 @@ ARG mode=fast
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def registry(tmp_path: Path) -> Iterator[FakeRegistry]:
     """Stands in for docker.io."""
     with FakeRegistry() as served:

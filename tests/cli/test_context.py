@@ -15,11 +15,6 @@ IGNORE = "# comment\nnode_modules\nsrc/gen\n!src/gen/keep\n*.log\n"
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def tree(tmp_path: Path) -> Path:
     return context(
         tmp_path / "context",

@@ -38,11 +38,6 @@ APP = (
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return context(tmp_path / "context", "", a="a")
 

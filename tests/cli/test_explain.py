@@ -24,11 +24,6 @@ WORKDIR /w
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def built(cli: Cli, tmp_path: Path) -> Path:
     """A context that was built twice, with a change between."""
     directory = context(tmp_path / "context", DOCKERFILE, src__a="1", src__b="1", other="o")

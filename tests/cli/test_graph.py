@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-import pytest
-
 from tests.support.builds import Cli, context
 
 DOCKERFILE = """\
@@ -18,11 +16,6 @@ COPY --from=build /a /
 FROM scratch
 COPY --from=build /b /
 """
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
 
 
 def test_formats(cli: Cli, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +18,6 @@ COPY file /dir/file
 CMD ["/dir/file"]
 """
 OLD, NEW = "1577836800", "1609459200"  # 2020 and 2021
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
 
 
 def build(cli: Cli, *arguments: str, epoch: str = OLD, content: str = "content", dockerfile: str = DOCKERFILE) -> None:

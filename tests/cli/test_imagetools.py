@@ -15,11 +15,6 @@ from tests.support.registry import OCI_MANIFEST, FakeRegistry, digest_of, fake_r
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def registry() -> Iterator[FakeRegistry]:
     with FakeRegistry() as running:
         yield running

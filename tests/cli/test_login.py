@@ -17,11 +17,6 @@ from tests.support.docker_registry import docker_registry, needs_docker_registry
 from tests.support.registry import FakeRegistry
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
 def kept(cli: Cli) -> Any:
     return json.loads((cli.root.parent / ".docker/config.json").read_text())["auths"]
 

@@ -21,11 +21,6 @@ from tests.support.registry import FakeRegistry, digest_of, fake_registries
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def registry() -> Iterator[FakeRegistry]:
     with FakeRegistry() as running:
         running.add_image("amd", "1", layers=(b"amd", b"shared"))

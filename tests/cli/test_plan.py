@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.archives import archive
 from tests.support.builds import Cli, busybox_context, context, needs_sandbox
 from tests.support.registry import FakeRegistry
@@ -16,11 +14,6 @@ from tests.support.registry import FakeRegistry
 STAGES = (
     "FROM scratch AS one\nCOPY a /\nFROM scratch AS unused\nCOPY b /\nFROM scratch\nCOPY b /\nCOPY --from=one /a /\n"
 )
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
 
 
 def plan(cli: Cli, *arguments: str | Path, status: int = 0, environ: dict[str, str] | None = None) -> dict[str, Any]:

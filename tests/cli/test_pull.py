@@ -25,11 +25,6 @@ LARGE = archive(("large", {"data": random.Random(3).randbytes(3_000_000)}))
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def registry() -> Iterator[FakeRegistry]:
     with FakeRegistry() as running:
         yield running

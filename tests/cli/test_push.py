@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,11 +13,6 @@ from tests.support.registry import FakeRegistry, Faults, digest_of
 
 ONE = archive(("one", {"data": b"1"}))
 TWO = archive(("two", {"data": b"2"}))
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
 
 
 @pytest.fixture

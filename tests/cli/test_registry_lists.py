@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,11 +14,6 @@ RESULTS = [
     {"name": "library/one", "description": "first\nline " + "x" * 60, "star_count": 1200, "is_official": True},
     {"name": "two", "description": "", "star_count": 3, "is_official": False},
 ]
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
 
 
 @pytest.fixture

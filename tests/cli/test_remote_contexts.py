@@ -73,11 +73,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
         thread.join()
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
 def archive(path: Path, **files: str) -> None:
     """A compressed archive of files by name (`__` for a slash)."""
     with tarfile.open(path, "w:gz") as made:

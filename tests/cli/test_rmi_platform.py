@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from builder.store.store import Store
 from tests.support.builds import Cli, Done
 from tests.support.registry import FakeRegistry, digest_of
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
 
 
 @pytest.fixture

@@ -21,11 +21,6 @@ Run = Callable[..., Done]
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def run(cli: Cli, tmp_path: Path) -> Run:
     """Build with what follows RUN and options; nothing is cached but the base."""
     directory = busybox_context(tmp_path / "context")

@@ -5,17 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.builds import Cli, busybox_context, needs_sandbox
 from tests.support.terminal import Program
 
 pytestmark = needs_sandbox
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
 
 
 def test_commands_from_standard_input(cli: Cli, tmp_path: Path) -> None:

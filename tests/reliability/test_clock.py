@@ -15,11 +15,6 @@ FUTURE = 4_102_444_800  # 2100
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def source(tmp_path: Path) -> Path:
     return context(tmp_path / "context", "FROM scratch\nCOPY a /a\nCOPY b /b\n", a="first", b="b")
 

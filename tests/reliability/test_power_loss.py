@@ -21,11 +21,6 @@ pytestmark = needs_sandbox
 STEPS = "RUN echo one > /one\nCOPY data /data\nRUN cat /data > /two\n"
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
 def reboot(cli: Cli) -> list[Path]:
     """Make this another boot; returns the blobs that were never flushed."""
     connection = sqlite3.connect(cli.root / "cache.db")

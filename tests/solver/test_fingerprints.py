@@ -26,27 +26,6 @@ def matches(context: Path) -> list[Match]:
     return select(LocalTree(str(context)), CopyFiles(tree=FromContext(""), path="/"), ())
 
 
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files of contexts that are opened."""
-    opened: list[str] = []
-    original = LocalTree.open
-
-    def spy(self: LocalTree, path: str) -> int:
-        opened.append(path)
-        return original(self, path)
-
-    monkeypatch.setattr(LocalTree, "open", spy)
-    return opened
-
-
-@pytest.fixture
-def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time goes on: whatever was written so far is old enough to be trusted."""
-    real = time.time_ns
-    monkeypatch.setattr("builder.solver.fingerprints.time.time_ns", lambda: real() + 3_000_000_000)
-
-
 @pytest.mark.usefixtures("settled")
 def test_an_unchanged_context_is_not_read_again(tmp_path: Path, store: Store, reads: list[str]) -> None:
     context = write(tmp_path / "context", {"a": "1", "d/b": "2", "l": "-> a"})

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from builder.context.local import LocalTree
 from builder.filesystem.compression import Compression
 from builder.plan.steps import CopyNode
 from builder.solver.cache import Made
@@ -18,28 +16,9 @@ from builder.solver.recycle import FEWEST
 from builder.store.store import Store
 from tests.solver.support import environment, node, run_copy, write
 
+pytestmark = pytest.mark.usefixtures("settled")
+
 COUNT = FEWEST + 40
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files of contexts that are opened."""
-    opened: list[str] = []
-    original = LocalTree.open
-
-    def spy(self: LocalTree, path: str) -> int:
-        opened.append(path)
-        return original(self, path)
-
-    monkeypatch.setattr(LocalTree, "open", spy)
-    return opened
-
-
-@pytest.fixture(autouse=True)
-def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time goes on: whatever was written so far is old enough to be trusted."""
-    real = time.time_ns
-    monkeypatch.setattr("builder.solver.fingerprints.time.time_ns", lambda: real() + 3_000_000_000)
 
 
 def many(root: Path) -> Path:

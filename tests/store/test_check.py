@@ -14,7 +14,7 @@ import pytest
 from builder.errors import StoreError
 from builder.store.check import check
 from builder.store.check_session import LEFTOVER, Depth
-from tests.support.builds import Cli, context
+from tests.support.builds import Cli
 from tests.support.checks import CHECK, DEEP, DROP, REPAIR, blob_path, database, run, spoil
 from tests.support.registry import FakeRegistry
 
@@ -22,15 +22,8 @@ DOCKERFILE = "FROM scratch AS one\nCOPY a /dir/a\nCOPY b /dir/b\nFROM scratch\nC
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return context(tmp_path / "context", DOCKERFILE, a="a" * 1000, b="b" * 2000)
-
-
-@pytest.fixture
-def cli(tmp_path: Path, source: Path) -> Cli:
-    cli = Cli(tmp_path / "store")
-    cli.build("-t", "x", source)
-    return cli
+def cli(built: Cli) -> Cli:
+    return built
 
 
 def snapshot_files(cli: Cli) -> Path:

@@ -12,7 +12,7 @@ from builder.store import check_blobs
 from builder.store.check import check
 from builder.store.check_layers import HashedFile
 from builder.store.check_session import LEFTOVER
-from tests.support.builds import Cli, context
+from tests.support.builds import Cli
 from tests.support.checks import CHECK, DEEP, DROP, REPAIR, add_blob, blob_path, database, edit_config, run
 
 DOCKERFILE = "FROM scratch AS one\nCOPY a /dir/a\nCOPY b /dir/b\nFROM scratch\nCOPY --from=one /dir/b /b\nCOPY a /a\n"
@@ -21,15 +21,8 @@ X = "docker.io/library/x:latest"
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return context(tmp_path / "context", DOCKERFILE, a="a" * 1000, b="b" * 2000)
-
-
-@pytest.fixture
-def cli(tmp_path: Path, source: Path) -> Cli:
-    cli = Cli(tmp_path / "store")
-    cli.build("-t", "x", source)
-    return cli
+def cli(built: Cli) -> Cli:
+    return built
 
 
 def test_a_record_with_another_diff_id_is_forgotten(cli: Cli, source: Path) -> None:

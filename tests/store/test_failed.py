@@ -18,11 +18,6 @@ STATE = b"\x81\xa1a\x01"  # MessagePack: {"a": 1}
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def store(cli: Cli) -> Store:
     return Store(str(cli.root))
 

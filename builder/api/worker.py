@@ -114,7 +114,7 @@ class _Worker:
         while True:
             try:
                 message = pickle.load(self._messages)
-            except EOFError:
+            except (EOFError, pickle.UnpicklingError):  # the latter where it ended in the middle of a message
                 self._over = True
                 status = self.process.wait()
                 raise BuilderError(

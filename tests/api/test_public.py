@@ -390,6 +390,13 @@ def test_a_build_in_a_worker(root: Path, directory: Path) -> None:
     assert caught.value.remedy
 
 
+def test_a_worker_that_ends_in_the_middle_of_a_message() -> None:
+    telling = "__import__('sys')._getframe(1).f_locals['telling']"
+    with pytest.raises(builder.BuilderError, match="the worker process ended with status 7") as caught:
+        call_apart(eval, f"({telling}.write(__import__('pickle').dumps('x' * 999)[:500]), __import__('os')._exit(7))")
+    assert caught.value.remedy
+
+
 def test_what_a_worker_cannot_send(tmp_path: Path) -> None:
     assert call_apart(os.path.basename, "/a/b") == "b"
     with pytest.raises(FileNotFoundError):

@@ -17,6 +17,7 @@ from builder.solver.secrets import MASK, Guard, SecretLeak
 
 _STREAMS = {1: "standard output", 2: "standard error"}
 _MOST_LINES = 3  # of the masked output in an error
+_ANCHOR = 8  # bytes
 
 
 class Masking:
@@ -37,7 +38,7 @@ class Masking:
         if self._guard.spread:
             data, spread = self._mask_spread(stream, data)
         data, spread = self._mask(stream, data, spread)
-        held = max(spread, self._beginning(data, self._guard.forms))
+        held = max(spread, _beginning(data, self._guard.forms))
         if held:
             self._held[stream] = data[-held:]
             return data[:-held]
@@ -92,31 +93,42 @@ class Masking:
 
     def _mask_spread(self, stream: int, data: bytes) -> tuple[bytes, int]:
         """Mask what is spread over lines. Also gives how many bytes at the end may begin such a thing."""
+        dense = data.translate(None, SPACE)
         for form in self._guard.spread:
-            if form.data in (dense := data.translate(None, SPACE)):
+            if form.data in dense:
                 self.printed.setdefault((form.secret, stream), form)
                 at = _positions(data)
                 end = len(dense)
                 while (start := dense.rfind(form.data, 0, end)) >= 0:
                     data = data[: at(start)] + MASK + data[at(start + len(form.data) - 1) + 1 :]
                     end = start
-        dense = data.translate(None, SPACE)
-        held = self._beginning(dense, self._guard.spread)
+                dense = data.translate(None, SPACE)
+        held = _beginning(dense, self._guard.spread)
         return data, len(data) - _positions(data)(len(dense) - held) if held else 0
 
-    @staticmethod
-    def _beginning(data: bytes, forms: Iterable[Form]) -> int:
-        """How many bytes at the end begin a secret."""
-        most = 0
-        for form in forms:
-            first = form.data[:1]
-            start = data.find(first, max(0, len(data) - len(form.data) + 1))
-            while start >= 0 and len(data) - start > most:
-                if form.data.startswith(data[start:]):
-                    most = len(data) - start
-                    break
-                start = data.find(first, start + 1)
-        return most
+
+def _beginning(data: bytes, forms: Iterable[Form]) -> int:
+    """How many bytes at the end begin a secret."""
+    return max((_overlap(data, form.data) for form in forms), default=0)
+
+
+def _overlap(data: bytes, secret: bytes) -> int:
+    """How many bytes at the end of `data` are the beginning of a secret, and not all of it.
+
+    The last bytes are searched for in the secret: in most output they are nowhere in it, however long it is.
+    """
+    end = min(len(data), len(secret) - 1)
+    last = data[-min(end, _ANCHOR) :] if end else b""
+    while end > _ANCHOR and (start := secret.rfind(last, 0, end)) >= 0:
+        if data.endswith(secret[: start + _ANCHOR]):
+            return start + _ANCHOR
+        end = start + _ANCHOR - 1
+    start = last.find(secret[:1])
+    while start >= 0:
+        if secret.startswith(last[start:]):
+            return len(last) - start
+        start = last.find(secret[:1], start + 1)
+    return 0
 
 
 def _positions(data: bytes) -> Callable[[int], int]:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from builder.errors import StepFailed
 from builder.progress import Event, Warned
-from builder.solver.secret_output import Masking
+from builder.solver.secret_output import Masking, _overlap
 from builder.solver.secrets import Guard, SecretLeak
 from tests.support.builds import BASE, Cli, Done, busybox_context, context, needs_sandbox
 
@@ -62,6 +62,15 @@ def test_what_is_not_masked_does_no_harm(parts: list[bytes]) -> None:
     shown = b"".join(found.feed(1, part) for part in parts) + b"".join(rest for _, rest in found.finish())
     assert shown == b"".join(parts)
     found.check("step", (), print)
+
+
+@given(st.text("ab", max_size=40), st.text("ab", min_size=1, max_size=40), st.data())
+def test_the_beginning_of_a_secret_at_the_end_is_found(before: str, secret: str, data: st.DataObject) -> None:
+    """The longest, but not the whole secret; also of one that repeats itself."""
+    whole = (before + secret[: data.draw(st.integers(0, len(secret)))]).encode()
+    value = secret.encode()
+    expected = max(count for count in range(len(value)) if whole.endswith(value[:count]))
+    assert _overlap(whole, value) == expected
 
 
 def test_base64_in_lines_is_known() -> None:

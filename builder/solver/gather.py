@@ -189,6 +189,7 @@ class FilesSource:
 
     def digest(self, path: str) -> str | None:
         """The SHA-256 of a file's content, as far as it is known without reading it."""
+        self._recall()  # which was not needed so far, if all of this source is as it was
         return self._digests.get(path)
 
     def place(self, staging: Staging, destination: Destination) -> None:

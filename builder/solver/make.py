@@ -247,8 +247,8 @@ def _digests_of(sources: Sequence[FilesSource]) -> Callable[[Staged], str | None
         content = staged.content
         if isinstance(content, TreeContent) and content.offset is None:
             for source in sources:
-                if source.tree is content.tree:
-                    return source.digest(content.path)
+                if source.tree is content.tree and (digest := source.digest(content.path)) is not None:
+                    return digest
         return None
 
     return digest_of

@@ -45,6 +45,17 @@ def test_only_what_changed_is_read(tmp_path: Path, store: Store, reads: list[str
     assert changed.diff_id == made_of(Store(str(tmp_path / "other")), context).diff_id
 
 
+def test_every_source_of_a_step_is_recycled(tmp_path: Path, store: Store, reads: list[str]) -> None:
+    context = many(tmp_path / "context")
+    step = node(*(f"/d{number}" for number in range(7)), "/big", to="/n/")
+    made_of(store, context, step)
+    reads.clear()
+    (context / "d1/f001").write_text("other")
+    changed = made_of(store, context, step)
+    assert reads == ["d1/f001"]
+    assert changed.diff_id == made_of(Store(str(tmp_path / "other")), context, step).diff_id
+
+
 def _replace(context: Path, chosen: random.Random) -> None:
     victim = chosen.choice(sorted(path for path in context.rglob("*") if path.is_file() and not path.is_symlink()))
     victim.write_bytes(chosen.randbytes(chosen.choice((0, 10, 512, 4000))))

@@ -36,8 +36,10 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 def explain(store: Store, build_name: str = "", step_name: str = "") -> Explanation:
-    """Explain a build (by default the newest), or one of its steps. A single name that no build has may be a step's of
-    the newest build. Raises StoreError, UsageError."""
+    """Explain a build (by default the newest), or one of its steps. A single name that no build has, or a number of up
+    to three digits, is a step's of the newest build. Raises StoreError, UsageError."""
+    if build_name.isdecimal() and len(build_name) <= 3 and not step_name:
+        build_name, step_name = "", build_name
     try:
         build = store.builds.find(build_name)
     except StoreError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli import values
+from builder.cli.flags import Command
 from builder.cli.main import Settings
 from builder.cli.progress import MODES, open_view
 from builder.errors import BuilderError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from builder.cli.call import Call
 
 
-class BuildCommand(click.Command):
+class BuildCommand(Command):
     """`--squash` takes a value only after `=`: what follows a bare one is the context, as in Docker."""
 
     def make_parser(self, ctx: click.Context) -> Any:
@@ -62,7 +63,7 @@ class BuildCommand(click.Command):
     is_flag=False,
     flag_value="all",
     default="",
-    metavar="[all|new]",
+    metavar="[=all|new]",
     help="One layer: of all, or of the new ones.",
 )
 @click.option(

@@ -6,7 +6,7 @@ import re
 
 import click
 
-_WITH_VALUE = re.compile(r"(-\w|--[\w-]+)=(true|false|t|f|1|0)", re.IGNORECASE)
+_WITH_VALUE = r"(?i)(-\w|--[\w-]+)=(true|false|t|f|1|0)"
 
 
 class Command(click.Command):
@@ -25,8 +25,10 @@ class Command(click.Command):
 
 
 def _plain(arg: str, flags: dict[str, click.Option]) -> list[str]:
-    match = _WITH_VALUE.fullmatch(arg)
-    if match is None or match[1] not in flags:
+    if arg.partition("=")[0] not in flags:
+        return [arg]
+    match = re.fullmatch(_WITH_VALUE, arg)
+    if match is None:
         return [arg]
     if match[2].lower() in ("true", "t", "1"):
         return [match[1]]

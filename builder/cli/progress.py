@@ -18,6 +18,8 @@ MODES = ("auto", "plain", "tty", "quiet", "rawjson", "none")
 
 size = human_size
 
+_LONGEST = 16 << 10  # bytes of an unfinished line
+
 
 class View(Protocol):
     """Shows events."""
@@ -100,6 +102,8 @@ class PlainView:
     def _output(self, event: StepOutput) -> None:
         key = (event.step, event.stream)
         *lines, rest = (self._rest.get(key, b"") + event.data).split(b"\n")
+        if len(rest) > _LONGEST:  # shown as it comes, and not gathered until the step ends
+            lines, rest = [*lines, rest], b""
         self._rest[key] = rest
         for line in lines:
             self._output_line(event.step, line)

@@ -180,7 +180,9 @@ def _volume(text: str) -> Volume:
     if len(rest) not in (1, 2) or not source or not rest[0].startswith("/") or rest[1:] not in ([], ["ro"], ["rw"]):
         raise UsageError(f"invalid --volume {text!r}", remedy="write HOST:PATH or HOST:PATH:ro with an absolute PATH")
     if "/" not in source and source not in (".", ".."):
-        raise UsageError(f"--volume {text!r}: named volumes are not kept", remedy=f"./{source} is a directory here")
+        raise UsageError(
+            f"--volume {text!r}: named volumes are not kept", remedy=f"write ./{source} for a directory of yours"
+        )
     return Volume(os.path.abspath(source), rest[0], rest[1:] == ["ro"])
 
 

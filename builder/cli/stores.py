@@ -42,7 +42,7 @@ def archive_input(path: str) -> Iterator[BinaryIO]:
     try:
         file = open(path, "rb")  # noqa: SIM115  # errors of the block are none of this file's
     except OSError as error:
-        remedy = "give the archive's path with -i" if isinstance(error, FileNotFoundError) else None
+        remedy = "name an archive that is there" if isinstance(error, FileNotFoundError) else None
         raise StoreError(f"cannot be read: {error.strerror}", place=path, remedy=remedy) from error
     with file:
         yield file

@@ -17,7 +17,8 @@ def describe(error: click.ClickException) -> str:
     lists = f"'{path} --help' lists the {what}"
     if isinstance(error, click.exceptions.NoSuchOption | click.exceptions.NoSuchCommand):
         cause = _plain(error.message)
-        close = error.possibilities
+        hidden = {name for option in context.command.params if getattr(option, "hidden", False) for name in option.opts}
+        close = [name for name in error.possibilities or () if name not in hidden]
         remedy = f"did you mean {_alternatives(close)}? {lists}" if close else lists
     elif isinstance(error, click.MissingParameter):
         name = error.param.metavar or error.param.human_readable_name if error.param is not None else "an argument"

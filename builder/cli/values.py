@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,10 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
     outputs = adjust_outputs(
         tuple(parse_output(text) for text in given["outputs"]), push=given["push"], load=given["load"]
     )
+    if sys.stdout.isatty() and any(output.dest == "-" for output in outputs):
+        raise UsageError(
+            "an archive is not written to a terminal", remedy="write -o type=tar,dest=FILE, or redirect the output"
+        )
     if given["squash"] not in ("", "all", "new"):
         raise UsageError(
             f"--squash={given['squash']!r} is neither all nor new", remedy="write --squash, or --squash=new"
@@ -222,9 +227,14 @@ def host(text: str) -> tuple[str, str]:
 
 def ulimit(text: str) -> tuple[str, int, int]:
     """`NAME=SOFT[:HARD]`; -1 means unlimited."""
+    import resource
+
     match = re.fullmatch(_ULIMIT, text)
     if match is None:
         raise UsageError(f"invalid --ulimit {text!r}", remedy="write --ulimit nofile=1024:2048")
+    known = [name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")]
+    if match[1] not in known:
+        raise UsageError(f"--ulimit {text!r}: there is no limit {match[1]!r}", remedy="known are " + ", ".join(known))
     soft = int(match[2])
     hard = int(match[3]) if match[3] else soft
     if hard != -1 and (soft > hard or soft == -1):

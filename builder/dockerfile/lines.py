@@ -132,6 +132,8 @@ class Reader:
                 pieces.append(line)
             text = "".join(pieces)
             self._check(text, start)
+            if "\0" in text:
+                raise LinesError(no_nul(), Range(start, self._next))
             return LogicalLine(text, Range(start, self._next), tuple(comments), empty)
         return None
 
@@ -181,6 +183,11 @@ class Reader:
                 DockerfileError("the text is not valid UTF-8", remedy="save the Dockerfile as UTF-8"),
                 Range(start, self._next),
             )
+
+
+def no_nul() -> DockerfileError:
+    """BuildKit takes NUL bytes and fails where the kernel does: no path, argument or variable can hold one."""
+    return DockerfileError("there is a NUL byte, which nothing on a system can hold", remedy="remove it")
 
 
 def continuation(line: str, escape: str) -> tuple[str, bool]:

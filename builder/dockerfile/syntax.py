@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from builder.dockerfile.grammar import exchange, line_parser
+from builder.dockerfile.lines import no_nul
 from builder.dockerfile.text import SPACE, quote
 from builder.errors import DockerfileError
 
@@ -101,6 +102,8 @@ def _array(text: str) -> tuple[str, ...] | None:
             "when using JSON array syntax, arrays must be comprised of strings only",
             remedy='put every element in double quotes, as in ["executable", "argument"], or do not begin with [',
         )
+    if any("\0" in item for item in found):
+        raise no_nul()
     return tuple(found)
 
 

@@ -93,6 +93,8 @@ def _run(state: StageState, instruction: df.Run) -> None:
                 arguments = [first.content]
         else:
             arguments = ["".join([arguments[0], *(f"\n{here.content}{here.name}" for here in command.heredocs)])]
+    if any("\0" in word for word in arguments):
+        raise PlanError("there is a NUL byte in the here-document", remedy="remove it: no command can have one")
     if command.shell:
         arguments = state.image.with_shell(" ".join(arguments))
     network = instruction.network if instruction.network != "default" else state.options.network

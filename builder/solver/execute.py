@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from builder.solver.secret_output import Masking
 
 _TAIL_LINES = 30
+_TAIL_BYTES = 4096  # of a line: progress that is drawn with carriage returns is one line
 
 
 def execute(
@@ -46,10 +48,12 @@ def execute(
         upper, work = overlay_directories(scratch, lowers)
         mounting = Mounting(environment, roots, contents, scratch, held)
         command = step_command(environment, node, user, lowers, (upper, work), mounting)
-        result, tail, masking = _run_command(environment, command, step)
+        result, tail, masking = run_command(
+            environment, command, lambda stream, data: environment.report(StepOutput(step, data, stream))
+        )
         environment.check_cancelled()
         try:
-            _check(node, result, tail)
+            check_result(node, result, tail)
             if masking is not None:
                 masking.check(node.label, tail, environment.report)
         except StepFailed as error:
@@ -69,11 +73,15 @@ def execute(
     return Made(blob.diff_id, now(environment.epoch))
 
 
-def _run_command(environment: Environment, command: Command, step: str) -> tuple[Result, list[str], Masking | None]:
+def run_command(
+    environment: Environment, command: Command, show: Callable[[int, bytes], None]
+) -> tuple[Result, list[str], Masking | None]:
+    """Run a command and `show` what it prints to a stream as it comes, masked: how it ended, the last lines of its
+    output, and what has masked them (None in a build without secrets). Raises Unsupported, and what `show` does."""
     tail: deque[bytes] = deque([b""], maxlen=_TAIL_LINES)
     masking = environment.guard.masking() if environment.guard is not None else None
 
-    def show(stream: int, data: bytes) -> None:
+    def take(stream: int, data: bytes) -> None:
         if masking is not None:
             data = masking.feed(stream, data)
         if data:
@@ -81,12 +89,12 @@ def _run_command(environment: Environment, command: Command, step: str) -> tuple
 
     def tell(stream: int, data: bytes) -> None:
         first, *others = data.split(b"\n")
-        tail[-1] += first
-        tail.extend(others)
-        environment.report(StepOutput(step, data, stream))
+        tail[-1] = (tail[-1] + first)[-_TAIL_BYTES:]
+        tail.extend(line[-_TAIL_BYTES:] for line in others)
+        show(stream, data)
 
     try:
-        result = environment.sandbox.run(command, show)
+        result = environment.sandbox.run(command, take)
     except SandboxError as error:
         raise Unsupported(str(error), remedy="RUN needs root, overlayfs and namespaces on this machine") from error
     finally:
@@ -95,7 +103,7 @@ def _run_command(environment: Environment, command: Command, step: str) -> tuple
     return result, [line.decode("utf-8", "backslashreplace") for line in tail if line], masking
 
 
-def _check(node: RunNode, result: Result, tail: list[str]) -> None:
+def check_result(node: RunNode, result: Result, tail: list[str]) -> None:
     """Raises StepFailed unless the command ended well."""
     shown = " ".join(node.argv)
     if result.exit_status == 0 and not result.error:
@@ -135,7 +143,9 @@ def _check(node: RunNode, result: Result, tail: list[str]) -> None:
 def _remedy(node: RunNode, result: Result) -> str:
     if result.error and node.argv[1:2] == ("-c",) and f'"{node.argv[0]}"' in result.error and "no such" in result.error:
         return f'there is no {node.argv[0]}: begin with an image that has a shell, or write RUN ["PROGRAM", …]'
-    return f"it ran as {node.user or 'root'} in {node.workdir}; --progress plain shows the whole log"
+    if result.error:
+        return f"it is started as {node.user or 'root'} in {node.workdir}"
+    return f"it ran as {node.user or 'root'} in {node.workdir}; 'builder builds logs' shows the whole log"
 
 
 def _signal_name(number: int) -> str:

@@ -182,7 +182,23 @@ def _lstat(tree: FileTree, path: str) -> FileInfo | None:
 
 def _missing(path: str, tree: FileTree) -> StepFailed:
     path = path.lstrip("/")
-    return StepFailed(f"/{path} was not found", remedy=_hidden(path, tree) or _meant(path, tree))
+    remedy = _hidden(path, tree)
+    link = None if remedy else _broken_link(path, tree)
+    if link is not None:
+        where = "the build context" if hasattr(tree, "matcher") else "these files"
+        return StepFailed(
+            f"/{path} is a link to {link}, which is not in {where}", remedy="copy what it leads to, not the link"
+        )
+    return StepFailed(f"/{path} was not found", remedy=remedy or _meant(path, tree))
+
+
+def _broken_link(path: str, tree: FileTree) -> str | None:
+    """Where a symbolic link leads that is there itself."""
+    try:
+        info = tree.lstat(path)
+    except (OSError, BuilderError):
+        return None
+    return info.link if info is not None and info.kind is Kind.SYMLINK else None
 
 
 def _meant(path: str, tree: FileTree) -> str:

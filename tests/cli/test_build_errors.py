@@ -90,6 +90,16 @@ def test_commands(cli: Cli, tmp_path: Path, instruction: str, texts: list[str]) 
     check_refused(cli, cli("build", "-t", "x", "--progress", "plain", directory), *texts)
 
 
+@needs_sandbox
+def test_a_line_without_an_end(cli: Cli, tmp_path: Path) -> None:
+    """Of a line the end is shown, where a progress bar is that goes back to the line's beginning."""
+    script = "RUN head -c 3000000 /dev/zero | tr '\\0' a; echo -n END; exit 7\n"
+    done = cli("build", "-q", busybox_context(tmp_path / "context", script))
+    last = next(line for line in done.err.splitlines() if line.endswith("aEND"))
+    assert done.status == 1
+    assert last.strip() == "a" * (4096 - 3) + "END"
+
+
 def test_contexts(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("FROM scratch")
     (tmp_path / "empty").mkdir()

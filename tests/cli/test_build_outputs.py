@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.builds import Cli, context, flatten, tree_of
+from tests.support.terminal import Program
 
 DOCKERFILE = """\
 FROM scratch
@@ -31,6 +33,21 @@ def directory(tmp_path: Path) -> Path:
     for name in "abc":
         (made / name).chmod(0o644)
     return made
+
+
+def test_flags_with_a_truth_value(cli: Cli, directory: Path) -> None:
+    done = cli("build", "--no-cache=true", "--pull=false", "--load=1", "--quiet=0", "-t", "app", directory)
+    assert done.status == 0, done.err
+    assert "image sha256:" in done.err
+
+
+def test_an_archive_is_not_written_to_a_terminal(cli: Cli, directory: Path) -> None:
+    program = Program([sys.executable, "-m", "builder", *cli.arguments("build", "-o", "-", directory)], cli.environ)
+    try:
+        assert program.status() == 2
+        assert b"error: an archive is not written to a terminal" in program.output
+    finally:
+        program.close()
 
 
 FILES = {

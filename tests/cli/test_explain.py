@@ -110,6 +110,7 @@ def test_what_cannot_be_explained(cli: Cli, built: Path) -> None:
     for arguments, message in (
         (["nosuch"], "there is no build 'nosuch'"),
         (["app:1", "nosuch"], "has no step 'nosuch'"),
+        (["99"], "has no step '99'"),
         (["app:1", "COPY"], "means several steps"),
     ):
         done = cli("explain", *arguments)

@@ -128,6 +128,10 @@ def test_narrow_terminals(name: str) -> None:
         (["xyzzy"], "builder: no such command 'xyzzy'\nhelp: 'builder --help' lists the commands"),
         (["image", "lss"], "builder image: no such command 'lss'\nhelp: did you mean ls?"),
         (["build", "--xyzzy", "."], "builder build: no such option '--xyzzy'\nhelp: 'builder build --help' lists the"),
+        (
+            ["build", "--resource-group=x", "."],
+            "builder build: no such option '--resource-group'\nhelp: 'builder build --h",
+        ),
         (["rmi"], "builder rmi: IMAGE… is missing\nhelp: write builder rmi [OPTIONS] IMAGE…"),
         (["du", "extra"], "builder du: got unexpected extra argument (extra)\nhelp: write builder du [OPTIONS]"),
     ],

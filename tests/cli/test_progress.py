@@ -268,6 +268,17 @@ def test_lines_of_several_threads_stay_whole() -> None:
     assert sum(line.endswith(" abcd") for line in lines) == 800
 
 
+def test_a_line_without_an_end_is_shown_as_it_comes() -> None:
+    out = io.StringIO()
+    view = PlainView(out)
+    for _ in range(100):
+        view(StepOutput("1", b"x" * 1000))
+        assert sum(map(len, view._rest.values())) <= 16 << 10
+    view(StepDone("1", "step"))
+    assert out.getvalue().count("x") == 100_000
+    assert max(map(len, out.getvalue().splitlines())) < 18_000
+
+
 @given(st.lists(st.binary(max_size=12), max_size=8))
 def test_output_in_any_pieces_is_the_same_text(pieces: list[bytes]) -> None:
     def lines(parts: list[bytes]) -> list[str]:

@@ -110,6 +110,9 @@ def test_ulimits() -> None:
     assert values.ulimit("nofile=1024:2048") == ("nofile", 1024, 2048)
     assert values.ulimit("core=-1") == ("core", -1, -1)
     assert values.ulimit("core=5:-1") == ("core", 5, -1)
+    with pytest.raises(UsageError, match="there is no limit 'nofle'") as error:
+        values.ulimit("nofle=10")
+    assert "nofile" in str(error.value.remedy)
     for text in (
         "",
         "nofile",

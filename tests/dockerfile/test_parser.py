@@ -70,6 +70,23 @@ def test_a_long_line_is_refused_as_by_buildkit() -> None:
         parse("FROM a\nRUN " + "x" * 65532 + "\n")
 
 
+NUL = ["WORKDIR /a\0b", "RUN echo \\\n a\0", "COPY --from=a\0 a b", 'CMD ["a\\u0000b"]', "A\0"]
+
+
+@pytest.mark.parametrize("line", NUL)
+def test_no_instruction_holds_a_nul_byte(line: str) -> None:
+    with pytest.raises(DockerfileError, match="there is a NUL byte") as error:
+        parse(f"FROM a\n{line}\n")
+    assert error.value.place == "Dockerfile:2"
+    assert error.value.remedy == "remove it"
+
+
+def test_what_is_no_instruction_may_hold_a_nul_byte() -> None:
+    (copy,) = parse("# \0\nFROM a\nCOPY <<'EOF' /a\n\0\nEOF\n").stages[0].instructions
+    assert isinstance(copy, df.Copy)
+    assert expand(copy.inline[0].content, {}).text == "\0\n"
+
+
 def test_deep_json() -> None:
     with pytest.raises(DockerfileError, match="strings only"):
         parse("FROM a\nCMD " + "[" * 3000 + "]" * 3000)

@@ -94,6 +94,7 @@ def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
 
 def test_nearest() -> None:
     assert nearest("FOO", ["RUN", "FROM"], fold=True) == "FROM"
+    assert nearest("RNU", ["ENV", "RUN"]) == "RUN"
     assert nearest("run", ["RUN"], fold=True) == ""
     assert nearest("something", ["from", "chown"]) == ""
     assert did_you_mean("chownn", ["chmod", "chown"]) == " (did you mean chown?)"

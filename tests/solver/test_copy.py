@@ -99,6 +99,12 @@ CASES: dict[str, tuple[list[str], str, dict[str, Any], Any]] = {
     "a link that leads out stays inside": (["out"], "/new", {}, {"new": f("f")}),
     "dots do not lead out": (["../../f"], "/new", {}, {"new": f("f")}),
     "a missing file": (["nope"], "/", {}, "/nope was not found"),
+    "a broken link": (
+        ["broken"],
+        "/",
+        {"files": {"broken": "-> /etc/passwd"}},
+        "/broken is a link to /etc/passwd, which is not in",
+    ),
     "a wildcard": (["*.txt"], "/n/", {}, {"n": D, "n/h.txt": f("h")}),
     "a wildcard for one name": (
         ["?"],

@@ -11,11 +11,10 @@ from builder.api.inputs import Inputs
 from builder.api.opening import inputs_of, opened_store
 from builder.api.options import BuildOptions, BuildResult
 from builder.api.planning import connector, locator, parse_dockerfile, plan_build
-from builder.api.prepare import caches_of, make_environment
+from builder.api.prepare import caches_of, check_options, make_environment
 from builder.api.recording import Recording, recording
 from builder.api.special import special_arguments
 from builder.export.deliver import Approve, Delivery, deliver
-from builder.oci import reference
 from builder.oci.reference import Reference
 from builder.plan.locate import Locator
 from builder.plan.steps import Plan
@@ -28,7 +27,6 @@ from builder.store.store import Store
 
 if TYPE_CHECKING:
     from builder.api.caches import Caches
-    from builder.solver.secrets import Guard
 
 
 def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | None = None) -> BuildResult:
@@ -37,15 +35,7 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
     `report` is told what happens, from several threads. Raises BuilderError.
     """
     started = time.monotonic()
-    names = tuple(reference.parse(tag) for tag in options.tags)
-    if options.offline:
-        from builder.api.offline import check_offline
-
-        check_offline(options)
-    if options.attestations:
-        from builder.export.attestations import check_outputs
-
-        check_outputs(options.attestations, options.outputs)
+    names = check_options(options)
     special = special_arguments(options)
     for warning in special.warnings:
         report(Warned(warning))
@@ -60,7 +50,10 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
         environment.copied = warn_of_large_copies(locator(inputs), record)
         try:
             if environment.guard is not None:
-                _guard_record(environment.guard, record, inputs)
+                from builder.api.guarding import search_inputs
+
+                record.guard = environment.guard
+                search_inputs(environment.guard, inputs, record)
             if options.keep_failed or options.break_at:
                 from builder.api.failing import Keeper
 
@@ -110,27 +103,6 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
     return record.result
 
 
-def _guard_record(guard: Guard, record: Recording, inputs: Inputs) -> None:
-    """Keep secrets out of the build's record from here on. Raises SecretLeak if the Dockerfile has one."""
-    from builder.solver.secret_search import search_dockerfile
-
-    record.guard = guard
-    for secret in guard.unsearched:
-        record(Warned(f"the value of {secret} is too short to be searched for: it may stand anywhere by chance"))
-    search_dockerfile(guard, inputs.name, inputs.text)
-
-
-def _search_for_secrets(guard: Guard, planned: Plan, options: BuildOptions, locate: Locator) -> None:
-    """Search what will be said of the build and its images, before anything runs. Raises SecretLeak."""
-    from builder.solver.secret_search import search_plan
-
-    search_plan(guard, planned, locate)
-    for annotation in (*options.annotations, *(one for output in options.outputs for one in output.annotations)):
-        guard.check({annotation.key: annotation.value}, "the annotations")
-    if options.attestations:  # the provenance names them all
-        guard.check(dict(options.build_args), "the build arguments")
-
-
 def _result(
     store: Store, planned: Plan, committed: Committed | None, names: tuple[Reference, ...], seconds: float
 ) -> BuildResult:
@@ -172,7 +144,9 @@ def _solve(
     planned = plan_build(inputs, options, parse_dockerfile(store, inputs, environment.guard), bases, environment.report)
     locate = locator(inputs)
     if environment.guard is not None:
-        _search_for_secrets(environment.guard, planned, options, locate)
+        from builder.api.guarding import search_planned
+
+        search_planned(environment.guard, planned, options, locate)
     if caches is not None:
         caches.read(record.project)
     solver = Solver(planned, environment, bases.layers, locate, record.project)

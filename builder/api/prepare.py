@@ -15,6 +15,8 @@ from builder.api.options import BuildOptions, SecretSource
 from builder.api.special import Special
 from builder.errors import StepFailed
 from builder.filesystem.compression import Compression
+from builder.oci import reference
+from builder.oci.reference import Reference
 from builder.progress import Reporter
 from builder.solver.bases import Bases
 from builder.solver.contexts import Contexts
@@ -24,6 +26,20 @@ from builder.store.store import Store
 if TYPE_CHECKING:
     from builder.api.caches import Caches
     from builder.solver.secrets import Guard
+
+
+def check_options(options: BuildOptions) -> tuple[Reference, ...]:
+    """The names that the image will have. Raises InvalidReference, and UsageError for what no build can do."""
+    names = tuple(reference.parse(tag) for tag in options.tags)
+    if options.offline:
+        from builder.api.offline import check_offline
+
+        check_offline(options)
+    if options.attestations:
+        from builder.export.attestations import check_outputs
+
+        check_outputs(options.attestations, options.outputs)
+    return names
 
 
 def make_environment(

@@ -16,38 +16,36 @@ import msgspec
 from builder import __version__
 from builder.api.options import BuildOptions, BuildResult
 from builder.api.spans import SpanLog
+from builder.context.source import LocalContext, parse_context
 from builder.dockerfile.stage_graph import StageGraph
-from builder.errors import BuilderError, Interrupted
+from builder.errors import BuilderError, ContextError, Interrupted
 from builder.plan.steps import Plan
-from builder.progress import Event, Message, Reason, Reporter, StepOutput, Transfer, Warned
+from builder.progress import Event, Message, Reason, Reporter, StepOutput, Warned
 from builder.solver.keys import KEYS, Recipe
 from builder.solver.record import NotedAs, built_images, built_steps
 from builder.solver.solve import Solver
 from builder.solver.trace import Trace
-from builder.store.builds import CACHED, DONE, FAILED, INTERRUPTED, STOPPED, Build, BuiltImage, BuiltStep
+from builder.store.builds import BASES, CACHED, DONE, FAILED, INTERRUPTED, STOPPED, Build, BuiltImage, BuiltStep
 from builder.store.store import Store
 
 if TYPE_CHECKING:
     from builder.solver.explain_live import LiveExplainer
     from builder.solver.secrets import Guard
 
-BASES = ("image", "scratch", "context")
-"""Kinds of what steps start from, and what is no step itself."""
-_REMOTE = ("://", "git@")
 PORTABLE = (
     "step", "kind", "name", "stage", "instruction", "platform", "line", "needs", "reference", "digest", "sources",
     "key", "layers", "variables", "arguments",
 )  # fmt: skip
 """The fields of a step that it is compared by, as they are; not what is of one build only."""
-_BASES = ("image", "scratch", "context")  # nodes that are where steps start from, and no steps themselves
 
 
 def project_of(options: BuildOptions) -> str:
-    """What builds of the same thing have in common: the Dockerfile and the context, wherever the command was given. Of
-    what came on standard input only the image's names tell one from another."""
-    context = options.context if _is_remote(options.context) else os.path.abspath(options.context)
+    """What builds of the same thing have in common: the Dockerfile and the context, wherever the command was given and
+    with whichever credentials. Of what came on standard input only the image's names tell one from another."""
+    local = _is_local(options.context)
+    context = os.path.abspath(options.context) if local else _shown(options.context)
     dockerfile = options.dockerfile
-    if dockerfile not in ("", "-") and not _is_remote(options.context):
+    if dockerfile not in ("", "-") and local:
         here = os.path.abspath(dockerfile)
         dockerfile = here if os.path.exists(here) else os.path.join(context, dockerfile)
     parts = [dockerfile or "Dockerfile", context]
@@ -56,8 +54,20 @@ def project_of(options: BuildOptions) -> str:
     return "|".join(parts)
 
 
-def _is_remote(context: str) -> bool:
-    return context == "-" or any(mark in context for mark in _REMOTE)
+def _is_local(context: str) -> bool:
+    try:
+        return isinstance(parse_context(context), LocalContext)
+    except ContextError:  # the build says so; this is about what was meant
+        return "://" not in context
+
+
+def _shown(context: str) -> str:
+    """A context as people may see it: without the credentials of a URL."""
+    if "://" not in context or _is_local(context):
+        return context
+    from builder.context.http import redacted
+
+    return redacted(context)
 
 
 @contextmanager
@@ -105,8 +115,8 @@ class Recording:
         return self._recorder.build
 
     def __call__(self, event: Event) -> None:
-        if self.guard is not None and not isinstance(event, (StepOutput, Transfer)):  # output is masked already
-            event = self.guard.mask_record(event)
+        if self.guard is not None:
+            event = self.guard.mask_event(event)
         if isinstance(event, StepOutput):
             self._recorder.log(event.step, event.data)
         elif isinstance(event, Warned):
@@ -185,7 +195,7 @@ class Recording:
             outcome=outcome,
             error=error,
             project=self.project,
-            context=options.context,
+            context=_shown(options.context),
             dockerfile=options.dockerfile,
             names=options.tags,
             target=options.target,

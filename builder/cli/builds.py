@@ -18,7 +18,7 @@ from builder.cli.progress import warning
 from builder.cli.stores import Failures, archive_output, open_store
 from builder.errors import BuilderError, StoreError, UsageError
 from builder.filesystem.names import printable
-from builder.store.builds import CACHED, NOT_NEEDED, NOT_STARTED, Build, BuiltStep
+from builder.store.builds import BASES, CACHED, NOT_NEEDED, NOT_STARTED, Build, BuiltStep
 from builder.store.store import Store
 
 _HEADERS = {
@@ -37,7 +37,6 @@ _HEADERS = {
     "Error": "ERROR",
 }
 _COLUMNS = "{{.ID}}\t{{.Created}}\t{{.Name}}\t{{.Target}}\t{{.Status}}\t{{.Cached}}\t{{.Ran}}\t{{.Duration}}"
-_BASES = ("image", "scratch")
 _WIDEST = 100
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _POSITION = re.compile(r"-([1-9][0-9]{0,5})")
@@ -53,16 +52,19 @@ class _Builds(click.Group):
 
 
 class _BuildCommand(Command):
-    """A command on builds, of which `-1` is the newest, `-2` the one before."""
+    """A command on builds, of which `-1` is the newest, `-2` the one before. Anything may stand after `--`."""
 
     ignore_unknown_options = True
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = args[args.index("--") + 1 :] if "--" in args else []
         rest = super().parse_args(ctx, args)
         for value in ctx.params.values():
             for text in value if isinstance(value, tuple) else (value,):
                 if isinstance(text, str) and len(text) > 1 and text[0] == "-" and not _POSITION.fullmatch(text):
-                    raise click.NoSuchOption(text, ctx=ctx)
+                    if text not in words:
+                        raise click.NoSuchOption(text, ctx=ctx)
+                    words.remove(text)
         return rest
 
 
@@ -132,7 +134,7 @@ def _row(build: Build) -> dict[str, str]:
 
 def _counts(build: Build) -> tuple[int, int]:
     """How many steps were cached, and how many began to run."""
-    steps = [step for step in build.steps if step.kind not in _BASES]
+    steps = [step for step in build.steps if step.kind not in BASES]
     cached = sum(step.outcome == CACHED for step in steps)
     return cached, sum(step.outcome not in (CACHED, NOT_NEEDED, NOT_STARTED) for step in steps)
 
@@ -172,7 +174,7 @@ def _lines(build: Build) -> Iterator[str]:
     rows = ["STEP\tOUTCOME\tQUEUED\tTIME\tCOST\tINSTRUCTION"]
     costs = {one.step.step: one.cost for one in path.steps}
     for step in build.steps:
-        if step.kind not in _BASES:
+        if step.kind not in BASES:
             rows.append(_step_row(step, costs.get(step.step)))
             if step.reason is not None:
                 rows.append(f"\t\t\t\t\t  because {printable(step.reason.text)}")
@@ -205,7 +207,8 @@ def _step_row(step: BuiltStep, cost: float | None) -> str:
 def logs(settings: Settings, name: str, step: str) -> None:
     """Write what the steps of a build wrote, all of it, or what one step wrote.
 
-    STEP is its place as the build shows it (build 4/6, or 4), its line (:7), or a part of its text.
+    STEP is its place as the build shows it (build 4/6, or 4), its line (:7), or a part of its text; after -- it may
+    begin with a dash.
     """
     store = open_store(settings)
     build = find_build(store, name)

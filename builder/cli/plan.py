@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import click
+import msgspec
 
 from builder.api.dry_run import Forecast, dry_run
 from builder.cli import values
@@ -29,6 +30,7 @@ _LEFT_OUT = {"dry_run", "call", "check"}
 def show_plan(settings: Settings, given: dict[str, Any], *, form: str = "text", exit_code: bool = False) -> int:
     """Print what a build with the command line's options would do; returns the exit status."""
     options = values.build_options(settings.root, given, dict(os.environ))
+    options = msgspec.structs.replace(options, break_at=given["break_at"])
     values.refuse_accounts(options)
     if os.geteuid() != 0:
         from builder.cli.rootless import become_root
@@ -53,8 +55,6 @@ def show_plan(settings: Settings, given: dict[str, Any], *, form: str = "text", 
 
 def document(forecast: Forecast) -> dict[str, Any]:
     """A forecast as plain data, for JSON."""
-    import msgspec
-
     return {
         "would_run": forecast.would_run,
         "counts": _counts(forecast),
@@ -110,6 +110,7 @@ def command(settings: Settings, /, **given: Any) -> int:
 
     Takes the options of `builder build`. Each step is cached, runs (with the reason), unknown (a step before it has to
     run first, and may make what it made before) or not needed by the image. Registries are asked what base images are;
-    none of their layers is pulled.
+    none of their layers is pulled. Secrets are searched for as the build does it, except in the layers of cached steps:
+    those are not read.
     """
     return show_plan(settings, given, form=given.pop("form"), exit_code=given.pop("exit_code"))

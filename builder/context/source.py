@@ -105,12 +105,14 @@ def parse_context(
         return LocalContext(text)
     scheme = re.match(_SCHEME, text)
     if scheme and not os.path.lexists(text):
+        from builder.context.http import redacted
+
         known = "http, https, git, ssh" + ("" if name is None else ", docker-image, oci-layout")
         if scheme[1] in ("docker-image", "oci-layout"):
             remedy = f"{scheme[1]}:// is for --build-context NAME={text}"
         else:
             remedy = f"known schemes are {known}; anything else is a directory"
-        raise ContextError(f"unsupported source {scheme[0]} of {text!r}", place=place, remedy=remedy)
+        raise ContextError(f"unsupported source {scheme[0]} of {redacted(text)!r}", place=place, remedy=remedy)
     if os.path.lexists(text):
         remedy = "give the directory; a Dockerfile is named with -f"
         raise ContextError(f"{text!r} is not a directory", place=place, remedy=remedy)

@@ -10,7 +10,7 @@ from builder.progress import Reason
 from builder.solver.explain import Explainer
 from builder.solver.keys import Recipe, encode
 from builder.solver.record import NotedAs, built_step
-from builder.solver.solve import Solver
+from builder.solver.solve import Root, Solver
 from builder.solver.trace import Trace
 from builder.store.builds import Build, BuiltStep
 from builder.store.database import RecipeRecord, StepRecord
@@ -38,7 +38,7 @@ class LiveExplainer:
         self._plan = plan
         self._digest_of = digest_of
         self._no_cache = no_cache
-        self._known: dict[tuple[int, bool, bool], BuiltStep] = {}
+        self._known: dict[tuple[int, Root | None, bool], BuiltStep] = {}
         past = Past(store, external)
         self._explainer = Explainer(past, past, project, self._steps, store.layers.available)
 
@@ -56,14 +56,15 @@ class LiveExplainer:
         return [self._step(number) for number in range(len(self._plan.nodes))]
 
     def _step(self, number: int) -> BuiltStep:
-        """What is known of a step by now; that of a step that is done, or has not begun, is looked up once."""
+        """What is known of a step by now; that of a step that is done, or has not begun, is looked up once. A solver
+        that begins once more (`Solver.solve`) may give it another root."""
         solver = self._solver
-        solved = solver.solved.get(number)
-        state = (number, number in solver.roots, solved is None)
+        solved, root = solver.solved.get(number), solver.roots.get(number)
+        state = (number, root, solved is None)
         known = self._known.get(state)
         if known is None:
             known = built_step(self._plan, number, solved, solver.roots, self._digest_of)
-            if state[1] or state[2]:
+            if root is not None or solved is None:
                 self._known[state] = known
         return known
 

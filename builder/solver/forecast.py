@@ -32,12 +32,12 @@ from builder.solver.environment import Environment
 from builder.solver.explain import Explainer
 from builder.solver.explain_live import Past, no_cache_reason
 from builder.solver.gather import Source
-from builder.solver.keys import Recipe, copy_recipe, facts, key_of, run_recipe, workdir_recipe
+from builder.solver.keys import Recipe, copy_recipe, facts, key_of, workdir_recipe
 from builder.solver.make import look_up_content, stage_copy, stage_workdir
 from builder.solver.record import NotedAs, built_step
 from builder.solver.required import check_required
 from builder.solver.roots import Layers
-from builder.solver.run import context_parts, run_settings
+from builder.solver.run import context_parts, run_recipes
 from builder.solver.solve import BaseLayers, Root, Solved, Solver
 from builder.solver.trace import Trace
 from builder.store.builds import BuiltStep
@@ -261,13 +261,14 @@ class Forecaster:
                 taken = self._copy_key(context_node(tree.name, source, f"/{MOUNTED}"), (), {}, part, held)
                 trace.parts[name] = part.key
                 shown[part.key] = taken
-        recipe = run_recipe(node, layers[node.parent], layers, trace.parts, run_settings(self._environment))
-        trace.key, trace.recipe = key_of(recipe), recipe
-        found = self._environment.cache.find(trace.key)
-        if found is None:  # to compare what the mounts show, it has to be known file by file
-            for key, (sources, flags) in shown.items():
-                self._past.note(key, copy_recipe([source.content() for source in sources], flags, {}))
-        return found
+        for recipe in run_recipes(self._environment, node, layers[node.parent], layers, trace.parts):
+            trace.key, trace.recipe = key_of(recipe), recipe
+            found = self._environment.cache.find(trace.key)
+            if found is not None:
+                return found
+        for key, (sources, flags) in shown.items():  # to be compared, what mounts show has to be known file by file
+            self._past.note(key, copy_recipe([source.content() for source in sources], flags, {}))
+        return None
 
     def _copy_key(
         self, node: CopyNode, parent: Layers, layers: Mapping[int, Layers], trace: Trace, held: ExitStack

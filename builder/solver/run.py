@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -25,12 +25,7 @@ def run(environment: Environment, node: RunNode, parent: Layers, roots: dict[int
 
         state = StepState(node=node, parent=parent, roots=roots, contents=contents, ran=False)
         environment.before(state, int(trace.step))
-    settings = run_settings(environment)
-    asked = node
-    if environment.isolated:  # a result that was made with a network serves, one made now must not serve with one
-        node = msgspec.structs.replace(node, network="none")
-    for candidate in dict.fromkeys((asked, node)):
-        recipe = run_recipe(candidate, parent, roots, trace.parts, settings)
+    for recipe in run_recipes(environment, node, parent, roots, trace.parts):
         trace.key = key_of(recipe)
         found = None if node.ignore_cache else environment.cache.find(trace.key)
         if found is not None:
@@ -43,12 +38,29 @@ def run(environment: Environment, node: RunNode, parent: Layers, roots: dict[int
         trace.missed(recipe)
         from builder.solver.execute import execute
 
-        made = execute(environment, node, parent, roots, contents, trace.step)
+        made = execute(environment, _as_run(environment, node), parent, roots, contents, trace.step)
         environment.cache.remember(recipe, made, trace.place)
         return made
 
 
-def run_settings(environment: Environment) -> Recipe:
+def run_recipes(
+    environment: Environment, node: RunNode, parent: Layers, roots: Mapping[int, Layers], parts: Mapping[str, str]
+) -> Iterator[Recipe]:
+    """What a command's result is looked up by; the last is what it is kept by if it runs. `parts` are the keys of what
+    mounts show of contexts.
+
+    A result that was made with a network serves a build without one, whose results must not serve one that has it."""
+    settings = _run_settings(environment)
+    for candidate in dict.fromkeys((node, _as_run(environment, node))):
+        yield run_recipe(candidate, parent, roots, parts, settings)
+
+
+def _as_run(environment: Environment, node: RunNode) -> RunNode:
+    """A command with the network that it gets."""
+    return msgspec.structs.replace(node, network="none") if environment.isolated else node
+
+
+def _run_settings(environment: Environment) -> Recipe:
     """What the build itself, and no instruction, adds to what its commands see."""
     limits = environment.limits
     return {

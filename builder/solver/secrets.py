@@ -18,6 +18,7 @@ import msgspec
 from builder.errors import BuilderError, StepFailed
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.tree import FileInfo
+from builder.progress import Event, StepOutput, Transfer
 from builder.solver.secret_forms import Form, dense_encodings, encodings, is_searchable
 
 if TYPE_CHECKING:
@@ -107,6 +108,11 @@ class Guard:
         plain = msgspec.to_builtins(record)
         masked = self._mask_all(plain)
         return record if masked == plain else msgspec.convert(masked, type(record))
+
+    def mask_event(self, event: Event) -> Event:
+        """The same event with all of its texts masked. The output of steps is already; transfers tell what the plan
+        was searched for, many times."""
+        return event if isinstance(event, (StepOutput, Transfer)) else self.mask_record(event)
 
     def _mask_all(self, value: Any) -> Any:
         if isinstance(value, str):

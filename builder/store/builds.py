@@ -45,6 +45,9 @@ CACHED, RAN, STOPPED, NOT_STARTED, NOT_NEEDED = "cached", "ran", "stopped", "not
 """What may become of a step, beside FAILED: its result was there; it ran; it ran when the build ended early; the build
 ended before it; no image needs it."""
 
+BASES = ("image", "scratch", "context")
+"""Kinds of what steps start from, which are recorded as steps and counted and shown as none."""
+
 
 class BuiltStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A node of a build's graph, or (`step` is '') an instruction that nothing needed.

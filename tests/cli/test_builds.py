@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,18 @@ def test_show(cli: Cli, tree: Path) -> None:
     assert [node["name"] for node in record["stages"]["nodes"]] == ["one", "left", "two", "scratch"]
 
 
+def test_what_steps_start_from_is_no_step(cli: Cli, tmp_path: Path) -> None:
+    tree = context(tmp_path / "context", "FROM base\nCOPY a /\n", a="1")
+    named = context(tmp_path / "named", "", b="2")
+    cli.build("--build-context", f"base={named}", tree)
+    assert cli("builds", "--format", "{{.Cached}} {{.Ran}}").out == b"0 1\n"
+    shown = cli("builds", "show").out.decode()
+    assert [line.split()[:3] for line in shown.splitlines() if "stage-0" in line] == [["stage-0", "2/2", "ran"]]
+    page = cli("builds", "report").out.decode()
+    assert '<p class="lead">1 ran in ' in page
+    assert set(re.findall(r'href="#(.*?)"', page)) <= set(re.findall(r'id="(.*?)"', page))
+
+
 def test_which_build(cli: Cli, tree: Path) -> None:
     for name in ("app:1", "app:2", "app:3"):
         cli.build("-t", name, tree)
@@ -106,6 +119,11 @@ def test_logs_are_whole(cli: Cli, tmp_path: Path) -> None:
     assert everything.startswith(b"--- [base 2/3] RUN i=0;")
     assert everything.endswith(b"\x1b[1mend\n--- [base 3/3] RUN echo two; exit 3\ntwo\n")
     assert cli("builds", "logs", "-1", "nothing like it").status == 2
+    for words in (("-1", "--", "-lt"), ("--", "-1", "-lt"), ("--", "latest", "-lt")):
+        assert cli("builds", "logs", *words).out == log  # `[ $i -lt 30000 ]` is in the step's text
+    for refused in (("-1", "-lt"), ("-lt", "--", "-lt")):
+        done = cli("builds", "logs", *refused)
+        assert (done.status, "no such option" in done.err.lower()) == (2, True)
 
 
 def test_report_and_trace(cli: Cli, tree: Path, tmp_path: Path) -> None:

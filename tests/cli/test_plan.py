@@ -7,10 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.archives import archive
 from tests.support.builds import Cli, busybox_context, context, needs_sandbox
 from tests.support.registry import FakeRegistry
 
+SECRET = "Tr0ub4dor-and-3-horses"
 STAGES = (
     "FROM scratch AS one\nCOPY a /\nFROM scratch AS unused\nCOPY b /\nFROM scratch\nCOPY b /\nCOPY --from=one /a /\n"
 )
@@ -127,7 +130,7 @@ def test_commands(cli: Cli, tmp_path: Path) -> None:
     assert found["steps"][2]["reason"]["text"] == "mount source changed: in changed"
     assert {step["depends_on"] for step in found["steps"][3:]} == {"base 3/5"}
     done = cli("plan", "--secret", "id=x,src=/nonexistent", directory)
-    assert done.status == 0, "no secret is read"
+    assert done.status == 0, "a secret that cannot be read is left to the step that needs it"
     (directory / "Dockerfile").write_text("FROM scratch\nRUN --mount=type=secret,id=x,required=true true\n")
     assert "is required" in cli("plan", directory).err
 
@@ -159,3 +162,66 @@ def test_a_cache_elsewhere_is_looked_up_too(cli: Cli, tmp_path: Path) -> None:
     found = plan(here, "--cache-from", f"type=local,src={tmp_path}/cache", directory)
     assert [outcome for _, outcome in outcomes(found)][:3] == ["cached", "runs", "unknown"]
     assert found["steps"][1]["reason"]["text"] == "b changed"
+
+
+# --- what the build would refuse
+
+
+def refused(cli: Cli, *arguments: str | Path, status: int = 1) -> str:
+    """The error with which both a plan and the build end, and that is all that they say."""
+    planned = cli("plan", "--format", "json", *arguments)
+    built = cli("build", "-q", *arguments)
+    assert (planned.status, built.status) == (status, status), planned.out.decode() + planned.err + built.err
+    assert planned.out == b""
+    assert planned.err == built.err
+    assert SECRET not in planned.err
+    return planned.err
+
+
+def test_secrets_are_looked_for(cli: Cli, tmp_path: Path) -> None:
+    directory = context(tmp_path / "context", "FROM scratch\nARG V=a\nCOPY $V /\n", a="1")
+    (tmp_path / "secret").write_text(SECRET)
+    secret = ("--secret", f"id=k,src={tmp_path}/secret")
+    (directory / SECRET).write_text("2")
+    cli.build("--build-arg", "V=a", directory)
+    assert "the value of secret 'k'" in refused(cli, *secret, "--build-arg", f"V={SECRET}", directory)
+    assert "the annotations" in refused(cli, *secret, "--annotation", f"a={SECRET}", directory)
+    assert "the configuration" in refused(cli, *secret, "--label", f"a={SECRET}", directory)
+    assert refused(cli, *secret, "--target", SECRET, directory).startswith("error: target stage '***' was not found\n")
+    (directory / "Dockerfile").write_text(f"FROM scratch\n# {SECRET}\nCOPY a /\n")
+    assert "error: Dockerfile:2: the Dockerfile holds the value of secret 'k'" in refused(cli, *secret, directory)
+
+
+def test_secrets_of_earlier_builds_are_masked(cli: Cli, tmp_path: Path) -> None:
+    directory = context(tmp_path / "context", "FROM scratch\nARG V\nCOPY $V /\n", a="1", **{SECRET: "2"})
+    (tmp_path / "secret").write_text(SECRET)
+    cli.build("--build-arg", f"V={SECRET}", directory)
+    found = plan(cli, "--secret", f"id=k,src={tmp_path}/secret", "--build-arg", "V=a", directory)
+    assert found["steps"][0]["reason"]["text"] == "ARG V: *** → a"
+    (tmp_path / "secret").write_text("ab")
+    done = cli("plan", "--secret", f"id=k,src={tmp_path}/secret", "--build-arg", "V=a", directory)
+    assert "the value of secret 'k' is too short to be searched for" in done.err
+
+
+def test_options_that_no_build_takes(cli: Cli, tmp_path: Path) -> None:
+    directory = context(tmp_path / "context", "FROM scratch\nCOPY a /\n", a="1")
+    docker = ("--output", f"type=docker,dest={tmp_path}/x.tar")
+    assert "which attestations need" in refused(cli, "--provenance=true", *docker, directory, status=2)
+    stop = ("--on-error=keep", "--break", "nosuch")
+    assert "the build has no such step" in refused(cli, *stop, directory, status=2)
+    assert "needs the network" in refused(cli, "--offline", "--pull", directory, status=2)
+
+
+# --- offline
+
+
+@needs_sandbox
+@pytest.mark.parametrize("first", [(), ("--offline",)])
+def test_offline(cli: Cli, tmp_path: Path, first: tuple[str, ...]) -> None:
+    """A result that was made without a network serves a build without one, and not one that has it."""
+    directory = busybox_context(tmp_path / "context", "RUN true\n")
+    cli.build(*first, directory)
+    for now in ((), ("--offline",)):
+        cached = not (first and not now)
+        assert dict(outcomes(plan(cli, *now, directory)))["base 2/2"] == ("cached" if cached else "runs")
+    assert cli.build("--offline", directory).cached() == 2

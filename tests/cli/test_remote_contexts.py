@@ -19,6 +19,7 @@ import pytest
 
 from tests.support.builds import Cli, context
 
+PASSWORD = "s3cr3tok"
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
 
@@ -125,6 +126,47 @@ def test_an_archive(cli: Cli, server: Server, arguments: tuple[str, ...]) -> Non
     assert set(cli.files("x")) == wanted
     again = cli.build("-t", "x", *arguments, f"{server.url}/context.tar.gz")
     assert again.cached() == 1
+
+
+def with_credentials(url: str) -> str:
+    return url.replace("http://", f"http://user:{PASSWORD}@")
+
+
+def kept(*places: Path) -> bytes:
+    """All bytes below these directories and in these files."""
+    files = [path for place in places for path in (place, *place.rglob("*")) if path.is_file()]
+    return b"\0".join(path.read_bytes() for path in files)
+
+
+def test_credentials_are_not_recorded(cli: Cli, server: Server, tmp_path: Path) -> None:
+    archive(server.root / "context.tar.gz", Dockerfile="FROM scratch\nCOPY f /\n", f="f")
+    page, trace = tmp_path / "page.html", tmp_path / "trace.json"
+    told = ("--report", page, "--trace", trace)
+    for name, status in (("context.tar.gz", 0), ("nothing.tar.gz", 1), ("nothing.git", 1)):
+        done = cli("build", *told, with_credentials(f"{server.url}/{name}"))
+        assert done.status == status, done.err
+        shown = f"{server.url}/{name}".replace("://", "://xxxxx@")
+        assert shown in cli("builds", "show").out.decode()
+        assert cli("builds", "-n", "1", "--format", "{{.Context}}").out.decode() == f"{shown}\n"
+        assert shown in page.read_text()
+        assert PASSWORD not in done.err
+        assert PASSWORD.encode() not in kept(cli.root, page, trace)
+
+
+def test_credentials_do_not_make_another_project(cli: Cli, server: Server) -> None:
+    url = f"{server.url}/context.tar.gz"
+    archive(server.root / "context.tar.gz", Dockerfile="FROM scratch\nCOPY f /\n", f="1")
+    cli.build(with_credentials(url))
+    archive(server.root / "context.tar.gz", Dockerfile="FROM scratch\nCOPY f /\n", f="2")
+    done = cli("plan", with_credentials(url).replace(PASSWORD, "another"))
+    assert "because f changed" in done.out.decode()
+
+
+def test_credentials_of_an_unknown_scheme_are_not_shown(cli: Cli) -> None:
+    done = cli("build", f"ftp://user:{PASSWORD}@127.0.0.1/x.tar")
+    assert done.status == 1
+    assert "'ftp://xxxxx@127.0.0.1/x.tar'" in done.err
+    assert PASSWORD.encode() not in kept(cli.root)
 
 
 def test_a_dockerfile_alone(cli: Cli, server: Server) -> None:

@@ -14,12 +14,11 @@ from builder.api.drawing.stages import Note, svg
 from builder.api.report.layers import LayersPart, layers_part
 from builder.api.report.timeline import TimelineRow, timeline
 from builder.progress import Warned
-from builder.store.builds import CACHED, FAILED, NOT_NEEDED, NOT_STARTED, RAN, STOPPED, Build, BuiltStep
+from builder.store.builds import BASES, CACHED, FAILED, NOT_NEEDED, NOT_STARTED, RAN, STOPPED, Build, BuiltStep
 from builder.store.store import Store
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _LINE = re.compile(r":(\d+)$")
-_BASES = ("image", "scratch")  # nodes that are where steps start from, and no steps themselves
 
 
 class StepPart(msgspec.Struct, frozen=True):
@@ -101,16 +100,16 @@ def counts_in_words(build: Build) -> str:
     """How many steps had which outcome: `2 ran, 3 cached`."""
     counts = dict.fromkeys((FAILED, RAN, CACHED, STOPPED, NOT_STARTED, NOT_NEEDED), 0)
     for step in build.steps:
-        if step.kind not in _BASES:
+        if step.kind not in BASES:
             counts[step.outcome] += 1
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no steps"
 
 
 def _steps(store: Store, build: Build, critical: CriticalPath) -> Iterator[StepPart]:
     costs = {one.step.step: one.cost for one in critical.steps}
-    links = {step.step: _link(step) for step in build.steps if step.step and step.kind not in _BASES}
+    links = {step.step: _link(step) for step in build.steps if step.step and step.kind not in BASES}
     for position, step in enumerate(build.steps):
-        if step.kind in _BASES:
+        if step.kind in BASES:
             continue
         yield StepPart(
             step=step,

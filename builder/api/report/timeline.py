@@ -8,7 +8,7 @@ from math import ceil, floor, log10
 import msgspec
 
 from builder.progress import human_size
-from builder.store.builds import Build
+from builder.store.builds import BASES, Build
 
 
 class TimelineRow(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ def timeline(build: Build, critical: Collection[str]) -> tuple[tuple[TimelineRow
                     f"[{step.position}] {step.instruction}",
                     detail,
                     step.outcome.replace(" ", "-"),
-                    f"step-{step.step}",
+                    f"step-{step.step}" if step.kind not in BASES else "",
                     step.step in critical,
                     step.seconds,
                     step.queued,

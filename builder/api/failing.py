@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import NamedTuple
 
 from builder.api.options import BuildOptions
-from builder.context.source import LocalContext, parse_context
+from builder.api.special import special_arguments
+from builder.context.source import GitContext, HTTPContext, LocalContext, parse_context
 from builder.errors import BuilderError, StepFailed
 from builder.plan.steps import Plan
 from builder.progress import Warned
@@ -40,12 +42,14 @@ class Keeper:
             if self._done:
                 return ""
             self._done = True
+        context = _lasting(options.context)
+        contexts = {name: _lasting(value, name) for name, value in options.contexts.items()}
         step = FailedStep(
             state=state,
             cause=cause if self._guard is None else self._guard.mask_text(cause),
-            context=_absolute(options.context),
+            context=context.address,
             dockerfile=_dockerfile(options),
-            contexts={name: _absolute(value, name) for name, value in options.contexts.items()},
+            contexts={name: one.address for name, one in contexts.items()},
             epoch=self._epoch,
             network=options.network,
             offline=options.offline,
@@ -53,6 +57,8 @@ class Keeper:
             limits=self._limits,
             secrets={name: (_path(source.path), source.variable) for name, source in options.secrets.items()},
             agents={name: tuple(map(_path, paths)) for name, paths in options.agents.items()},
+            withheld=tuple(one.address for one in (context, *contexts.values()) if one.withheld),
+            keep_git_dir=special_arguments(options).keep_git_dir,
         )
         try:
             for layers in (state.parent, *state.roots.values()):
@@ -72,10 +78,36 @@ class Keeper:
         return self._build
 
 
-def _absolute(context: str, name: str | None = None) -> str:
-    """A context's value that means the same in any working directory."""
+class _Lasting(NamedTuple):
+    """A context's value that means the same in any working directory; `withheld` is whether it had credentials."""
+
+    address: str
+    withheld: bool = False
+
+
+def _lasting(context: str, name: str | None = None) -> _Lasting:
     source = parse_context(context, name=name)
-    return os.path.abspath(source.path) if isinstance(source, LocalContext) else context
+    if isinstance(source, LocalContext):
+        return _Lasting(os.path.abspath(source.path))
+    if isinstance(source, (GitContext, HTTPContext)) and _has_credentials(context):
+        from builder.context.http import redacted
+
+        return _Lasting(redacted(context), True)
+    return _Lasting(context)
+
+
+def _has_credentials(url: str) -> bool:
+    """Whether a URL has a password, or a user that may be a token. With SSH a user is a part of the address."""
+    if "@" not in url or "://" not in url:
+        return False
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return True
+    user = parts.netloc.rpartition("@")[0]
+    return ":" in user or (bool(user) and parts.scheme in ("http", "https"))
 
 
 def _dockerfile(options: BuildOptions) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,6 +31,9 @@ from builder.store.store import Store
 if TYPE_CHECKING:
     from builder.sandbox.session import Session
     from builder.solver.interactive import ChangedFile
+
+
+_WITH_IT = "build again, with it"
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -74,26 +78,34 @@ def enter(
     return exit_status(result, state.node.platform)
 
 
-def rerun(store: Store, kept: Kept, session: Session, *, environ: Mapping[str, str], report: Reporter = ignore) -> int:
-    """Run the command of a kept RUN again where it ran, or where it should have; the rest as `enter`. Raises what the
-    step raises, too."""
-    from builder.solver.interactive import enter_step
-    from builder.solver.repeat import needs_contexts, ready
+def rerun(
+    store: Store,
+    kept: Kept,
+    show: Callable[[int, bytes], None],
+    *,
+    environ: Mapping[str, str],
+    report: Reporter = ignore,
+) -> int:
+    """Run the command of a kept RUN again where it ran, or where it should have, with no input. `show` gets what it
+    writes to standard output (1) and standard error (2), as it comes, with secrets masked.
+
+    Its exit status as `run_image` gives it. Raises what the step raises, also SecretLeak where a command that ends well
+    printed a secret or wrote it into a file; what `show` raises; and the rest as `enter`.
+    """
+    from builder.solver.repeat import needs_contexts, repeat_command
 
     state = kept.step.state
-    with _environment(store, kept, environ, report, contexts=needs_contexts(state)) as environment:
-        assert isinstance(state.node, RunNode)
-        upper = kept.upper if state.ran else ""
-        result = enter_step(environment, ready(environment, state), upper, state.node.argv, session)
+    with _environment(store, kept, environ, report, again=True, contexts=needs_contexts(state)) as environment:
+        result = repeat_command(environment, state, kept.upper if state.ran else "", show)
     return exit_status(result, state.node.platform)
 
 
 def repeat(store: Store, kept: Kept, *, environ: Mapping[str, str], report: Reporter = ignore) -> list[ChangedFile]:
     """Do a kept COPY, ADD or WORKDIR again, with the contexts as they are now: what it would add or change, sorted by
-    path. Raises what the step raises, and ContextError for a context that came on standard input."""
+    path. Raises what the step raises, and ContextError for a context that is not here any more."""
     from builder.solver.repeat import repeat_step
 
-    with _environment(store, kept, environ, report, contexts=True) as environment:
+    with _environment(store, kept, environ, report, again=True, contexts=True) as environment:
         return repeat_step(environment, kept.step.state)
 
 
@@ -118,54 +130,72 @@ def _environment(
     report: Reporter,
     secrets: Mapping[str, SecretSource] | None = None,
     *,
+    again: bool = False,
     contexts: bool = False,
 ) -> Iterator[Environment]:
-    """What the kept step had, as it is now. With `contexts` those are opened, and all secrets are read: they are looked
-    for in what is copied, as when it is built."""
+    """What the kept step had, as it is now. To do it `again` all secrets and keys of the build are read: they are
+    looked for in what is copied, written and printed, as when it is built. With `contexts` those are opened."""
     step = kept.step
     mounts = step.state.node.mounts if isinstance(step.state.node, RunNode) else ()
     given = {name: SecretSource(*source) for name, source in step.secrets.items()} | dict(secrets or {})
     wanted = {mount.secret for mount in mounts if isinstance(mount, SecretMount)}
-    known = dict(_secrets(given.keys() if contexts else wanted & given.keys(), given, environ, report))
+    known = dict(_secrets(given.keys() if again else wanted & given.keys(), given, environ, report))
     options = BuildOptions(
         secrets={name: SecretSource(value=content) for name, content in known.items()},
         limits=step.limits,
         network=step.network,
         offline=step.offline,
         isolation=step.isolation,
+        agents=step.agents if again else {},
         environ=environ,
     )
     asked = {mount.agent for mount in mounts if isinstance(mount, SshMount)}
     with (
         store.scratch() as scratch,
-        _agents(kept, step.agents.keys() if contexts else asked & step.agents.keys(), report) as agents,
+        _agents(kept, step.agents.keys() if again else asked & step.agents.keys(), report) as agents,
     ):
         inputs = _inputs(store, step, scratch, agents) if contexts else Inputs("Dockerfile", b"", {}, {})
         environment = make_environment(store, inputs, options, Special(epoch=step.epoch), agents, report)
         with closing(environment):
-            yield environment
+            try:
+                yield environment
+            except Exception as error:
+                if environment.guard is not None:
+                    environment.guard.redact(error)
+                raise
 
 
 def _inputs(store: Store, step: FailedStep, scratch: str, agents: Mapping[str, str]) -> Inputs:
     """The contexts of a kept step's build, as they are now. Raises ContextError, DockerfileError, OfflineError."""
-    came_in = isinstance(parse_context(step.context), StdinContext)
+    gone = _withheld(step.context) if step.context in step.withheld else None
+    if isinstance(parse_context(step.context), StdinContext):
+        gone = ContextError("the context came on standard input, and is not here any more", remedy=_WITH_IT)
     inputs = load_inputs(
         store,
-        scratch if came_in else step.context,
-        "-" if came_in else step.dockerfile,
+        scratch if gone else step.context,
+        "-" if gone else step.dockerfile,
         step.contexts,
         scratch,
         io.BytesIO(),
+        keep_git_dir=step.keep_git_dir,
         agent=agents.get("default", ""),
         offline=step.offline,
     )
-    if came_in:
-        inputs.openers[MAIN_CONTEXT] = _gone
+    if gone is not None:
+        inputs.openers[MAIN_CONTEXT] = partial(_refuse, gone)
+    for key, address in inputs.remote.items():
+        if address in step.withheld:
+            inputs.openers[key] = partial(_refuse, _withheld(address))
     return inputs
 
 
-def _gone() -> FileTree:
-    raise ContextError("the context came on standard input, and is not here any more", remedy="build again, with it")
+def _withheld(address: str) -> ContextError:
+    cause = "the context was fetched with a user or password, which is not kept"
+    return ContextError(cause, place=address, remedy=_WITH_IT)
+
+
+def _refuse(error: ContextError) -> FileTree:
+    raise error
 
 
 def _secrets(

@@ -69,17 +69,16 @@ def command(
         raise UsageError(
             "--rerun, --diff, --ls, --cat, --list and a command exclude each other", remedy="give one of them"
         )
+    if listing and build:
+        raise UsageError(
+            f"--list lists all steps that are kept, and {build!r} names one", remedy="give --list or BUILD"
+        )
     from builder.api.standing import changed, kept_step
     from builder.cli.stores import open_store
 
     store = open_store(settings, as_root=True)
     if listing:
-        from builder.store.failed import FailedStates
-
-        for name in FailedStates(store.root, store.temporary).builds():
-            with kept_step(store, name) as kept:
-                print(f"{kept.build}  {_printable(kept.step.state.node.label)}: {_printable(kept.step.cause)}")
-        return 0
+        return _list_kept(store)
     with kept_step(store, build) as kept:
         if diff:
             return _print_changes(changed(store, kept))
@@ -90,6 +89,21 @@ def command(
         if rerun:
             return _repeat(store, kept)
         return _enter(store, kept, arguments or None)
+
+
+def _list_kept(store: Store) -> int:
+    """A line for each kept step, the newest first, also for those that are broken or go meanwhile."""
+    from builder.api.standing import kept_step
+    from builder.store.failed import FailedStates
+
+    for build in FailedStates(store.root, store.temporary).builds():
+        try:
+            with kept_step(store, build) as kept:
+                what = f"{_printable(kept.step.state.node.label)}: {_printable(kept.step.cause)}"
+        except StoreError:
+            what = "(cannot be read)"
+        print(f"{build}  {what}")
+    return 0
 
 
 def after_failure(settings: Settings, options: BuildOptions, error: BuilderError, *, shell: bool) -> int:
@@ -176,12 +190,17 @@ def _repeat(store: Store, kept: Kept) -> int:
     """Do the step again with what it had: neither input nor a terminal."""
     from builder.api.standing import repeat, rerun
     from builder.plan.steps import RunNode
-    from builder.sandbox.session import Session
 
     environ, report = dict(os.environ), PlainView(sys.stderr)
     if isinstance(kept.step.state.node, RunNode):
-        return rerun(store, kept, Session(), environ=environ, report=report)
+        return rerun(store, kept, _show_output, environ=environ, report=report)
     return _print_changes(repeat(store, kept, environ=environ, report=report))
+
+
+def _show_output(stream: int, data: bytes) -> None:
+    out = (sys.stdout if stream == 1 else sys.stderr).buffer
+    out.write(data)
+    out.flush()
 
 
 def _list(store: Store, kept: Kept, path: str) -> int:

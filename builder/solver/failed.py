@@ -35,7 +35,10 @@ class FailedStep(msgspec.Struct, frozen=True, kw_only=True):
     `contexts` are absolute.
 
     Of secrets it is kept where they come from, a path or a variable's name, and never what they are; of SSH agents the
-    paths of their sockets or keys.
+    paths of their sockets or keys. URLs of contexts are kept without a password, or a user that may be a token;
+    `withheld` are those, as they are kept, that had one. What a Dockerfile says, and build arguments, is in `state`.
+
+    `keep_git_dir` is whether a main context from a repository has its `.git`.
     """
 
     state: StepState
@@ -50,6 +53,8 @@ class FailedStep(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     secrets: dict[str, tuple[str, str]] = {}
     agents: dict[str, tuple[str, ...]] = {}
+    withheld: tuple[str, ...] = ()
+    keep_git_dir: bool = False
 
 
 Keep = Callable[[StepState, str, str], str]
@@ -69,12 +74,12 @@ def encode_step(step: FailedStep) -> bytes:
 
 
 def decode_step(data: bytes) -> FailedStep:
-    """Raises StoreError for what another version has written."""
+    """Raises StoreError for what another version has written, or is broken."""
     try:
         return msgspec.msgpack.decode(data, type=FailedStep)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(
-            "the state of the step cannot be read", remedy="it was kept by another version: build again"
+            "the state of the step cannot be read", remedy="it is broken, or was kept by another version: build again"
         ) from error
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import msgspec
 
@@ -54,23 +55,15 @@ def enter_step(
 
     Raises StepFailed where the image has no shell, and what mounts raise; Unsupported where nothing can be run.
     """
-    store = environment.store
-    lowers = [*([upper] if upper else []), *store.layers.directories(state.parent)]
-    with LayeredTree(lowers) as tree:
+    with LayeredTree(_lowers(environment, state, upper)) as tree:
         shell = find_shell(tree)
     if arguments is None and shell is None:
-        raise StepFailed("the step's file system has no shell", remedy=f"{_LOOK}{_RERUN if state.ran else ''}")
-    node = _stand(environment, state)
-    user = find_user(accounts_of(environment, state.parent), node.user)
-    with store.scratch() as scratch, ExitStack() as held:
-        overlay = overlay_directories(scratch, lowers)
-        if upper:
-            os.chmod(overlay[0], os.stat(upper).st_mode & 0o7777)
-        mounting = Mounting(environment, state.roots, state.contents, scratch, held)
-        command = step_command(environment, node, user, lowers, overlay, mounting)
-        command.arguments = arguments if arguments is not None else (str(shell),)
-        if node.argv:
-            _add_rerun(command, node.argv, shell or "/bin/sh")
+        again = _RERUN if isinstance(state.node, RunNode) else ""
+        raise StepFailed("the step's file system has no shell", remedy=f"{_LOOK}{again}")
+    with command_there(environment, state, upper) as command:
+        argv, command.arguments = command.arguments, arguments if arguments is not None else (str(shell),)
+        if argv:
+            _add_rerun(command, argv, shell or "/bin/sh")
         if session.terminal and not any(line.startswith("TERM=") for line in command.environment):
             command.environment = (*command.environment, "TERM=xterm")
         try:
@@ -79,6 +72,25 @@ def enter_step(
             raise Unsupported(
                 str(error), remedy=f"a shell needs root, overlayfs and namespaces on this machine; {_LOOK}"
             ) from error
+
+
+@contextmanager
+def command_there(environment: Environment, state: StepState, upper: str) -> Iterator[Command]:
+    """The step's own command (without arguments where it is no RUN) over what it wrote before (`upper`, '' for
+    nothing). What it writes goes with the block. Raises what mounts raise, and StepFailed for an unknown user."""
+    lowers = _lowers(environment, state, upper)
+    node = _stand(environment, state)
+    user = find_user(accounts_of(environment, state.parent), node.user)
+    with environment.store.scratch() as scratch, ExitStack() as held:
+        overlay = overlay_directories(scratch, lowers)
+        if upper:
+            os.chmod(overlay[0], os.stat(upper).st_mode & 0o7777)
+        mounting = Mounting(environment, state.roots, state.contents, scratch, held)
+        yield step_command(environment, node, user, lowers, overlay, mounting)
+
+
+def _lowers(environment: Environment, state: StepState, upper: str) -> list[str]:
+    return [*([upper] if upper else []), *environment.store.layers.directories(state.parent)]
 
 
 def surroundings(node: StepNode) -> RunNode:

@@ -77,17 +77,18 @@ class FailedStates:
         if build and len(found) > 1:
             raise UsageError(f"{build!r} means several builds", remedy="give more digits")
         path = os.path.join(self.path, found[0])
-        try:
-            directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.ExitStack() as held:
             try:
+                directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                held.callback(os.close, directory)
                 fcntl.flock(directory, fcntl.LOCK_SH)
                 with open(os.path.join(path, _STATE), "rb") as file:
                     state = file.read()
-                yield found[0].split("-")[1], state, os.path.join(path, _UPPER)
-            finally:
-                os.close(directory)
-        except FileNotFoundError as error:
-            raise StoreError("the failed step was removed just now", place=path) from error
+            except FileNotFoundError as error:
+                raise StoreError("the failed step was removed just now", place=path) from error
+            except OSError as error:
+                raise StoreError(f"the state of the step cannot be read: {error.strerror}", place=path) from error
+            yield found[0].split("-")[1], state, os.path.join(path, _UPPER)
 
     def forget(self, project: str) -> None:
         """Remove the states of a project."""

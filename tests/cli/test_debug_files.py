@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.store.failed import FailedStates
 from tests.support.archives import archive
 from tests.support.builds import Cli, busybox_context, needs_sandbox
 from tests.support.registry import FakeRegistry
@@ -175,6 +176,16 @@ def test_no_shell(cli: Cli, directory: Path) -> None:
     assert (done.status, "did you mean /etc/first?" in done.err) == (1, True)
 
 
+def test_no_shell_for_a_command_that_never_began(cli: Cli, directory: Path) -> None:
+    mounts = "--mount=type=secret,id=gone,required"
+    (directory / "Dockerfile").write_text(f'FROM scratch\nCOPY Dockerfile /\nRUN {mounts} ["/program"]\n')
+    assert cli("build", "--on-error=keep", directory).status == 1
+    assert cli.spawn("debug").err == (
+        "error: the step's file system has no shell\n"
+        "help: 'builder debug --ls /' lists its files, '--cat PATH' shows one, '--rerun' runs its command\n"
+    )
+
+
 def test_what_a_command_wrote_can_be_looked_at(cli: Cli, directory: Path) -> None:
     (directory / "Dockerfile").write_text(STAGE + "USER 0\nRUN echo y > taken; exit 1\n")
     assert cli("build", "--on-error=keep", directory).status == 1
@@ -183,6 +194,46 @@ def test_what_a_command_wrote_can_be_looked_at(cli: Cli, directory: Path) -> Non
 
 def test_one_at_a_time(cli: Cli) -> None:
     assert cli("debug", "--rerun", "--ls", "/").status == 2
+
+
+def test_a_list_is_of_all(cli: Cli) -> None:
+    done = cli("debug", "--list", "3f2a")
+    assert (done.status, done.out) == (2, b"")
+    assert "--list lists all steps that are kept, and '3f2a' names one" in done.err
+
+
+@pytest.mark.parametrize("state", [b"garbage", b"", b"\x80", b"\x81\xa5cause\xa2\xff\xff", None])
+def test_a_state_that_cannot_be_read(cli: Cli, directory: Path, state: bytes | None) -> None:
+    for number in range(3):
+        (directory / "Dockerfile").write_text(f"FROM scratch\nCOPY missing{number} /\n")
+        assert cli("build", "--on-error=keep", directory).status == 1
+    folders = sorted((cli.root / "failed").iterdir())
+    path = folders[1] / "state"
+    path.unlink()
+    if state is not None:
+        path.write_bytes(state)
+    done = cli("debug", "--list")
+    assert (done.status, done.err) == (0, "")
+    builds = [folder.name.split("-")[1] for folder in folders]
+    lines = done.out.decode().splitlines()
+    assert lines[1] == f"{builds[1]}  (cannot be read)"
+    assert [line.split()[0] for line in lines] == builds[::-1]
+    assert lines[0].endswith("COPY missing2 /: /missing2 was not found")
+    assert lines[2].endswith("COPY missing0 /: /missing0 was not found")
+    done = cli("debug", "--ls", "/", builds[1])
+    assert (done.status, done.err.startswith("error: ")) == (1, True)
+    assert "internal" not in done.err
+
+
+def test_a_state_that_goes_meanwhile(cli: Cli, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / "Dockerfile").write_text("FROM scratch\nCOPY missing /\n")
+    assert cli("build", "--on-error=keep", directory).status == 1
+    builds = FailedStates.builds
+    monkeypatch.setattr(FailedStates, "builds", lambda states: ["ffffffff", *builds(states)])
+    done = cli("debug", "--list")
+    assert done.status == 0, done.err
+    assert done.out.startswith(b"ffffffff  (cannot be read)\n")
+    assert len(done.out.splitlines()) == 2
 
 
 def test_a_base_that_was_never_unpacked(cli: Cli, directory: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.errors import StoreError
 from builder.store.failed import Cleared, FailedStates
 from builder.store.store import Store
 from tests.support.builds import Cli
@@ -99,6 +100,29 @@ def test_one_that_somebody_looks_at_stays(store: Store, states: FailedStates) ->
         assert states.clear().count == 1
         assert states.builds() == ["bb"]
     assert states.clear() == Cleared(1, 1000 + len(STATE))
+
+
+def test_what_the_caller_misses_is_no_matter_of_the_state(store: Store, states: FailedStates, tmp_path: Path) -> None:
+    keep(store, "aa")
+    with pytest.raises(FileNotFoundError), states.hold():
+        (tmp_path / "missing").read_bytes()
+    assert states.clear().count == 1  # it is let go of
+
+
+def test_one_that_was_removed_just_now(store: Store, states: FailedStates, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [keep(store, "aa").name]
+    states.clear()
+    monkeypatch.setattr(states, "names", lambda: names)
+    with pytest.raises(StoreError, match="the failed step was removed just now"), states.hold():
+        pytest.fail("there is none")
+
+
+def test_one_that_cannot_be_read(store: Store, states: FailedStates) -> None:
+    path = keep(store, "aa") / "state"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StoreError, match="the state of the step cannot be read: Is a directory"), states.hold():
+        pytest.fail("there is none")
 
 
 def lose_state(path: Path) -> None:

@@ -16,6 +16,7 @@ from builder.api.recording import Recording, recording
 from builder.api.special import special_arguments
 from builder.export.deliver import Approve, Delivery, deliver
 from builder.oci.reference import Reference
+from builder.oci.spec import INDEXES
 from builder.plan.locate import Locator
 from builder.plan.steps import Plan
 from builder.progress import Reporter, Warned, ignore
@@ -110,8 +111,9 @@ def _result(
     platforms = tuple(str(image.platform) for image in planned.images)
     if committed is None:
         return BuildResult(platforms=platforms, seconds=seconds, root=store.root)
+    is_index = committed.descriptor.media_type in INDEXES
     return BuildResult(
-        image_id=committed.config_digests[0],
+        image_id=committed.descriptor.digest if is_index else committed.config_digests[0],
         digest=committed.descriptor.digest,
         media_type=committed.descriptor.media_type,
         size=committed.descriptor.size,

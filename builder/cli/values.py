@@ -246,8 +246,8 @@ def metadata(result: BuildResult) -> str:
     """What `--metadata-file` holds, with buildx's keys."""
     document: dict[str, Any] = {}
     if result.image_id:
-        document = {
-            "containerimage.config.digest": result.image_id,
+        document = {"containerimage.config.digest": result.image_id} if result.image_id != result.digest else {}
+        document |= {
             "containerimage.descriptor": {"mediaType": result.media_type, "digest": result.digest, "size": result.size},
             "containerimage.digest": result.digest,
         }

@@ -35,6 +35,18 @@ def directory(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.mark.parametrize("options", [["--platform", "linux/amd64,linux/arm64"], ["--provenance=true"], []])
+def test_the_id_of_a_build_names_its_image(cli: Cli, directory: Path, tmp_path: Path, options: list[str]) -> None:
+    done = cli("build", "-q", *options, "--iidfile", tmp_path / "id", "--metadata-file", tmp_path / "about", directory)
+    identifier = (tmp_path / "id").read_text()
+    assert done.out.decode() == f"{identifier}\n"
+    assert cli("images", "-q", "--no-trunc").out.decode().split() == [identifier]
+    assert cli("inspect", identifier).status == 0
+    about = json.loads((tmp_path / "about").read_text())
+    assert about.get("containerimage.config.digest") == (None if options else identifier)
+    assert cli("rmi", identifier).status == 0
+
+
 def test_flags_with_a_truth_value(cli: Cli, directory: Path) -> None:
     done = cli("build", "--no-cache=true", "--pull=false", "--load=1", "--quiet=0", "-t", "app", directory)
     assert done.status == 0, done.err

@@ -157,7 +157,8 @@ def _solve(
         from builder.api.failing import stopper
 
         environment.before = stopper(environment.keep, planned, options.break_at)
-    jobs = options.jobs or len(os.sched_getaffinity(0))
+    # More than processors: some steps wait for a network or a disk, and the last ones should not leave one idle.
+    jobs = options.jobs or max(4, 2 * len(os.sched_getaffinity(0)))
     solver.solve([image.node for image in planned.images], jobs)
     if environment.guard is not None:
         from builder.solver.secret_search import search_layers

@@ -98,7 +98,11 @@ class BuildCommand(Command):
 @click.option("-m", "--memory", default="", metavar="BYTES", help="Memory of each RUN step, for example 2g.")
 @click.option("--cpus", type=float, default=0.0, metavar="NUMBER", help="Processors of each RUN step.")
 @click.option(
-    "--jobs", type=click.IntRange(min=0), default=0, metavar="N", help="Steps at once (default: one a processor)."
+    "--jobs",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Steps at once (default: two a processor, at least 4).",
 )
 @click.option("--max-size", default="", metavar="SIZE", help="Fail if the image is larger, for example 300MB.")
 @click.option("--max-layer", default="", metavar="SIZE", help="Fail if a layer is larger.")

@@ -35,7 +35,11 @@ def command(settings: Settings, name: str, paths: tuple[str, ...], platform: str
         for path in paths:
             _, entry = find_entry(contents, name, path)
             if entry.stored is None:
-                raise StoreError(f"{printable(path)} is a {KINDS[entry.info.kind]}, not a file", place=name)
+                raise StoreError(
+                    f"{printable(path)} is a {KINDS[entry.info.kind]}, not a file",
+                    place=name,
+                    remedy="'builder ls' looks into directories",
+                )
             files.append(entry.stored)
         del contents
         output = sys.stdout.buffer

@@ -74,7 +74,9 @@ def find_path(tree: Tree, place: str, path: str, *, follow: bool = True) -> str:
     raise StoreError(
         f"there is no file {printable(path)}{through}",
         place=place,
-        remedy=f"did you mean /{printable(f'{directory}/{close}'.lstrip('/'))}?" if close else None,
+        remedy=f"did you mean /{printable(f'{directory}/{close}'.lstrip('/'))}?"
+        if close
+        else "'builder ls' lists files",
     )
 
 

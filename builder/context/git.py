@@ -320,7 +320,7 @@ class _Git:
             if user:
                 message = message.replace(user, "xxxxx")
         details = tuple(f"    {line}" for line in message.splitlines()[-_TAIL:])
-        remedy = None
+        remedy = "git itself says so: see whether 'git ls-remote' can read it from here"
         if "could not read Username" in message or "Authentication failed" in message or "terminal prompts" in message:
             remedy = "the repository does not exist or needs credentials"
         return ContextError(cause, place=self._ref.place, details=details, remedy=remedy)

@@ -29,7 +29,9 @@ def destination(path: str) -> Iterator[BinaryIO]:
         if not special:
             os.replace(temporary, path)
     except OSError as error:
-        raise StoreError(f"cannot write: {error.strerror}", place=path) from error
+        missing = isinstance(error, FileNotFoundError)
+        remedy = f"make the directory {os.path.dirname(path)} first" if missing else None
+        raise StoreError(f"cannot write: {error.strerror}", place=path, remedy=remedy) from error
     finally:
         if not special and os.path.exists(temporary):
             os.unlink(temporary)

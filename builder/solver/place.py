@@ -54,7 +54,10 @@ def make_directories(staging: Staging, path: str, made: FileInfo) -> None:
         if info is None:
             staging.put(Staged(here, made))
         elif info.kind is not Kind.DIRECTORY:
-            raise StepFailed(f"cannot make the directory /{path}: /{here} is not a directory")
+            raise StepFailed(
+                f"cannot make the directory /{path}: /{here} is not a directory",
+                remedy="name another place, or remove that in a RUN before",
+            )
 
 
 def place(staging: Staging, tree: FileTree, match: Match, destination: str, ownership: Ownership) -> None:

@@ -7,9 +7,16 @@ at the boundary where they come in.
 
 from __future__ import annotations
 
+import errno
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+
+NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
+"""The numbers of errors that mean that a disk, or somebody's share of it, is full."""
+MAKE_ROOM = "make room on the disk; 'builder prune' does where the store is"
+"""The remedy where it may be another disk than the store's."""
 
 
 class BuilderError(Exception):
@@ -77,6 +84,15 @@ class StoreError(BuilderError):
     """The local store cannot be read or written, or does not hold what was asked for."""
 
 
+class DiskFull(StoreError):
+    """There is no room left on the store's disk."""
+
+    def __init__(self, place: str, what: str = "") -> None:
+        """`what` could not be done at `place`."""
+        cause = "the disk is full"
+        super().__init__(f"{what}: {cause}" if what else cause, place=place, remedy="'builder prune' makes room")
+
+
 class LayerError(BuilderError):
     """A layer or archive is malformed, hostile or cannot be unpacked."""
 
@@ -97,9 +113,25 @@ class Unsupported(BuilderError):
     """Something that is known but that this version, or this machine, cannot do."""
 
 
+def store_error(what: str, error: OSError, place: str) -> StoreError:
+    """The error that says that `what` could not be done in the store at `place`; to be raised from `error`."""
+    return DiskFull(place, what) if error.errno in NO_ROOM else StoreError(f"{what}: {error.strerror}", place=place)
+
+
+def lacks_room(error: BaseException) -> bool:
+    """Whether an error comes of a full disk."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DiskFull) or (isinstance(cause, OSError) and cause.errno in NO_ROOM):
+            return True
+        cause = cause.__cause__
+    return False
+
+
 def render(error: BuilderError) -> str:
     """The text shown to people: `place: cause`, the details, and the remedy."""
     lines = [f"error: {error}", *error.details]
-    if error.remedy:
-        lines.append(f"help: {error.remedy}")
+    remedy = error.remedy or (MAKE_ROOM if lacks_room(error) else "")
+    if remedy:
+        lines.append(f"help: {remedy}")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ import click
 
 from builder import __version__
 from builder.config import default_root
-from builder.errors import EXIT_FAILED, EXIT_INTERRUPTED, BuilderError, render
+from builder.errors import EXIT_FAILED, EXIT_INTERRUPTED, NO_ROOM, BuilderError, DiskFull, render
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -115,7 +115,7 @@ COMPLETE = "_BUILDER_COMPLETE"
 class Settings:
     """The global options, for the commands."""
 
-    def __init__(self, root: str, debug: bool) -> None:
+    def __init__(self, root: str = "", debug: bool = False) -> None:
         self.root = root
         self.debug = debug
 
@@ -196,7 +196,9 @@ def cli(ctx: click.Context, root: str, debug: bool) -> None:
     Exit status: 0 done, 1 failed or refused, 2 wrong usage, 130 interrupted; a command that has others says so.
     'builder COMMAND --help' tells of each command.
     """
-    ctx.obj = Settings(root or default_root(os.environ), debug)
+    settings = ctx.ensure_object(Settings)
+    settings.root = root or default_root(os.environ)
+    settings.debug = debug
 
 
 def _show_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
@@ -222,12 +224,13 @@ def main() -> NoReturn:
     """Run the command line and raise SystemExit with its status."""
     signal.signal(signal.SIGTERM, _terminate)
     debug = "--debug" in sys.argv
+    settings = Settings()
     try:
         if COMPLETE in os.environ:
             from builder.cli.completion import answer
 
             sys.exit(answer(os.environ[COMPLETE]))
-        status = cli.main(prog_name="builder", standalone_mode=False)
+        status = cli.main(prog_name="builder", standalone_mode=False, obj=settings)
         sys.stdout.flush()
     except click.exceptions.Exit as exit_:
         status = exit_.exit_code
@@ -249,7 +252,7 @@ def main() -> NoReturn:
     except OSError as error:
         if debug:
             raise
-        print(f"error: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+        print(render(_system_error(error, settings.root)), file=sys.stderr)
         status = EXIT_FAILED
     except Exception as error:
         if debug:
@@ -261,6 +264,18 @@ def main() -> NoReturn:
         )
         status = EXIT_FAILED
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _system_error(error: OSError, root: str) -> BuilderError:
+    """An error of the system's that nobody foresaw. One that names no file is the store's if its disk is full."""
+    if error.errno in NO_ROOM and error.filename is None and root:
+        from builder.store.room import is_full
+
+        if is_full(root):
+            return DiskFull(root)
+    found = BuilderError(error.strerror or str(error), place=error.filename or "input/output")
+    found.__cause__ = error
+    return found
 
 
 def _terminate(*_: object) -> NoReturn:

@@ -9,6 +9,7 @@ from builder.cli.format import size
 from builder.errors import BuilderError
 from builder.store.describe import Describer
 from builder.store.prune import Pruned, prune
+from builder.store.room import is_full
 from builder.store.store import Store
 
 
@@ -32,6 +33,18 @@ def run(store: Store, *, everything: bool, filters: tuple[str, ...], cache: bool
     before = min((moment_of(text).timestamp() for text in given.get("until", ())), default=None)
     about_cache = cache and not given.keys() & {"label", "label!"}  # cache has no labels
     _print(prune(store, images, cache=("all" if everything else "unused") if about_cache else "", before=before))
+    if not cache:
+        hint_at_cache(store)
+
+
+def hint_at_cache(store: Store) -> None:
+    """Say what else there is to be removed, if the disk is still full without some images."""
+    if is_full(store.root):
+        print(
+            "WARNING: the disk is still full\n"
+            "help: 'builder prune' removes the build cache, which keeps layers of images that are gone",
+            file=sys.stderr,
+        )
 
 
 def _print(pruned: Pruned) -> None:

@@ -29,6 +29,7 @@ def command(
     A name is taken away first, and the image goes with its last one. Layers that another image or the build cache needs
     stay; 'builder prune' empties the cache. An image that a running build uses is not removed.
     """
+    from builder.cli.pruning import hint_at_cache
     from builder.store.collect import collect
     from builder.store.images import NoSuchImage
     from builder.store.remove import remove, remove_platforms
@@ -56,4 +57,5 @@ def command(
             deleted = True
     if deleted and not no_prune:
         collect(store)
+        hint_at_cache(store)
     failures.end()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from builder.errors import StoreError, Unsupported
+from builder.errors import MAKE_ROOM, NO_ROOM, StoreError, Unsupported
 from builder.filesystem.decompress import decompressor
 from builder.oci.spec import OCI_LAYER
 
@@ -135,9 +135,8 @@ class Output:
             try:
                 rest = rest[os.write(self._file, rest) :]
             except OSError as error:
-                raise StoreError(
-                    f"cannot write a layer: {error.strerror}", place=self.path, remedy="make room on the disk"
-                ) from error
+                remedy = MAKE_ROOM if error.errno in NO_ROOM else None
+                raise StoreError(f"cannot write a layer: {error.strerror}", place=self.path, remedy=remedy) from error
 
     def finish(self, crc: int, uncompressed: int, *, sync: bool) -> str:
         """Write the trailer; returns the digest once the bytes are on the disk."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from builder.errors import LayerError
+from builder.errors import MAKE_ROOM, NO_ROOM, LayerError
 from builder.filesystem.archive import ArchiveEntry, Readable, TarReader
 from builder.filesystem.overlay_format import OPAQUE, OWN_PREFIXES
 from builder.filesystem.readahead import ReadAhead
@@ -84,8 +84,8 @@ def _failed(entry: ArchiveEntry, error: OSError) -> LayerError:
     if error.errno in (errno.EPERM, errno.EINVAL, errno.EACCES):
         owner = f"{entry.info.uid}:{entry.info.gid}"
         remedy = f"unpack as root, or give the user subordinate ids that include {owner} (/etc/subuid, /etc/subgid)"
-    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "make room on the disk"
+    elif error.errno in NO_ROOM:
+        remedy = MAKE_ROOM
     return LayerError(f"cannot be unpacked: {error.strerror or error}", place=entry.path or "/", remedy=remedy)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
-from builder.errors import StoreError
+from builder.errors import NO_ROOM, StoreError, store_error
 from builder.oci.spec import Descriptor, Index, decode, digest_of, encode
 
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
@@ -46,6 +46,8 @@ class Layout:
             for name, data in (("index.json", _EMPTY_INDEX), ("oci-layout", LAYOUT_FILE)):
                 self._write(os.path.join(self.path, name), data, only_new=True)
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise store_error("cannot create the store", error, self.path) from error
             raise StoreError(
                 f"cannot create the store: {error}", place=self.path, remedy="choose a writable place with --root"
             ) from error
@@ -101,7 +103,7 @@ class Layout:
             if sync:
                 sync_directory(self.blobs)
         except OSError as error:
-            raise StoreError(f"cannot store blob {digest}: {error.strerror}", place=self.path) from error
+            raise store_error(f"cannot store blob {digest}", error, self.path) from error
 
     def index(self) -> Index:
         """The images of the layout. Raises StoreError."""
@@ -131,7 +133,7 @@ class Layout:
         try:
             descriptor = os.open(os.path.join(self.path, "oci-layout"), os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
-            raise StoreError(f"cannot be changed: {error.strerror}", place=self.path) from error
+            raise store_error("cannot be changed", error, self.path) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -161,7 +163,7 @@ class Layout:
                 raise
             sync_directory(os.path.dirname(path))
         except OSError as error:
-            raise StoreError(f"cannot write: {error.strerror}", place=path) from error
+            raise store_error("cannot be written", error, path) from error
 
 
 def _no_pin(digest: str) -> None:

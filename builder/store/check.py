@@ -7,17 +7,19 @@ The order matters: what is found of blobs decides about images and records, and 
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 import msgspec
 
 from builder.config import ArchiveLimits
-from builder.errors import StoreError
+from builder.errors import StoreError, store_error
 from builder.store.check_blobs import check_blobs
 from builder.store.check_images import check_images, check_layout
 from builder.store.check_leftovers import check_builds, check_failed, check_leases, check_mounts, check_temporary
 from builder.store.check_records import check_records
 from builder.store.check_session import LEFTOVER, Depth, Fetch, Problem, Progress, Session
 from builder.store.check_snapshots import check_snapshots
+from builder.store.room import room
 
 _PARTS = (
     check_temporary,
@@ -67,8 +69,9 @@ def check(
         depth = Depth(deep=depth.deep)
     session = Session(root, depth, progress, fetch, limits or ArchiveLimits())
     try:
-        for part in _PARTS:
-            part(session)
+        with room(root) if depth.repair else nullcontext():
+            for part in _PARTS:
+                part(session)
     except OSError as error:
-        raise StoreError(f"the check cannot go on: {error.strerror}", place=error.filename or root) from error
+        raise store_error("the check cannot go on", error, error.filename or root) from error
     return Checked(root, tuple(session.problems), session.counts, read_only)

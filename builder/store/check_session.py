@@ -6,14 +6,14 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from builder.config import ArchiveLimits
 from builder.errors import StoreError
 from builder.oci.layout import Layout
-from builder.store.database import LayerRecord
+from builder.store.database import LayerRecord, failure, finds_disk_full, is_damage
 from builder.store.leases import frozen
 from builder.store.settle import current_boot
 
@@ -55,6 +55,20 @@ Progress = Callable[[str, int, int], object]
 
 Fetch = Callable[[LayerRecord], object]
 """Brings a layer's blob from where its record says that it comes from. Raises BuilderError."""
+
+
+def _open(path: str, mode: str, *settings: str, timeout: float = 60) -> sqlite3.Connection:
+    """A connection that has read something; others are waited for `timeout` seconds. Raises sqlite3.Error."""
+    from urllib.parse import quote
+
+    connection = sqlite3.connect(f"file:{quote(path)}?mode={mode}", uri=True, timeout=timeout, isolation_level=None)
+    try:
+        for statement in (*settings, "SELECT count(*) FROM sqlite_schema"):
+            connection.execute(statement).fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class Session:
@@ -107,12 +121,10 @@ class Session:
 
     @property
     def records(self) -> list[LayerRecord]:
-        """What the cache database knows of layers; nothing where it cannot be read."""
+        """What the cache database knows of layers; nothing where it is damaged or not there."""
         if self._records is None:
-            self._records = []
-            with contextlib.suppress(sqlite3.Error), self.database() as connection:
-                rows = connection.execute("SELECT diff_id, digest, media_type, size, origin, uncompressed FROM layers")
-                self._records = [LayerRecord(*row) for row in rows]
+            rows = self._rows("SELECT diff_id, digest, media_type, size, origin, uncompressed FROM layers")
+            self._records = [LayerRecord(*row) for row in rows]
         return self._records
 
     @property
@@ -120,37 +132,45 @@ class Session:
         """The blobs that an earlier boot of the machine did not flush: a power failure may have made holes in them, and
         no image names them. The next build looks at them before it believes them."""
         if self._unsettled is None:
-            self._unsettled = frozenset()
-            with contextlib.suppress(sqlite3.Error), self.database() as connection:
-                boot = current_boot()
-                rows = connection.execute("SELECT digest, boot FROM unsettled")
-                self._unsettled = frozenset(digest for digest, written in rows if written != boot)
+            boot = current_boot()
+            rows = self._rows("SELECT digest, boot FROM unsettled")
+            self._unsettled = frozenset(digest for digest, written in rows if written != boot)
         return self._unsettled
 
     @contextlib.contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:
-        """The cache database; it is opened to be read only unless something is to be repaired. Raises sqlite3.Error."""
-        from urllib.parse import quote
-
-        place = f"file:{quote(self.path('cache.db'))}"
-        connection: sqlite3.Connection | None = None
+        """The cache database; it is opened to be read only unless something is to be repaired. Raises sqlite3.Error
+        where it is damaged, StoreError where it cannot be read or mended."""
+        path = self.path("cache.db")
         try:
+            with contextlib.closing(self._connect(path)) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise
+            raise failure(error, path, "cannot be read") from error
+
+    def _connect(self, path: str) -> sqlite3.Connection:
+        try:
+            return _open(path, "rw" if self.depth.repair else "ro")
+        except sqlite3.OperationalError as error:
+            if finds_disk_full(error, path):
+                # The memory that processes share needs room in a file; whoever is alone takes its own.
+                return _open(path, "rw", "PRAGMA locking_mode=EXCLUSIVE", timeout=5)
+            if self.depth.repair:
+                raise
             # On a file system that cannot be written SQLite reads a database only if it may take it as unchanging.
-            for mode in ("rw",) if self.depth.repair else ("ro", "ro&immutable=1"):
-                try:
-                    connection = sqlite3.connect(f"{place}?mode={mode}", uri=True, timeout=60, isolation_level=None)
-                    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-                    break
-                except sqlite3.OperationalError:
-                    if mode != "ro":
-                        raise
-                    if connection is not None:
-                        connection.close()
-            assert connection is not None
-            yield connection
-        finally:
-            if connection is not None:
-                connection.close()
+            return _open(path, "ro&immutable=1")
+
+    def _rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """What a query gives; nothing where the database is damaged, which `check_records` reports, or not there."""
+        if not os.path.exists(self.path("cache.db")):
+            return []
+        try:
+            with self.database() as connection:
+                return connection.execute(statement).fetchall()
+        except sqlite3.Error:
+            return []
 
     @contextlib.contextmanager
     def no_collection(self) -> Iterator[frozenset[str]]:

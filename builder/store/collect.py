@@ -3,22 +3,23 @@
 Needed is what can be reached from `index.json`, from the step cache and its memos (base images that were fetched,
 downloads), and what running builds hold by their leases. A collection may run at any time beside builds. It first
 sets aside, by renaming, everything that nobody needs, in a moment in which no build can begin to use it; the removing
-itself, which may take long, follows after.
+itself, which may take long, follows after, and the records come last: a record of what is gone does no harm.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
-from builder.errors import StoreError
+from builder.errors import StoreError, store_error
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
 from builder.store.database import Holding, LayerRecord
 from builder.store.leases import frozen
+from builder.store.room import room_to_remove
 from builder.store.store import Store, remove_tree
 
 _LARGEST_DOCUMENT = 8 << 20  # bytes
@@ -116,20 +117,39 @@ def needed(store: Store, holdings: Iterable[Holding], pins: frozenset[str]) -> N
 
 def collect(store: Store) -> Collected:
     """Remove what nothing needs. Must not be called under a lease of the same process's own. Raises StoreError."""
+    with room_to_remove(store):
+        return sweep(store)
+
+
+def sweep(store: Store, doomed: Collection[Holding] = ()) -> Collected:
+    """`collect` for who has seen to room on a full disk. The steps and memos `doomed`, which are about to be forgotten,
+    keep nothing; one that is used just now is another."""
+    passing = set(doomed)
     try:
         with frozen(store.leases) as pins:
-            kept = needed(store, store.database.holdings(), pins)
+            kept = needed(store, (one for one in store.database.holdings() if one not in passing), pins)
             blobs = [*_set_blobs_aside(store, kept), *_set_partial_aside(store, kept)]
             snapshots = [path for one in store.all_snapshots() for path in one.set_aside(kept.diff_ids)]
             gone = [record for record in store.database.all_layers() if _is_gone(record, kept)]
-            if gone:
-                store.database.forget_blobs(gone)
         size = sum(os.lstat(path).st_size for path in blobs) + sum(tree_size(path) for path in snapshots)
         for path in (*blobs, *snapshots):
             remove_tree(path) if os.path.isdir(path) else os.unlink(path)
     except OSError as error:
-        raise StoreError(f"cannot remove: {error.strerror}", place=error.filename or store.root) from error
+        raise store_error("cannot remove", error, error.filename or store.root) from error
+    _forget(store, gone)
     return Collected(size, len(blobs), len(snapshots))
+
+
+def _forget(store: Store, gone: list[LayerRecord]) -> None:
+    """Forget layers whose blobs were removed. That comes last, because the database grows by it for a while, and until
+    then the disk may be full."""
+    if not gone:
+        return
+    layout = Layout(store.root, store.temporary)
+    with frozen(store.leases) as pins:  # a build may have made one of them again
+        store.database.forget_blobs(
+            record for record in gone if not pins & {record.digest, record.diff_id} and not layout.has(record.digest)
+        )
 
 
 def tree_size(path: str) -> int:

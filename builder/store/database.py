@@ -9,6 +9,7 @@ Every call opens a short transaction; threads share one connection under a lock,
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -18,8 +19,9 @@ from typing import Any
 
 import msgspec
 
-from builder.errors import StoreError
+from builder.errors import DiskFull, StoreError
 from builder.filesystem.locks import exclusive
+from builder.store.room import is_full
 
 VERSION = 3
 
@@ -97,6 +99,42 @@ class Holding(msgspec.Struct, frozen=True):
     used: float
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error says that a database is not as it was written: pages or tables are not what they should be, or
+    a text is none. Others say that the disk is full, cannot be read or written, or that somebody holds the database."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)  # None: Python's own, about what it was given
+    return code is None or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+
+def failure(error: sqlite3.Error, path: str, what: str) -> StoreError:
+    """The error that says that `what` (`cannot be used`) is the matter with the database at `path`."""
+    if finds_disk_full(error, path):
+        return DiskFull(path)
+    code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if is_damage(error):
+        remedy = "it only holds a cache: 'builder fsck' moves it away; or remove it and build again"
+    elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        remedy = "another process is at work with it: try again when that has ended"
+    elif code == sqlite3.SQLITE_IOERR:
+        remedy = "look for what the system's log says of this disk"
+    else:
+        remedy = "see that it and its directory can be read and written"
+    name = getattr(error, "sqlite_errorname", "")
+    return StoreError(f"the cache database {what}: {error}{f' ({name})' if name else ''}", place=path, remedy=remedy)
+
+
+def finds_disk_full(error: sqlite3.Error, path: str) -> bool:
+    """Whether the database at `path` cannot be used because the disk is full. SQLite says so only of what it appends;
+    the memory that processes share is an input/output error."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_IOERR:
+        reading = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ)
+        return code not in reading and is_full(os.path.dirname(path))
+    if code & 0xFF == sqlite3.SQLITE_CANTOPEN:
+        return is_full(os.path.dirname(path))
+    return code & 0xFF == sqlite3.SQLITE_FULL
+
+
 class Database:
     """The database at `path`, made when it is not there."""
 
@@ -105,13 +143,20 @@ class Database:
         self._lock = threading.Lock()
         try:
             self._connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            if self._connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-                with exclusive(f"{path}.lock"):  # SQLite does not wait for others while it changes the journal's mode
-                    self._connection.execute("PRAGMA journal_mode=WAL")
-                    self._make_tables()
+            try:
+                self._begin()
+            except BaseException:
+                self._connection.close()  # it would keep its locks as long as the error is known
+                raise
         except sqlite3.Error as error:
-            raise self._failed(error) from error
+            raise failure(error, path, "cannot be used") from error
+
+    def _begin(self) -> None:
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        if self._connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            with exclusive(f"{self._path}.lock"):  # SQLite does not wait for others while it changes the journal's mode
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._make_tables()
 
     def _make_tables(self) -> None:
         """Begin anew, unless another process did meanwhile; the tables of another version are thrown away."""
@@ -125,13 +170,6 @@ class Database:
     def close(self) -> None:
         self._connection.close()
 
-    def _failed(self, error: sqlite3.Error) -> StoreError:
-        return StoreError(
-            f"the cache database cannot be used: {error}",
-            place=self._path,
-            remedy="it only holds a cache: remove it and build again",
-        )
-
     @contextmanager
     def _cursor(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
@@ -141,7 +179,7 @@ class Database:
                 if self._connection.in_transaction:
                     with suppress(sqlite3.Error):
                         self._connection.execute("ROLLBACK")
-                raise self._failed(error) from error
+                raise failure(error, self._path, "cannot be used") from error
 
     # --- layers
 
@@ -180,10 +218,12 @@ class Database:
     def forget_blobs(self, records: Iterable[LayerRecord]) -> None:
         """Forget these forms of layers."""
         with self._cursor() as connection:
+            connection.execute("BEGIN IMMEDIATE")
             connection.executemany(
                 "DELETE FROM layers WHERE diff_id = ? AND digest = ?",
                 [(record.diff_id, record.digest) for record in records],
             )
+            connection.execute("COMMIT")
 
     # --- steps
 
@@ -298,8 +338,10 @@ class Database:
             else:
                 steps.append((holding.key,))
         with self._cursor() as connection:
+            connection.execute("BEGIN IMMEDIATE")
             connection.executemany("DELETE FROM steps WHERE key = ?", steps)
             connection.executemany("DELETE FROM memos WHERE kind = ? AND key = ?", memos)
+            connection.execute("COMMIT")
 
     def clear(self) -> None:
         """Forget every step and memo (not the layers, which describe blobs)."""

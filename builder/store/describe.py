@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from builder.errors import StoreError
+from builder.errors import DiskFull, StoreError
 from builder.oci.platform import host_platform
 from builder.oci.reference import Reference
 from builder.oci.spec import INDEXES, Descriptor, History, ImageConfig, Manifest, Platform
 from builder.store.images import Images, StoredImage
 from builder.store.store import Store
 
+_CHECK = "run 'builder fsck'"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -97,23 +98,39 @@ class Describer:
     def platforms(self, descriptor: Descriptor) -> tuple[PlatformImage, ...]:
         """The manifests of an image that are here."""
         try:
-            found = self._images.manifests(descriptor)
+            return self._platforms(descriptor)
         except StoreError:
             return ()
-        return tuple(self._platform(manifest) for manifest in found)
+
+    def _platforms(self, descriptor: Descriptor) -> tuple[PlatformImage, ...]:
+        return tuple(self._platform(manifest) for manifest in self._images.manifests(descriptor))
 
     def choose(self, image: StoredImage, platform: Platform | None) -> PlatformImage:
         """The manifest for a platform; without one that for this machine, or the first. Raises StoreError."""
-        found = [entry for entry in self.platforms(image.descriptor) if entry.config is not None]
         name = image.reference.familiar if image.reference else image.descriptor.digest
+        try:
+            found = [entry for entry in self._platforms(image.descriptor) if entry.config is not None]
+        except DiskFull:
+            raise
+        except StoreError as error:
+            raise _unreadable(name, error) from error
         if platform is not None:
             found = [entry for entry in found if entry.platform == platform]
             if not found:
                 raise StoreError(f"the image has no variant for {platform} here", place=name)
         chosen = self._preferred(found)
         if chosen is None:
-            raise StoreError("the image cannot be read", place=name, remedy="run 'builder fsck'")
+            raise self._why_unreadable(name, image.descriptor)
         return chosen
+
+    def _why_unreadable(self, name: str, descriptor: Descriptor) -> StoreError:
+        """The error about an image without a configuration that can be read."""
+        for manifest in self._images.manifests(descriptor):
+            try:
+                self._images.config(manifest)
+            except StoreError as error:
+                return _unreadable(name, error)
+        return StoreError("nothing of the image is here", place=name, remedy=_CHECK)
 
     def history(self, image: PlatformImage) -> list[HistoryRow]:
         """Newest first."""
@@ -153,6 +170,8 @@ class Describer:
     def _read(self, descriptor: Descriptor) -> PlatformImage:
         try:
             manifest = self._images.manifest(descriptor)
+        except DiskFull:
+            raise
         except StoreError:
             return PlatformImage(descriptor, descriptor.digest, 0, 0)
         layers = manifest.layers
@@ -164,9 +183,15 @@ class Describer:
             return PlatformImage(descriptor, image_id, size, stored, manifest)
         try:
             config = self._images.config(descriptor)
+        except DiskFull:
+            raise
         except StoreError:
             return PlatformImage(descriptor, image_id, size, stored, manifest)
         return PlatformImage(descriptor, image_id, size, stored, manifest, config)
+
+
+def _unreadable(name: str, error: StoreError) -> StoreError:
+    return StoreError(f"the image cannot be read: {error.cause}", place=name, remedy=_CHECK)
 
 
 def parse_time(text: str | None) -> datetime | None:

@@ -8,13 +8,14 @@ lease names. A killed process loses its lock, and the next collection removes it
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from builder.errors import StoreError
+from builder.errors import store_error
 
 _GATE = "gate"
 
@@ -27,21 +28,36 @@ class Lease:
             os.makedirs(directory, mode=0o700, exist_ok=True)
             self._gate = _open_gate(directory)
         except OSError as error:
-            raise StoreError(f"cannot make a lease: {error.strerror}", place=directory) from error
+            raise store_error("cannot make a lease", error, directory) from error
         self._mutex = threading.Lock()
         self._pinned: set[str] = set()
+        self._size = 0
         self._path = os.path.join(directory, f"{os.getpid()}.{os.urandom(6).hex()}")
         with self._no_collection():
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            try:
+                self._file = os.open(self._path, flags, 0o600)
+            except OSError as error:
+                raise store_error("cannot make a lease", error, directory) from error
             fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def pin(self, digest: str) -> None:
-        """Keep a blob or layer until the lease ends, whether it is there yet or not."""
+        """Keep a blob or layer until the lease ends, whether it is there yet or not. Raises StoreError."""
         if digest in self._pinned:
             return
         with self._mutex, self._no_collection():
-            os.write(self._file, f"{digest}\n".encode())
+            try:
+                self._note(f"{digest}\n".encode())
+            except OSError as error:
+                raise store_error("what is in use cannot be noted", error, self._path) from error
             self._pinned.add(digest)
+
+    def _note(self, line: bytes) -> None:
+        """Add a line, or nothing: a disk that gets full may take the beginning of one. Raises OSError."""
+        if os.write(self._file, line) != len(line):
+            os.ftruncate(self._file, self._size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += len(line)
 
     def release(self) -> None:
         """End the lease."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from builder.store.collect import Walker, collect, needed
+from builder.store.collect import Walker, needed, sweep
 from builder.store.database import Holding
 from builder.store.describe import Summary
 from builder.store.failed import Cleared, FailedStates
 from builder.store.images import StoredImage
 from builder.store.leases import held
 from builder.store.remove import Removal, in_use, remove_entirely
+from builder.store.room import room_to_remove
 from builder.store.store import Store
 
 
@@ -31,6 +32,11 @@ def prune(store: Store, images: list[Summary], *, cache: str = "", before: float
 
     Raises StoreError.
     """
+    with room_to_remove(store):
+        return _prune(store, images, cache, before)
+
+
+def _prune(store: Store, images: list[Summary], cache: str, before: float | None) -> Pruned:
     removals = []
     for digest in dict.fromkeys(row.descriptor.digest for row in images):
         descriptor = next(row.descriptor for row in images if row.descriptor.digest == digest)
@@ -41,12 +47,13 @@ def prune(store: Store, images: list[Summary], *, cache: str = "", before: float
     if cache:
         failed = FailedStates(store.root, store.temporary).clear(before)
         doomed = prunable(store, everything=cache == "all", before=before)
+    collected = sweep(store, doomed)
+    if cache:
+        # Last, because the database grows by it for a while: a step whose layer is gone does no harm, it runs again.
         store.database.forget(doomed)
         if cache == "all" and before is None and not held(store.leases):
             store.database.clear()
         store.database.forget_recipes(store.builds.keys())
-    collected = collect(store)
-    if cache:
         store.settle_snapshots()  # who keeps house has the time
     return Pruned(tuple(removals), len(doomed), failed.count, failed.size + collected.size)
 

@@ -14,6 +14,7 @@ from builder.oci.spec import INDEXES, Descriptor, Platform
 from builder.store.collect import Needed, Walker
 from builder.store.images import StoredImage
 from builder.store.leases import frozen, held
+from builder.store.room import room_to_remove
 from builder.store.store import Store
 
 _ABOUT = "vnd.docker.reference.digest"  # which manifest an attestation in an index is about
@@ -32,6 +33,11 @@ def remove(store: Store, text: str, *, force: bool = False) -> Removal:
 
     Raises StoreError: there is no such image, it must be forced, or a running build uses it.
     """
+    with room_to_remove(store):
+        return _remove_named(store, text, force)
+
+
+def _remove_named(store: Store, text: str, force: bool) -> Removal:
     named = store.images.named(text)
     entry = named if named is not None and "@" not in text else store.images.find(text)
     names = _names(store, entry.descriptor)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from builder.errors import StoreError
+from builder.errors import store_error
 from builder.oci.layout import Layout, sync_directory
 from builder.store.database import Database
 
@@ -76,7 +76,7 @@ class Settling:
                 os.fsync(descriptor)
             sync_directory(self._layout.blobs)
         except OSError as error:
-            raise StoreError(f"cannot flush layers to the disk: {error.strerror}", place=self._layout.path) from error
+            raise store_error("cannot flush layers to the disk", error, self._layout.path) from error
         finally:
             for descriptor in opened:
                 os.close(descriptor)

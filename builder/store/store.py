@@ -10,6 +10,7 @@ ROOT/builds/                           records and logs of past builds
 ROOT/failed/                           steps that failed, for `builder debug`
 ROOT/partial/                          beginnings of blobs whose transfer was cut short
 ROOT/quarantine/                       what `fsck` found unreadable
+ROOT/reserve                           room on the disk, see `room`
 ROOT/tmp/                              unfinished files, locks
 """
 
@@ -26,7 +27,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from builder.config import ArchiveLimits
-from builder.errors import StoreError
+from builder.errors import StoreError, store_error
 from builder.filesystem.locks import exclusive
 from builder.oci.layout import Layout
 from builder.store.database import Database
@@ -34,6 +35,7 @@ from builder.store.images import Images
 from builder.store.janitor import Janitor
 from builder.store.layers import Layers
 from builder.store.locks import take_share
+from builder.store.room import keep_room
 
 if TYPE_CHECKING:
     from builder.filesystem.snapshots import Snapshots
@@ -174,6 +176,7 @@ class Store:
             self.layout.pin = before
             self._forget_paths()
             lease.release()
+            keep_room(self.root)
 
     def _forget_paths(self) -> None:
         if "layers" in self.__dict__:
@@ -186,7 +189,7 @@ class Store:
         try:
             os.mkdir(path, 0o700)
         except OSError as error:
-            raise StoreError(f"cannot make a temporary directory: {error.strerror}", place=path) from error
+            raise store_error("cannot make a temporary directory", error, path) from error
         try:
             yield path
         finally:

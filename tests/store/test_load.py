@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from builder.errors import BuilderError, LayerError
 from builder.oci import reference
 from builder.store.load import load
+from builder.store.room import RESERVE
 from builder.store.store import Store
 from tests.support.archives import archive
 
@@ -96,12 +97,14 @@ def refuse(store: Store, data: bytes) -> str:
 
 
 def everything(store: Store) -> dict[str, bytes]:
-    """All files of the store but those that locks and SQLite come with."""
+    """All files of the store but the reserve, and those that locks and SQLite come with."""
     root = Path(store.root)
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file() and not path.name.startswith(("cache.db", "gate")) and not path.name.endswith(".lock")
+        if path.is_file()
+        and not path.name.startswith(("cache.db", "gate", RESERVE))
+        and not path.name.endswith(".lock")
     }
 
 

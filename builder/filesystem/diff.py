@@ -56,17 +56,41 @@ class Change(msgspec.Struct):
         return os.open(name, _READ, dir_fd=directory)
 
 
-def changes(upper: str | os.PathLike[str], lowers: LayeredTree | None) -> Iterator[Change]:
+def changes(
+    upper: str | os.PathLike[str], lowers: LayeredTree | None, left_out: list[str] | None = None
+) -> Iterator[Change]:
     """The entries of the layer that `upper` makes over `lowers` (None: nothing below), sorted by their components.
 
-    Nobody may write to either meanwhile. Raises LayerError for what cannot be a layer (a redirected directory), OSError
-    when the directory cannot be read.
+    `left_out` gets the paths of what is in `upper` and makes no entry, directories after what was in them. Nobody may
+    write to either meanwhile. Raises LayerError for what cannot be a layer (a redirected directory), OSError when the
+    directory cannot be read.
     """
-    walk = _Walk(upper, lowers)
+    walk = _Walk(upper, lowers, [] if left_out is None else left_out)
     try:
         yield from walk.run()
     finally:
         walk.close()
+
+
+def drop(upper: str | os.PathLike[str], paths: Iterable[str]) -> None:
+    """Remove what a layer leaves out, so that `upper` holds what the layer does: over other layers, where the same
+    paths have something else, the rest would be wrong. Directories keep their times. Raises OSError."""
+    root = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in paths:
+            above, _, name = path.rpartition("/")
+            parent = open_beneath(root, above, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                before = os.fstat(parent)
+                try:
+                    os.unlink(name, dir_fd=parent)
+                except IsADirectoryError:
+                    os.rmdir(name, dir_fd=parent)
+                os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+            finally:
+                os.close(parent)
+    finally:
+        os.close(root)
 
 
 def write_changes(entries: Iterable[Change], writer: TarWriter) -> int:
@@ -101,7 +125,8 @@ def write_layer(entries: Iterable[Change], sink: LayerSink) -> int:
 class _Walk:
     """A walk over an upper directory, depth first, names in the order of their bytes."""
 
-    def __init__(self, upper: str | os.PathLike[str], lowers: LayeredTree | None) -> None:
+    def __init__(self, upper: str | os.PathLike[str], lowers: LayeredTree | None, left_out: list[str]) -> None:
+        self._left_out = left_out
         self._upper = os.fspath(upper)
         self._lowers = lowers
         self._root = os.open(self._upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -120,6 +145,7 @@ class _Walk:
             if not entries:
                 stack.pop()
                 if len(self._waiting) >= len(stack) > 0:
+                    self._left_out += [one.path for one in self._waiting[len(stack) - 1 :] if one is not _GIVEN]
                     del self._waiting[len(stack) - 1 :]
                 continue
             path, info = entries.pop()
@@ -134,6 +160,8 @@ class _Walk:
             elif (change := self._file(path, info, fresh)) is not None:
                 yield from self._above()
                 yield change
+            else:
+                self._left_out.append(path)
 
     def _above(self) -> Iterator[Change]:
         """The directories above the next entry that were not given yet."""

@@ -18,6 +18,8 @@ from builder.filesystem.tree import FileInfo, Kind
 
 _CACHED = 4096  # entries of each cache before it starts anew
 
+_LONGEST_NAME = 255  # bytes: NAME_MAX
+
 _EMPTY_ROOT = FileInfo(Kind.DIRECTORY, 0o755)
 
 _Stack = tuple[int, ...]
@@ -51,7 +53,7 @@ class LayeredTree:
         except KeyError:
             found = self._find(path)
         if len(self._infos) >= _CACHED:
-            self._infos.clear()
+            self._infos = {}
         self._infos[path] = found
         return found
 
@@ -144,31 +146,29 @@ class LayeredTree:
     def _stack(self, path: str) -> tuple[_Stack, bool] | None:
         """The layers whose directories make up the directory `path`, top first, and whether it is opaque to what
         lies below all of them. None when it is no directory."""
+        stacks = self._stacks  # another thread may put a new dictionary in its place, but never takes entries out of it
         try:
-            return self._stacks[path]
+            return stacks[path]
         except KeyError:
             pass
         # From the top down with a loop: a hostile image may be deeper than Python's stack.
         known = path
         missing: list[str] = []
-        while known not in self._stacks:
+        while known not in stacks:
             missing.append(known)
             if not known:
                 break
             known = known.rpartition("/")[0]
+        if len(stacks) >= _CACHED:
+            stacks = self._stacks = {known: stacks[known]} if known in stacks else {}
         result: tuple[_Stack, bool] | None = None
-        if len(self._stacks) >= _CACHED:
-            parent = self._stacks.get(known)
-            self._stacks.clear()
-            if known not in missing:
-                self._stacks[known] = parent
         for directory in reversed(missing):
             if directory:
-                above = self._stacks[directory.rpartition("/")[0]]
+                above = stacks[directory.rpartition("/")[0]]
                 result = self._merge(directory, *above) if above is not None else None
             else:
                 result = self._merge("", tuple(range(len(self.directories))), False)
-            self._stacks[directory] = result
+            stacks[directory] = result
         return result
 
     def _merge(self, path: str, candidates: _Stack, opaque: bool) -> tuple[_Stack, bool] | None:
@@ -185,8 +185,10 @@ class LayeredTree:
                 continue
             try:
                 descriptor = self._open(layer, path, os.O_PATH)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+            except OSError as error:
+                if _is_absent(error, path):
+                    continue
+                raise
             try:
                 if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
                     opaque = True
@@ -204,8 +206,10 @@ class LayeredTree:
         path = f"{self.directories[layer]}/{name}"
         try:
             status = os.lstat(path)
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            if _is_absent(error, name):
+                return None
+            raise
         return file_info(status, os.readlink(path) if stat.S_ISLNK(status.st_mode) else "")
 
     def _layer_info(self, layer: int, path: str) -> FileInfo | None:
@@ -221,8 +225,10 @@ class LayeredTree:
             status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
             link = os.readlink(name, dir_fd=parent.fd) if stat.S_ISLNK(status.st_mode) else ""
             return file_info(status, link)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        except OSError as error:
+            if _is_absent(error, path):
+                return None
+            raise
 
     def _directory(self, layer: int, path: str) -> Directory:
         """A directory of a layer, which is often the one that was asked for last."""
@@ -259,6 +265,14 @@ class LayeredTree:
 def _is_name(path: str) -> bool:
     """Whether a path names an entry of the root itself."""
     return "/" not in path and path not in ("", ".", "..")
+
+
+def _is_absent(error: OSError, path: str) -> bool:
+    """Whether an error says that nothing is at a path: no file can have a longer name than file systems allow. Of a
+    path that is too long as a whole it does not say so."""
+    if error.errno == errno.ENAMETOOLONG:
+        return len(os.fsencode(path.rpartition("/")[2])) > _LONGEST_NAME
+    return error.errno in (errno.ENOENT, errno.ENOTDIR)
 
 
 def _entry_info(entry: os.DirEntry[str], directory: int) -> FileInfo:

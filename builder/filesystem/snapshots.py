@@ -70,7 +70,7 @@ class Snapshots:
     ) -> str:
         """The directory of a layer, unpacked now unless it is already.
 
-        `open_tar` opens the uncompressed tar stream; it is called at most once, and the stream is closed if it can be.
+        `open_tar` gives the uncompressed tar stream; it is called at most once. The stream is the caller's to close.
         Raises LayerError when the stream is malformed or when its digest is not `diff_id`.
         """
         with self._making(diff_id) as name:
@@ -164,12 +164,20 @@ class Snapshots:
     def sweep(self) -> None:
         """Remove what killed processes left behind."""
         for name in self._names():
-            if name.startswith(_GONE):
+            self.sweep_one(name)
+
+    def sweep_one(self, name: str) -> bool:
+        """Remove an entry of `directory` that a killed process left. Whether that was done: not if it is anything else,
+        or if its owner is at work."""
+        if name.startswith(_GONE):
+            remove_tree(f"{self._base}/{name}")  # which somebody else may be doing, too
+            return True
+        if not name.startswith(_TEMPORARY):
+            return False
+        with exclusive_or_not(self._lock_file(name[len(_TEMPORARY) :])) as held:
+            if held:
                 remove_tree(f"{self._base}/{name}")
-            elif name.startswith(_TEMPORARY):
-                with exclusive_or_not(self._lock_file(name[len(_TEMPORARY) :])) as held:
-                    if held:
-                        remove_tree(f"{self._base}/{name}")
+            return held
 
     def _unpack(
         self,
@@ -179,17 +187,11 @@ class Snapshots:
         max_entries: int | None,
         max_bytes: int | None,
     ) -> Unpacked:
-        stream = open_tar()
-        try:
-            with LayeredTree(below) as tree:
-                return unpack(
-                    stream, files, layer=True, below=tree if below else None, userxattr=self._userxattr,
-                    owners=self._owners, max_entries=max_entries, max_bytes=max_bytes,
-                )  # fmt: skip
-        finally:
-            close = getattr(stream, "close", None)
-            if close is not None:
-                close()
+        with LayeredTree(below) as tree:
+            return unpack(
+                open_tar(), files, layer=True, below=tree if below else None, userxattr=self._userxattr,
+                owners=self._owners, max_entries=max_entries, max_bytes=max_bytes,
+            )  # fmt: skip
 
     def _complete(self, directory: str) -> bool:
         """Whether a snapshot is there, and was flushed or made since the last boot."""

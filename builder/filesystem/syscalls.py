@@ -12,6 +12,7 @@ import functools
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 
 MAX_LINKS = 255
 
@@ -151,7 +152,8 @@ def start_writing(descriptor: int) -> None:
 def remove_tree(name: str, *, dir_fd: int | None = None) -> None:
     """Remove a file or a directory with all below it, following no link; what is not there is no error.
 
-    Works by descriptors, one directory at a time, so that neither long paths nor deep trees stop it.
+    Works by descriptors, one directory at a time, so that neither long paths nor deep trees stop it. Another process
+    may remove the same tree meanwhile.
     """
     try:
         os.unlink(name, dir_fd=dir_fd)
@@ -160,12 +162,13 @@ def remove_tree(name: str, *, dir_fd: int | None = None) -> None:
         return
     except (IsADirectoryError, PermissionError):
         pass
-    top = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        _empty(top)
-    finally:
-        os.close(top)
-    os.rmdir(name, dir_fd=dir_fd)
+    with suppress(FileNotFoundError):
+        top = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            _empty(top)
+        finally:
+            os.close(top)
+        os.rmdir(name, dir_fd=dir_fd)
 
 
 def _empty(directory: int) -> None:
@@ -178,7 +181,10 @@ def _empty(directory: int) -> None:
             if pending[-1]:
                 name = pending[-1].pop()
                 status = os.fstat(current)
-                step = _open_to_empty(name, current)
+                try:
+                    step = _open_to_empty(name, current)
+                except FileNotFoundError:
+                    continue
                 trail.append((name, (status.st_dev, status.st_ino)))
             elif trail:
                 pending.pop()
@@ -188,7 +194,8 @@ def _empty(directory: int) -> None:
                 if (status.st_dev, status.st_ino) != parent:
                     os.close(step)
                     raise OSError(errno.EBUSY, "a directory was moved while it was removed", name)
-                os.rmdir(name, dir_fd=step)
+                with suppress(FileNotFoundError):
+                    os.rmdir(name, dir_fd=step)
             else:
                 return
             os.close(current)
@@ -207,7 +214,8 @@ def _remove_files(directory: int) -> list[str]:
             if entry.is_dir(follow_symlinks=False):
                 directories.append(entry.name)
             else:
-                os.unlink(entry.name, dir_fd=directory)
+                with suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=directory)
     return directories
 
 

@@ -27,6 +27,8 @@ _TYPES = {
     Kind.DIRECTORY: b"5", Kind.FIFO: b"6",
 }  # fmt: skip
 _PAX = b"x"
+_LONGEST_NAME = 255  # bytes: NAME_MAX
+_HIDES = WHITEOUT_PREFIX.encode()
 _MAX_ID = 0o7777777
 _MAX_LONG = 0o77777777777  # sizes and times: eleven octal digits, 8 GiB
 # What follows the link name: magic, version, user, group, device numbers, prefix, padding.
@@ -78,8 +80,8 @@ class TarWriter:
 
         `path` has no slash at either end. `content` is a regular file's bytes, a descriptor at its start, or an
         iterable of pieces, and must hold exactly `info.size` bytes. `hardlink` is the path of an earlier entry; then
-        `info` only gives owner, mode and time. Raises LayerError when the file's size changes while it is read, or
-        when the entry has no form in a tar archive (a socket, a whiteout: see `whiteout`).
+        `info` only gives owner, mode and time. Raises LayerError when the file's size changes while it is read, when
+        the entry has no form in a tar archive (a socket, a whiteout: see `whiteout`), or when nobody could unpack it.
         """
         kind = Kind.HARDLINK if hardlink is not None else info.kind
         type_flag = _TYPES.get(kind)
@@ -185,6 +187,8 @@ class TarWriter:
         """A header for what the plain form cannot hold, preceded by a PAX header where needed."""
         if b"\0" in name or b"\0" in link:
             raise LayerError("a name holds a NUL byte", place=path)
+        if len(name) > _LONGEST_NAME:
+            _check_names(path, name)
         records: dict[bytes, bytes] = {}
         prefix = b""
         short = name
@@ -226,6 +230,15 @@ class TarWriter:
             pax_name = b"PaxHeaders.0/long"
         return b"".join(
             (_header(pax_name, 0, 0, 0, len(body), 0, _PAX, b""), body, _ZEROS[: -len(body) % BLOCK], header)
+        )
+
+
+def _check_names(path: str, name: bytes) -> None:
+    """Refuse what no file system of Linux could hold; a whiteout's name is longer than the one that it hides."""
+    longest = max(len(part.removeprefix(_HIDES)) for part in name.split(b"/"))
+    if longest > _LONGEST_NAME:
+        raise LayerError(
+            f"one of its names has {longest} bytes, and file systems allow {_LONGEST_NAME}", place=f"/{path}"
         )
 
 

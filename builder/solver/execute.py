@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import StepFailed, StoreError, Unsupported
 from builder.filesystem.compress import LayerBlob, LayerSink
-from builder.filesystem.diff import changes, write_changes
+from builder.filesystem.diff import Change, changes, drop, write_changes
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.times import clamp_times
@@ -160,8 +160,17 @@ def _signal_name(number: int) -> str:
 def _layer(
     upper: str, lowers: list[str], mount_points: tuple[str, ...], scratch: str, environment: Environment
 ) -> LayerBlob:
-    """The layer of what the command wrote. That a mount point is gone, which only this step had, is no change."""
+    """The layer of what the command wrote; `upper` then holds that and nothing else. That a mount point is gone, which
+    only this step had, is no change."""
     passing = {path.strip("/") for path in mount_points}
+    left_out: list[str] = []
+
+    def counts(change: Change) -> bool:
+        if change.info.kind is not Kind.WHITEOUT or change.path not in passing:
+            return True
+        left_out.append(change.path)
+        return False
+
     if environment.epoch is not None:
         clamp_times(upper, environment.epoch)
     form = environment.compression
@@ -172,10 +181,13 @@ def _layer(
         ):
             writer = TarWriter(sink.write) if environment.guard is None else environment.guard.writer(sink.write)
             _write_root(writer, upper, lowers)
-            found = changes(upper, below if lowers else None)
-            write_changes((c for c in found if not (c.info.kind is Kind.WHITEOUT and c.path in passing)), writer)
+            found = changes(upper, below if lowers else None, left_out)
+            write_changes(filter(counts, found), writer)
             writer.close()
-            return sink.finish()
+            blob = sink.finish()
+        if left_out:
+            drop(upper, left_out)
+        return blob
     except OSError as error:
         raise StoreError(f"cannot write the step's layer: {error.strerror}", place=scratch) from error
 

@@ -88,6 +88,11 @@ class Following:
         self._arrival = arrival
         self._given_up = False
 
+    @property
+    def record(self) -> LayerRecord:
+        """The form of the layer whose bytes these are."""
+        return self._arrival.record
+
     def read(self, size: int, /) -> bytes:
         while True:
             complete = self._arrival.done.is_set()

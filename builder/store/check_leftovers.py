@@ -6,7 +6,8 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -29,8 +30,9 @@ def check_temporary(session: Session) -> None:
         if session.depth.repair:
             share, names = take_share(directory)
             os.close(share)
-        elif _is_free(directory, fcntl.LOCK_EX):
-            names = os.listdir(directory)
+        else:
+            with _free(directory, fcntl.LOCK_EX) as free:
+                names = os.listdir(directory) if free else []
     except OSError:
         return
     for name in names:
@@ -61,19 +63,31 @@ def _leftover(session: Session, area: str, path: str) -> None:
     session.found(area, path, "a killed process left it", severity=LEFTOVER, repair=repair)
 
 
-def _is_free(path: str, lock: int) -> bool:
-    """Whether a file or directory is here and nobody holds a lock on it that excludes this one."""
+@contextmanager
+def _free(path: str, lock: int) -> Iterator[bool]:
+    """Hold a lock on a file or directory if it is here and nobody else's excludes that. Yields whether it is held."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return False
+        yield False
+        return
     try:
-        fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        yield _lock(descriptor, path, lock)
     finally:
         os.close(descriptor)
-    return True
+
+
+def _lock(descriptor: int, path: str, lock: int) -> bool:
+    try:
+        fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))  # it may have been removed before it was locked
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _is_free(path: str, lock: int) -> bool:
+    with _free(path, lock) as free:
+        return free
 
 
 def check_leases(session: Session) -> None:
@@ -133,12 +147,18 @@ def check_mounts(session: Session) -> None:
         if not is_name(name) or not os.path.isdir(path) or (os.path.lexists(data) and not os.path.isdir(data)):
             repair = session.quarantine(path) if session.depth.repair else ""
             session.found("mount", path, "this is no cache mount", repair=repair)
-        elif _is_free(os.path.join(path, "lock"), fcntl.LOCK_SH):
-            for inner in os.listdir(path):
-                if inner == "data.new" or inner.startswith("id."):
-                    if session.depth.repair:
-                        remove_tree(os.path.join(path, inner))
-                    _leftover(session, "mount", os.path.join(path, inner))
+        else:
+            _check_mount(session, path)
+
+
+def _check_mount(session: Session, path: str) -> None:
+    """Of a mount that no step has, not even a shared one: what is half-made belongs to nobody."""
+    with _free(os.path.join(path, "lock"), fcntl.LOCK_EX) as free:
+        for inner in sorted(os.listdir(path)) if free else ():
+            if inner == "data.new" or inner.startswith("id."):
+                if session.depth.repair:
+                    remove_tree(os.path.join(path, inner))
+                _leftover(session, "mount", os.path.join(path, inner))
 
 
 def _names(directory: str) -> list[str]:

@@ -2,8 +2,7 @@
 
 Compared are names, types, modes and sizes with the listing of the layer's archive; contents on request. What lies in a
 directory that the archive itself lacks is not looked at: it may have gone where a link of the layers below leads.
-A layer that a step made here is the directory that it wrote, which may hold more than its archive (sockets, files
-that were touched and did not change); only in layers of other origin does a file too many count.
+A file too many counts as well: steps that follow would see it, and nobody who has the image from elsewhere.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ def _check_directory(session: Session, directory: str) -> None:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return
+    store = Snapshots(Path(session.root), name=os.path.basename(directory))
     snapshots = [name for name in names if _SNAPSHOT.fullmatch(name)]
     session.counts["snapshots"] += len(snapshots)
     for number, name in enumerate(snapshots):
@@ -57,20 +57,8 @@ def _check_directory(session: Session, directory: str) -> None:
         if name != "locks" and name not in snapshots:
             session.found(
                 "snapshot", os.path.join(directory, name), "a killed process left it", severity=LEFTOVER,
-                repair=_sweep(session, directory, name),
+                repair="removed" if session.depth.repair and store.sweep_one(name) else "",
             )  # fmt: skip
-
-
-def _sweep(session: Session, directory: str, name: str) -> str:
-    """Remove what a killed process left, unless one is at work that may be its owner."""
-    if not session.depth.repair or not name.startswith(("tmp-", "gone-")):
-        return ""
-    path = os.path.join(directory, name)
-    lock = os.path.join(directory, "locks", name.removeprefix("tmp-"))
-    if name.startswith("tmp-") and os.path.exists(lock):
-        return ""
-    remove_tree(path)
-    return "removed"
 
 
 def _report(session: Session, directory: str, name: str, cause: str, severity: str) -> None:
@@ -82,7 +70,10 @@ def _report(session: Session, directory: str, name: str, cause: str, severity: s
                 remedy = "a running build uses it: check again when it has ended"
             else:
                 gone = os.path.join(directory, f"gone-{os.urandom(8).hex()}")
-                os.rename(os.path.join(directory, name), gone)
+                try:
+                    os.rename(os.path.join(directory, name), gone)
+                except FileNotFoundError:
+                    return  # a collection took it
                 repair = "removed; it is unpacked again when it is needed"
         if repair:
             remove_tree(gone)
@@ -103,7 +94,6 @@ def _fault(session: Session, path: str) -> tuple[str, str]:
     blob = next((record.digest for record in forms if session.holds(record)), None)
     if blob is None:
         return "", ""  # there is nothing to compare with
-    complete = not match[2] and any(record.origin for record in forms)
     try:
         with open(session.layout.blob_path(blob), "rb") as file, decompressor(file, place=blob) as stream:
             listing = _Listing(session.depth.deep)
@@ -111,7 +101,7 @@ def _fault(session: Session, path: str) -> tuple[str, str]:
                 listing.add(entry)
     except (LayerError, StoreError) as error:
         return "damage", f"its archive cannot be read: {error}"
-    return "damage", listing.compare(files, complete=complete)
+    return "damage", listing.compare(files) or ("" if match[2] else listing.surplus(files))
 
 
 def _is_unsettled(path: str) -> bool:
@@ -195,8 +185,8 @@ class _Listing:
         elif before.kind is Kind.DIRECTORY:
             self.opaque.add(path)
 
-    def compare(self, files: str, *, complete: bool) -> str:
-        """How a directory differs from the listing, '' if it does not; with `complete` files too many count."""
+    def compare(self, files: str) -> str:
+        """How a directory differs from the listing, '' if all is there; what else is there does not count."""
         links: dict[tuple[int, int], FileInfo] = {}
         for path, wanted in self.files.items():
             if path in self.indirect:
@@ -221,9 +211,10 @@ class _Listing:
             place = os.path.join(files, path)
             if os.path.isdir(place) and not is_opaque(place, attributes(place)):
                 return f"{path or '/'} does not hide what is below it"
-        return self._too_many(files) if complete else ""
+        return ""
 
-    def _too_many(self, files: str) -> str:
+    def surplus(self, files: str) -> str:
+        """What a directory holds beyond the listing, '' if it is nothing."""
         parents = {parent for path in self.indirect for parent in _parents(path)}
         waiting = [""]
         while waiting:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from builder.config import ArchiveLimits
-from builder.errors import BuilderError, Interrupted, LayerError, StoreError
+from builder.errors import BuilderError, Interrupted, LayerError, StoreError, store_error
 from builder.filesystem.compression import Compression, kind_of
 from builder.filesystem.locks import exclusive
 from builder.oci.layout import Layout
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from builder.filesystem.compress import LayerBlob
     from builder.filesystem.layered import LayeredTree
     from builder.filesystem.snapshots import Snapshots
-    from builder.store.arriving import Arriving
+    from builder.store.arriving import Arriving, Following
 
 Fetch = Callable[[str, Descriptor, BinaryIO], None]
 """Fetches a blob: the reference it belongs to, its descriptor, the file that takes the verified bytes. The file is at
@@ -230,7 +230,7 @@ class Layers:
         except OSError as error:
             with suppress(OSError):  # a disk that is full needs the space more than the next call needs the beginning
                 os.unlink(path)
-            raise StoreError(f"cannot store blob {record.digest}: {error.strerror}", place=self._layout.path) from error
+            raise store_error(f"cannot store blob {record.digest}", error, self._layout.path) from error
         finally:
             if not complete:
                 with suppress(OSError):
@@ -281,12 +281,13 @@ class Layers:
         return paths
 
     def _fetch_ahead(self, diff_ids: Sequence[str]) -> Arriving:
-        """Begin to fetch the layers that are neither unpacked nor here, if somebody vouches for them."""
+        """Begin to fetch the layers that are neither unpacked nor here, but not from a build cache: `ensure_blob` knows
+        what to do without one that does not keep its promise."""
         from builder.store.arriving import Arriving
 
         unpacked = set(self._snapshots.diff_ids())
         records = [self.record(diff_id) for diff_id in dict.fromkeys(diff_ids) if diff_id not in unpacked]
-        absent = [record for record in records if record and not is_claim(record) and not self._is_here(record)]
+        absent = [one for one in records if one and not one.origin.startswith(CACHE) and not self._is_here(one)]
         return Arriving(absent, self.fetch_form, self._partial)
 
     def _unpack(self, diff_id: str, below: Sequence[str], arriving: Arriving) -> str:
@@ -294,7 +295,7 @@ class Layers:
         stream = arriving.stream(diff_id)
         if stream is not None:
             try:
-                path = self._unpack_stream(self._required(diff_id), stream, below)
+                path = self._unpack_stream(stream.record, stream, below)
                 arriving.wait(diff_id)
                 return path
             except LayerError:
@@ -304,13 +305,14 @@ class Layers:
         record = self.ensure_blob(diff_id)
         return self._unpack_stream(record, self._layout.open(record.digest), below)
 
-    def _unpack_stream(self, record: LayerRecord, stream: Readable, below: Sequence[str]) -> str:
+    def _unpack_stream(self, record: LayerRecord, stream: Following | BinaryIO, below: Sequence[str]) -> str:
         """Unpack a blob; of one that is read to its end for the first time the size is noted. Closes the stream."""
         from builder.filesystem.decompress import decompressor
 
         limits = self._limits()
-        reader = decompressor(stream, limits=limits, place=record.digest)
-        path = self._snapshots.unpack(record.diff_id, lambda: reader, below, max_entries=limits.entries or None)
+        with closing(stream):
+            reader = decompressor(stream, limits=limits, place=record.digest)
+            path = self._snapshots.unpack(record.diff_id, lambda: reader, below, max_entries=limits.entries or None)
         if not record.uncompressed and reader.total:
             self._database.add_layer(msgspec.structs.replace(record, uncompressed=reader.total))
         return path

@@ -7,6 +7,9 @@ import io
 import os
 import random
 import shutil
+import stat
+import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,9 @@ from typing import Any
 import pytest
 
 from builder.errors import LayerError
-from builder.filesystem.diff import Change, changes, write_changes
+from builder.filesystem.diff import Change, changes, drop, write_changes
 from builder.filesystem.layered import LayeredTree
+from builder.filesystem.resolve import resolve
 from builder.filesystem.squash import squash
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.tree import FileInfo, Kind
@@ -123,6 +127,19 @@ def tar(entries: Iterable[Change]) -> bytes:
     return b"".join(pieces)
 
 
+def raw_tree(directory: Path) -> dict[str, tuple[object, ...]]:
+    """What lies in a directory, whiteouts among it: mode, owner, size, time in seconds, device, target."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(directory.rglob("*")):
+        status = path.lstat()
+        leads = path.readlink() if path.is_symlink() else None
+        size = status.st_size if path.is_file() and leads is None else 0
+        whiteout = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+        about = () if whiteout else (status.st_mode, status.st_uid, status.st_gid, int(status.st_mtime))
+        found[str(path.relative_to(directory))] = (whiteout, *about, size, status.st_rdev, leads)
+    return found
+
+
 def unpacked(raw: bytes, directory: Path) -> Path:
     directory.mkdir()
     assert unpack(io.BytesIO(raw), directory, layer=True).implicit == ()
@@ -148,7 +165,8 @@ def test_random_stacks(tmp_path: Path, overlays: Any, describe: Describe, seed: 
         with LayeredTree(layers) as tree:
             assert seen(tree) == truth, "LayeredTree shows what the kernel shows"
         with LayeredTree(layers[1:]) as lowers:
-            raw = tar(changes(upper, lowers if number else None))
+            left_out: list[str] = []
+            raw = tar(changes(upper, lowers if number else None, left_out))
             assert tar(changes(upper, lowers if number else None)) == raw
             again = unpacked(raw, tmp_path / f"again{number}")
             if number:
@@ -156,6 +174,8 @@ def test_random_stacks(tmp_path: Path, overlays: Any, describe: Describe, seed: 
                 assert comparable(describe(view)) == truth, "the layer does what the step did"
                 assert tar(changes(again, lowers)) == raw, "and holds nothing superfluous"
                 overlays.unmount()
+            drop(upper, left_out)
+            assert raw_tree(upper) == raw_tree(again), "nor does the directory, once what it leaves out is gone"
 
     flat = unpacked(tar(squash(layers)), tmp_path / "flat")
     assert comparable(describe(flat)) == truth
@@ -345,3 +365,61 @@ def test_more_directories_than_are_cached(tmp_path: Path) -> None:
             assert tree.scan(str(number)) == []
         assert tree.lstat(deep) is not None
         assert len(tree.scan("")) == 5001
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    """Nothing is there, as with any name that is not taken; what is there under a path too long for one call is."""
+    long = "é" * 128  # 256 bytes
+    (tmp_path / "layer/d").mkdir(parents=True)
+    (tmp_path / "layer/link").symlink_to(long)
+    (tmp_path / "layer/d/link").symlink_to(f"{long}/x")
+    with LayeredTree([tmp_path / "layer"]) as tree:
+        for path in (long, f"{long}/x", f"d/{long}", f"d/{long}/x", f"missing/{long}", f"{long}/{long}"):
+            assert tree.lstat(path) is None
+            assert not tree.opaque(path)
+            assert tree.xattrs(path) == {}
+            with pytest.raises(FileNotFoundError):
+                tree.open(path)
+            with pytest.raises(FileNotFoundError):
+                tree.scan(path)
+        assert resolve(tree, "link/y") == f"{long}/y"
+        assert resolve(tree, "d/link") == f"d/{long}/x"
+        descriptor = os.open(tmp_path / "layer/d", os.O_RDONLY)
+        for _ in range(20):
+            os.mkdir("d" * 250, dir_fd=descriptor)
+            below = os.open("d" * 250, os.O_RDONLY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        os.close(descriptor)
+        deep = "/".join(["d", *["d" * 250] * 20])
+        with pytest.raises(OSError, match="too long"):  # it is there: None would be a lie
+            tree.lstat(deep)
+
+
+def test_many_threads_use_a_tree_that_starts_its_caches_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.filesystem.layered._CACHED", 4)
+    for number in range(100):
+        (tmp_path / f"layer/{number}/a/b").mkdir(parents=True)
+    failures: list[BaseException] = []
+
+    def look(tree: LayeredTree, first: int) -> None:
+        try:
+            for number in range(2000):
+                path = f"{(first + number) % 100}/a/b"
+                assert tree.lstat(path) is not None
+                assert tree.scan(path) == []
+        except BaseException as failure:
+            failures.append(failure)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with LayeredTree([tmp_path / "layer"]) as tree:
+            threads = [threading.Thread(target=look, args=(tree, number * 25)) for number in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert failures == []

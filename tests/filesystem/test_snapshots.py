@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,6 +157,49 @@ def test_a_killed_process_leaves_what_the_next_removes(snapshots: Snapshots, arc
         clean()
         assert leftovers(snapshots) == []
     assert len(os.listdir(snapshots.path(diff_id(raw)) or "")) == 200
+
+
+def test_what_is_being_made_is_not_swept(snapshots: Snapshots, archive: Archive) -> None:
+    raw = archive(("f", FILE))
+
+    def open_tar() -> io.BytesIO:
+        snapshots.sweep()
+        (name,) = leftovers(snapshots)
+        assert not snapshots.sweep_one(name)
+        return io.BytesIO(raw)
+
+    assert os.listdir(snapshots.unpack(diff_id(raw), open_tar)) == ["f"]
+    assert not snapshots.sweep_one(diff_id(raw)[7:])
+    assert not snapshots.sweep_one("locks")
+    (snapshots.directory / "gone-1/d").mkdir(parents=True)
+    assert snapshots.sweep_one("gone-1")
+    assert not leftovers(snapshots)
+
+
+@pytest.mark.parametrize("call", ["unlink", "rmdir", "open", "scandir"])
+def test_two_remove_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Whatever one is about to do next, another has done it."""
+    top = tmp_path / "tree"
+    real = getattr(os, call)
+    left = 0
+
+    def race(*arguments: Any, **named: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if not left:
+            monkeypatch.undo()
+            syscalls.remove_tree(str(top))
+        return real(*arguments, **named)
+
+    for turn in range(1, 12):
+        for path in ("a/b/c", "d/e"):
+            (top / path).mkdir(parents=True)
+            (top / path / "f").touch()
+        left = turn
+        monkeypatch.setattr(os, call, race)
+        syscalls.remove_tree(str(top))
+        monkeypatch.undo()
+        assert not top.exists()
 
 
 def test_after_a_restart_only_settled_snapshots_are_believed(tmp_path: Path, archive: Archive) -> None:

@@ -36,6 +36,7 @@ from builder.solver.trace import Trace
 from builder.store.store import Store
 from tests.solver.support import HOST, base_layer, environment, write
 from tests.solver.test_staging import FILE
+from tests.support.builds import Cli, busybox_context, needs_sandbox
 
 STEP = RunNode(label="RUN x", stage="s", platform=HOST, parent=0, argv=("x",), env=())
 
@@ -215,3 +216,18 @@ def test_names_of_downloads_are_no_patterns(name: str) -> None:
     tree = MemoryTree({name: (FILE, b"x"), "axb": (FILE, b"y"), "x": (FILE, b"z")})
     (match,) = select(tree, CopyFiles(tree=FromContext(""), path=_literal(name)), ())
     assert match.path == name
+
+
+@needs_sandbox
+def test_what_a_step_left_as_it_was_is_in_no_other_image(cli: Cli, tmp_path: Path) -> None:
+    """Both steps give the layer that is empty; the first has a copy of its base's file in its directory."""
+    stage = "FROM base AS {0}\nCOPY {0} /etc/x\n{1}\nRUN cat /etc/x > /out\n"
+    dockerfile = stage.format("one", "RUN chmod 644 /etc/x; mkdir /etc/d; rmdir /etc/d")
+    dockerfile += stage.format("two", "COPY --from=one /out /first\nRUN true")
+    dockerfile += "FROM scratch\nCOPY --from=one /out /one\nCOPY --from=two /out /two\n"
+    directory = busybox_context(tmp_path / "context", dockerfile)
+    for name in ("one", "two"):
+        (directory / name).write_text(name)
+        (directory / name).chmod(0o644)
+    cli.build("-o", tmp_path / "out", directory)
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"one": "one", "two": "two"}

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
 from builder.errors import LayerError, RegistryError
+from builder.filesystem.archive import Readable
 from builder.oci.spec import OCI_LAYER, Descriptor
-from builder.store.arriving import JOBS
+from builder.store.arriving import JOBS, Arriving, Following
+from builder.store.database import LayerRecord
+from builder.store.layers import CACHE, MissingLayer
 from builder.store.store import Store
 from tests.support.archives import archive
 
@@ -159,3 +165,74 @@ def test_an_interrupt_does_not_wait_for_a_server_that_stalls(store: Store, monke
     stalled.set()
     assert time.monotonic() - started < PATIENCE / 2
     assert unpacked(store) == []
+
+
+def test_a_cache_that_is_gone_leaves_the_layer_missing(store: Store) -> None:
+    """The layer came from a build cache, was looked at and removed: whoever knows how it was made makes it again."""
+
+    def refuse(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        raise RegistryError("connection refused")
+
+    store.layers.fetch = refuse
+    digest = "sha256:" + hashlib.sha256(LARGE).hexdigest()
+    for ask in (store.layers.ensure_blob, lambda diff_id: store.layers.paths((diff_id,))):
+        store.database.add_layer(
+            LayerRecord(digest, digest, OCI_LAYER, len(LARGE), f"{CACHE}reg.example/x:c", uncompressed=len(LARGE))
+        )
+        with pytest.raises(MissingLayer) as caught:
+            ask(digest)
+        assert isinstance(caught.value.failure, RegistryError)
+
+
+def test_what_another_process_unpacks_meanwhile_leaves_nothing_open(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked = threading.Event()
+
+    def fetch(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        file.write(LARGE[: len(LARGE) // 2])
+        file.flush()
+        assert unpacked.wait(PATIENCE)
+        file.write(LARGE[len(LARGE) // 2 :])
+
+    snapshots = store.layers._snapshots
+    unpack = snapshots.unpack
+
+    def later(diff_id: str, open_tar: Callable[[], Readable], below: Sequence[str] = (), **limits: Any) -> str:
+        path = unpack(diff_id, lambda: io.BytesIO(LARGE), below)  # as somebody else does
+        assert unpack(diff_id, open_tar, below, **limits) == path
+        unpacked.set()
+        return path
+
+    monkeypatch.setattr(snapshots, "unpack", later)
+    store.layers.fetch = fetch
+    diff_id = know(store, LARGE)
+    store.layers.paths((diff_id,))
+    files = {os.path.realpath(f"/proc/self/fd/{descriptor}") for descriptor in os.listdir("/proc/self/fd")}
+    assert not [path for path in files if path.startswith((store.partial, store.layout.path + "/blobs"))]
+
+
+def test_a_layer_is_noted_in_the_form_that_arrived(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another form that came meanwhile was not looked at, and is believed no more than before."""
+    raw = archive(("f", {"data": b"1" * 100_000}))
+    diff_id = "sha256:" + hashlib.sha256(raw).hexdigest()
+    forms = {"sha256:" + hashlib.sha256(data).hexdigest(): data for data in (gzip.compress(raw, 1), b"not this layer")}
+    wanted, other = forms
+    begun = threading.Event()
+    stream = Arriving.stream
+
+    def stream_late(arriving: Arriving, diff_id: str) -> Following | None:
+        found = stream(arriving, diff_id)
+        store.layers.know(diff_id, Descriptor(OCI_LAYER, store.layout.put(forms[other]), 14), "docker.io/library/y:1")
+        begun.set()
+        return found
+
+    def fetch(origin: str, descriptor: Descriptor, file: BinaryIO) -> None:
+        assert begun.wait(PATIENCE)
+        file.write(forms[descriptor.digest])
+
+    monkeypatch.setattr(Arriving, "stream", stream_late)
+    store.layers.fetch = fetch
+    store.layers.know(diff_id, Descriptor(OCI_LAYER, wanted, len(forms[wanted])), "docker.io/library/x:latest")
+    store.layers.paths((diff_id,))
+    assert {one.digest: one.uncompressed for one in store.database.layers(diff_id)} == {wanted: len(raw), other: 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 
 from builder.errors import StoreError
+from builder.filesystem.locks import exclusive
 from builder.store.check import check
 from builder.store.check_session import LEFTOVER, Depth
-from tests.support.builds import Cli
+from builder.store.mounts import hold
+from tests.support.builds import Cli, busybox_context, needs_sandbox
 from tests.support.checks import CHECK, DEEP, DROP, REPAIR, blob_path, database, run, spoil
 from tests.support.registry import FakeRegistry
 
@@ -38,6 +41,15 @@ def test_a_store_in_order(cli: Cli) -> None:
     assert result.counts["blobs"] >= 3
     assert result.counts["snapshots"] >= 1
     assert result.counts["records"] > 0
+
+
+def test_an_image_that_is_used_says_what_is_lost(cli: Cli) -> None:
+    digest = cli.image_id("x")
+    blob_path(cli, digest).unlink()
+    done = cli("history", "x")
+    assert done.status == 1
+    assert f"the image cannot be read: blob {digest} is missing: No such file" in done.err
+    assert "help: run 'builder fsck'" in done.err
 
 
 def test_no_store(tmp_path: Path) -> None:
@@ -240,13 +252,41 @@ def test_snapshots(cli: Cli, change: Callable[[Path], None], depth: Depth) -> No
     assert run(cli, DEEP).problems == ()
 
 
-def test_a_file_too_many_in_what_was_pulled(cli: Cli) -> None:
-    files = snapshot_files(cli)
-    add(files)
-    assert run(cli).problems == ()  # a step's own directory may hold more than its layer
-    database(cli, "UPDATE layers SET origin = 'docker.io/library/x:latest'")
+UNCHANGED = "cat <> /tmp/a; cat <> /tmp/b; chmod 700 /tmp/run; chmod 755 /tmp/run; mkdir /tmp/x; rmdir /tmp/x"
+"""What leaves files in a step's directory that are not in its layer, since they are as they were."""
+
+
+@pytest.fixture
+def ran(cli: Cli, tmp_path: Path) -> tuple[Cli, Path]:
+    """An image whose last step changed one file and touched others; the directory that the step wrote."""
+    context = busybox_context(
+        tmp_path / "context", f"RUN mkdir /tmp/run; echo a >/tmp/a; echo b >/tmp/b\nRUN {UNCHANGED}; echo >/c\n"
+    )
+    cli.build("-t", "x", context)
+    (files,) = (path.parent for path in (cli.root / "snapshots").glob("*/fs/c"))
+    return cli, files
+
+
+@needs_sandbox
+@pytest.mark.parametrize("origin", ["", "docker.io/library/x:latest"])
+def test_what_a_step_left_as_it_was(ran: tuple[Cli, Path], origin: str) -> None:
+    """It is in the directory of the step's layer no more than in the layer."""
+    cli, files = ran
+    assert sorted(path.name for path in files.rglob("*")) == ["c"]
+    database(cli, f"UPDATE layers SET origin = '{origin}'")
+    assert run(cli, DEEP).problems == ()
+
+
+@needs_sandbox
+@pytest.mark.parametrize("path", ["more", "tmp/a", "new/deep/more"])
+def test_a_file_too_many(ran: tuple[Cli, Path], path: str) -> None:
+    cli, files = ran
+    (files / path).parent.mkdir(parents=True, exist_ok=True)
+    (files / path).write_text("a\n")
     (problem,) = run(cli).remaining()
-    assert "more is not in its archive" in problem.cause
+    assert problem.cause == f"{path.partition('/')[0]} is not in its archive"
+    assert run(cli, REPAIR).problems[0].repair
+    assert run(cli, DEEP).problems == ()
 
 
 def test_a_snapshot_in_use_stays(cli: Cli) -> None:
@@ -282,6 +322,52 @@ def test_leftovers(cli: Cli) -> None:
     assert len(run(cli, REPAIR).problems) == 6
     assert run(cli).problems == ()
     assert [path.name for path in (cli.root / "partial").iterdir()] == ["0" * 64]
+
+
+@pytest.mark.parametrize("mode", [fcntl.LOCK_EX, fcntl.LOCK_SH], ids=["locked", "shared"])
+def test_a_cache_mount_that_a_step_fills_stays(cli: Cli, mode: int) -> None:
+    """Steps that share a mount hold a shared lock while one of them fills it."""
+    mount = cli.root / "mounts" / ("0" * 32)
+    (mount / "data.new").mkdir(parents=True)
+    held = hold(str(mount), mode)
+    try:
+        assert run(cli, REPAIR).problems == ()
+        assert (mount / "data.new").exists()
+    finally:
+        os.close(held)
+    assert len(run(cli, REPAIR).problems) == 1
+    assert not (mount / "data.new").exists()
+
+
+def test_no_step_gets_a_cache_mount_that_is_being_mended(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    mount = cli.root / "mounts" / ("0" * 32)
+    (mount / "data.new").mkdir(parents=True)
+    (mount / "lock").touch()
+
+    def remove(path: str) -> None:
+        with pytest.raises(BlockingIOError):
+            hold(str(mount), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        shutil.rmtree(path)
+
+    monkeypatch.setattr("builder.store.check_leftovers.remove_tree", remove)
+    (problem,) = run(cli, REPAIR).problems
+    assert problem.repair == "removed"
+
+
+def test_a_layer_that_is_being_unpacked_stays(cli: Cli) -> None:
+    """Its owner holds the lock; the file that is the lock may also have been left by a killed process."""
+    temporary = cli.root / "snapshots" / ("tmp-" + "0" * 64)
+    temporary.mkdir()
+    lock = cli.root / "snapshots/locks" / ("0" * 64)
+    with exclusive(str(lock)):
+        (problem,) = run(cli, REPAIR).problems
+        assert not problem.repair
+        assert temporary.exists()
+    lock.touch()
+    (problem,) = run(cli, REPAIR).problems
+    assert problem.repair == "removed"
+    assert not temporary.exists()
+    assert run(cli).problems == ()
 
 
 def test_what_cannot_be_read_is_set_aside(cli: Cli) -> None:

@@ -98,7 +98,9 @@ def _isolation(isolation: str, probed: Probed) -> Finding:
         option = "--isolation=chroot" if capabilities.held() >> capabilities.SYS_ADMIN & 1 else ""
         detail = f"work in a chroot {f'with {option} ' if option else ''}only: slower, with fewer options"
         if not chroot.keeps_signals_in():
-            detail += "; those of root can signal the container's processes before Linux 6.12"
+            detail += (
+                "; those of root can signal the container's processes before Linux 6.12, and they run one at a time"
+            )
         return Finding("RUN steps", LIMITED, detail)
     return Finding("RUN steps", MISSING, f"cannot work: {probed.cause}; builds of COPY and ADD alone can")
 

@@ -17,10 +17,14 @@ class ControlGroup:
     def __init__(self, name: str, profile: Profile) -> None:
         self._directories: list[str] = []
         self._events: list[str] = []
-        if os.path.exists(f"{_UNIFIED}/cgroup.controllers"):
-            self._make_unified(name, profile)
-        else:
-            self._make_version_1(name, profile)
+        try:
+            if os.path.exists(f"{_UNIFIED}/cgroup.controllers"):
+                self._make_unified(name, profile)
+            else:
+                self._make_version_1(name, profile)
+        except BaseException:
+            self.remove()
+            raise
 
     def _make_unified(self, name: str, profile: Profile) -> None:
         wanted = _controllers(profile)
@@ -74,11 +78,7 @@ class ControlGroup:
         path = f"{directory}/{file}"
         if optional and not os.path.exists(path):
             return
-        try:
-            _write(path, value, option)
-        except SandboxError:
-            self.remove()
-            raise
+        _write(path, value, option)
 
     def join(self) -> None:
         """Move this process, and all that it forks from now on, into the group."""

@@ -3,9 +3,15 @@
 Each step gets a whole copy of its file system, which takes time and space, and is compared with it afterwards. It is
 less of a sandbox: the step shares the container's processes, network and hostname. It has Docker's default capabilities
 but those that lead out of a chroot or make devices, sees only its root, and all its processes end with it. It can trace
-no process that holds more capabilities, as its builder does; and a step of root can signal none, where the kernel's
-Landlock keeps signals in. /proc and /sys are empty. What cannot be done is refused, and a step that writes to what it
-is shown read-only fails.
+no process that holds more capabilities, as its builder does. /proc and /sys are empty. What cannot be done is refused,
+and a step that writes to what it is shown read-only fails.
+
+A chroot holds only who is given no descriptor from outside of it. So no step may get one of another's root: where the
+kernel's Landlock confines a step, it reaches neither processes nor abstract Unix sockets of others; one that cannot be
+confined runs while no other does. That is each before Linux 6.12; later, where there is no CAP_SYS_ADMIN, one of
+another user than root, who may need programs like sudo (`chroot_guard.Restraint`). Other processes of the container, to
+which a step that is not confined could pass its root, are trusted. And one that has become root can kill its guard,
+which ends its build and its turn, but not itself: where strangers build, have a newer kernel, or a container for each.
 
     client ── guard (a process for each step, which copies, compares and ends the tree) ── command
 
@@ -47,7 +53,7 @@ def missing() -> list[str]:
 
 
 def keeps_signals_in() -> bool:
-    """Whether commands of root can signal no process but their own here."""
+    """Whether commands of root can signal no process but their own here, and run at the same time."""
     return landlock.is_able()
 
 

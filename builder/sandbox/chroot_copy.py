@@ -11,6 +11,7 @@ _OWN_PREFIXES = ("trusted.overlay.", "user.overlay.")
 _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 _CLONE = 0x40049409  # FICLONE: share the blocks, on file systems that can
 _MOST = 1 << 30  # bytes of one sendfile(2)
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def copy_layers(layers: tuple[str, ...], into: str, *, overlay: bool = True) -> None:
@@ -151,10 +152,36 @@ def remove_tree(path: str) -> None:
         return
     except (IsADirectoryError, PermissionError):
         pass
-    for directory, names, files in os.walk(path, topdown=False):
-        for name in files:
-            os.unlink(f"{directory}/{name}")
-        for name in names:
-            inner = f"{directory}/{name}"
-            os.unlink(inner) if os.path.islink(inner) else os.rmdir(inner)
+    top = os.open(path, _DIRECTORY)
+    try:
+        _empty(top)
+    finally:
+        os.close(top)
     os.rmdir(path)
+
+
+def _empty(top: int) -> None:
+    """Remove all below a directory. What is deep is moved up before, so that neither long paths nor deep trees stop it,
+    and no path is followed that somebody could have changed."""
+    waiting = _remove_files(top)
+    while waiting:
+        name = waiting.pop()
+        inner = os.open(name, _DIRECTORY, dir_fd=top)
+        try:
+            for deeper in _remove_files(inner):
+                moved = os.urandom(16).hex()
+                os.rename(deeper, moved, src_dir_fd=inner, dst_dir_fd=top)
+                waiting.append(moved)
+        finally:
+            os.close(inner)
+        os.rmdir(name, dir_fd=top)
+
+
+def _remove_files(directory: int) -> list[str]:
+    """Unlink everything but directories; their names."""
+    with os.scandir(directory) as entries:
+        names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    for name, is_directory in names.items():
+        if not is_directory:
+            os.unlink(name, dir_fd=directory)
+    return [name for name, is_directory in names.items() if is_directory]

@@ -14,7 +14,7 @@ from . import capabilities, landlock, process, syscalls
 from .chroot import COMMAND, CONTROL
 from .chroot_root import Root
 from .command import Command, Result, SandboxError
-from .messages import describe, read_command
+from .messages import describe, read_command, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def main() -> None:
         result = _run(read_command(COMMAND), control)
     except (SandboxError, OSError) as error:
         result = Result(error=describe(error), setup_failed=True)
+    except BaseException as error:  # a defect
+        result = Result(error=f"unexpected {type(error).__name__}: {error}", setup_failed=True)
     try:
         control.sendall(marshal.dumps(result.pack()))
     except OSError:
@@ -52,7 +54,14 @@ def _run(command: Command, control: _socket.socket) -> Result:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)  # from now on there is a command that must be ended first
         if _is_unwanted(control):
             return Result(cancelled=True)
-        result = _follow(command, root, control)
+        restraint = Restraint(command)
+        turn = _await_turn(restraint, control)
+        if turn < 0:
+            return Result(cancelled=True)
+        try:
+            result = _follow(command, root, restraint, control)
+        finally:
+            os.close(turn)
         if not result.cancelled:
             result.written = root.written()  # before the files are moved away
             root.collect()
@@ -61,20 +70,88 @@ def _run(command: Command, control: _socket.socket) -> Result:
     return result
 
 
-def _follow(command: Command, root: Root, control: _socket.socket) -> Result:
+class Restraint:
+    """What keeps a command from reaching others: `is_filtered` if this process, and so the command, is under a filter
+    of system calls already; `is_confined` if Landlock can keep it in.
+
+    Without CAP_SYS_ADMIN that takes no_new_privs, so that set-user-id programs give nobody more rights. It is set for
+    root's commands, which could signal everybody, and have nothing to gain by such programs. Those of other users keep
+    the right to use them, as sudo, unless a filter takes it, too; they can signal nobody who runs as root.
+    """
+
+    def __init__(self, command: Command) -> None:
+        self.is_filtered = _is_filtered()
+        self._is_privileged = bool(capabilities.held() >> capabilities.SYS_ADMIN & 1)
+        loses = syscalls.has_no_new_privileges() or command.uid == 0 or not self.is_filtered
+        self.is_confined = landlock.is_able() and (self._is_privileged or loses)
+
+    def apply(self) -> bytes | None:
+        """Confine this process. Docker's filter of system calls, for when it has become the user; None where the
+        container has one."""
+        if not self._is_privileged and (self.is_confined or not self.is_filtered):
+            syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        if self.is_confined:
+            landlock.confine(landlock.make_ruleset())
+        if self.is_filtered:
+            return None
+        from .seccomp import build_filter
+
+        return build_filter(capabilities.DEFAULT, syscalls.MACHINE)
+
+
+def _is_filtered() -> bool:
+    with open("/proc/self/status") as status:
+        return any(line.startswith("Seccomp:") and line.split()[1] == "2" for line in status)
+
+
+def _await_turn(restraint: Restraint, control: _socket.socket) -> int:
+    """Wait until the command may run; a descriptor that is open while it does, or -1 if the client has hung up.
+
+    Two commands in one network can pass each other descriptors of their roots, and `..` leads out of a chroot from a
+    directory of another. Those who are confined cannot; one who is not runs alone. All who share the network namespace
+    lock that, whichever store they are for.
+    """
+    import fcntl
+
+    turn = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    kind = fcntl.LOCK_SH if restraint.is_confined else fcntl.LOCK_EX
+    try:
+        fcntl.flock(turn, kind | fcntl.LOCK_NB)
+        return turn
+    except BlockingIOError:
+        pass
+    waiting = os.fork()  # the lock is the descriptor's, which they share; this process waits for the client, too
+    if waiting == 0:
+        try:
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
+            fcntl.flock(turn, kind)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    cancelled = _wait(waiting, control)
+    _, status, _ = os.wait4(waiting, 0)
+    if not cancelled and not status:
+        return turn
+    os.close(turn)
+    if cancelled:
+        return -1
+    raise SandboxError("a command that nothing confines cannot wait for its turn")
+
+
+def _follow(command: Command, root: Root, restraint: Restraint, control: _socket.socket) -> Result:
     """Run the command to its end, and end what it leaves running."""
     import time
 
     started = time.monotonic()
-    reports, report = os.pipe2(os.O_CLOEXEC)
+    reports, answers = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
         try:
             os.close(reports)
-            _become(command, root, report)
+            _become(command, root, restraint, answers)
         finally:
             os._exit(1)
-    os.close(report)
+    os.close(answers)
     for stream in (1, 2):
         os.close(stream)
     cancelled = _wait(child, control)
@@ -96,7 +173,7 @@ def _follow(command: Command, root: Root, control: _socket.socket) -> Result:
     )
 
 
-def _become(command: Command, root: Root, report: int) -> None:
+def _become(command: Command, root: Root, restraint: Restraint, answers: int) -> None:
     """In the child: the chroot, then limits, directory, user, capabilities and exec. Returns only when that fails."""
     try:
         os.setsid()
@@ -104,9 +181,7 @@ def _become(command: Command, root: Root, report: int) -> None:
         bounding = capabilities.bounding()
         keep = process.kept_capabilities(command.security, bounding) & capabilities.held() & ~_FORBIDDEN
         process.limit_capabilities(bounding, keep)
-        program = _filter()
-        if landlock.is_able() and _may_confine(command):
-            landlock.confine()
+        program = restraint.apply()
         # From here on an import would execute the image's files with all privileges.
         sys.path.clear()
         sys.meta_path.clear()
@@ -114,9 +189,9 @@ def _become(command: Command, root: Root, report: int) -> None:
         os.chdir("/")
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0)
-        if report > 3:
-            syscalls.close_range(3, report - 1)
-        syscalls.close_range(report + 1, 0xFFFFFFFF)
+        if answers > 3:
+            syscalls.close_range(3, answers - 1)
+        syscalls.close_range(answers + 1, 0xFFFFFFFF)
         process.own_pipes([1, 2], command.uid)
         process.set_limits(command.ulimits)
         inside = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -125,45 +200,11 @@ def _become(command: Command, root: Root, report: int) -> None:
         process.become_user(command, keep, program)
         process.execute(command)
     except process.StartError as error:
-        os.write(report, f"start:{error}".encode(errors="surrogateescape"))
+        os.write(answers, b"start:" + report(str(error)))
     except (SandboxError, OSError) as error:
-        os.write(report, f"set-up:{describe(error)}".encode(errors="surrogateescape"))
+        os.write(answers, b"set-up:" + report(describe(error)))
     except BaseException as error:  # a defect: without a report it would look like the command's own failure
-        os.write(report, f"set-up:unexpected {type(error).__name__}: {error}".encode(errors="surrogateescape"))
-
-
-def _filter() -> bytes | None:
-    """Docker's filter of system calls, where the container has none that this process is under already.
-
-    Without CAP_SYS_ADMIN it takes no_new_privs, so that set-user-id programs give nobody more rights.
-    """
-    with open("/proc/self/status") as status:
-        if any(line.startswith("Seccomp:") and line.split()[1] == "2" for line in status):
-            return None
-    from .seccomp import build_filter
-
-    program = build_filter(capabilities.DEFAULT, syscalls.MACHINE)
-    if not _is_privileged():
-        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    return program
-
-
-def _may_confine(command: Command) -> bool:
-    """Whether the command can be kept from signalling others: without CAP_SYS_ADMIN that takes no_new_privs.
-
-    That is set for root's commands, which could signal everybody, and have nothing to gain by set-user-id programs.
-    Those of other users keep the right to use such programs, as sudo; they can signal nobody who runs as root.
-    """
-    if _is_privileged() or syscalls.has_no_new_privileges():
-        return True
-    if command.uid:
-        return False
-    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    return True
-
-
-def _is_privileged() -> bool:
-    return bool(capabilities.held() >> capabilities.SYS_ADMIN & 1)
+        os.write(answers, b"set-up:" + report(f"unexpected {type(error).__name__}: {error}"))
 
 
 def _is_unwanted(control: _socket.socket) -> bool:
@@ -174,7 +215,7 @@ def _is_unwanted(control: _socket.socket) -> bool:
 
 
 def _wait(child: int, control: _socket.socket) -> bool:
-    """Wait for the command's end; kill it, and say so, if the client hangs up."""
+    """Wait for a child's end; kill it, and say so, if the client hangs up."""
     import select
 
     ended = os.pidfd_open(child)

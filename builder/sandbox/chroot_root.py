@@ -248,12 +248,14 @@ class Root:
 
     def _parents(self, path: str, made: dict[str, os.stat_result]) -> None:
         """Make the directories above a path in the upper directory; their metadata is set at the end."""
-        parts = path.split("/")[1:-1]
-        for end in range(1, len(parts) + 1):
-            directory = "/" + "/".join(parts[:end])
-            if directory not in made:
-                made[directory] = os.lstat(self._inside(directory))
-                os.mkdir(f"{self.command.upper}{directory}", 0o700)
+        missing = []
+        directory = os.path.dirname(path)
+        while directory != "/" and directory not in made:
+            missing.append(directory)
+            directory = os.path.dirname(directory)
+        for directory in reversed(missing):
+            made[directory] = os.lstat(self._inside(directory))
+            os.mkdir(f"{self.command.upper}{directory}", 0o700)
 
 
 def _write(path: str, content: bytes, mode: int) -> None:

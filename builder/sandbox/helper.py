@@ -21,7 +21,7 @@ import os
 import select
 import sys
 
-from . import capabilities, cgroups, namespaces, syscalls
+from . import capabilities, cgroups, landlock, namespaces, syscalls
 from .command import PROTECT, Profile, Result, SandboxError
 from .messages import STREAMS, describe, receive_descriptors
 from .running import Running, answer
@@ -38,11 +38,13 @@ class Helper:
         self.count = 0
         self.filter = build_filter(capabilities.DEFAULT, syscalls.MACHINE)
         self.bounding = capabilities.bounding()
+        self.ruleset = landlock.make_ruleset() if landlock.is_able() else -1
+        self.shared = (self.ruleset,) if self.ruleset >= 0 else ()  # descriptors that a command's process needs, too
         self.user_namespace = namespaces.in_user_namespace()
         self.name = os.readlink("/proc/self")  # as outside
         self.pid_namespace = namespaces.enter_pid_namespace(socket)
         self.spare: Running | None = None
-        self.discarded: list[int] = []  # processes that nobody has waited for
+        self.discarded: list[Running] = []  # whose processes nobody has waited for
         self.running: dict[int, Running] = {}  # by the descriptor that tells its end, and by its client's
         self.poll = select.poll()
 
@@ -50,14 +52,15 @@ class Helper:
         requests = self.socket.fileno()
         self.poll.register(requests, select.POLLIN)
         while True:
-            for descriptor, _ in self.poll.poll():
-                if descriptor == requests:
-                    if not self._accept():
-                        return
-                    continue
+            ready = [descriptor for descriptor, _ in self.poll.poll()]
+            # First, while everything in `ready` is open: later, a new command could get the number of a descriptor that
+            # was closed in this very turn, and what was reported for that would be taken for its own.
+            if requests in ready and not self._accept():
+                return
+            for descriptor in ready:
                 running = self.running.get(descriptor)
                 if running is None:
-                    continue  # it ended in this very turn
+                    continue  # the request, or it ended in this very turn
                 if descriptor == running.ended:
                     self._finish(running)
                 elif not running.pass_signals():
@@ -72,11 +75,10 @@ class Helper:
         try:
             self._start(profile, descriptors)
         except (SandboxError, OSError) as error:
-            control = _socket.socket(fileno=os.dup(descriptors[0]))
-            answer(control, Result(error=describe(error), setup_failed=True))
+            answer(_socket.socket(fileno=descriptors.pop(0)), Result(error=describe(error), setup_failed=True))
         for descriptor in descriptors:
             os.close(descriptor)
-        self.discarded = [pid for pid in self.discarded if not os.waitpid(pid, os.WNOHANG)[0]]
+        self.discarded = [running for running in self.discarded if not running.is_gone()]
         # A control group would be left over if its process is killed while it waits.
         if self.spare is None and not cgroups.needed(profile):
             self._make_spare(profile)
@@ -86,13 +88,24 @@ class Helper:
         """Hand a command to the spare process, or to a new one if that is for another profile or has died."""
         spare, self.spare = self.spare, None
         if spare is not None:
-            if spare.profile == profile and spare.start(descriptors):
+            if spare.profile == profile and self._hand(spare, descriptors):
                 self._follow(spare)
                 return
-            self.discarded.append(spare.discard())
+            self._discard(spare)
         new = self._fork(profile)
-        new.start(descriptors)
+        self._hand(new, descriptors)  # if it has ended already, it says why
         self._follow(new)
+
+    def _hand(self, running: Running, descriptors: list[int]) -> bool:
+        try:
+            return running.start(descriptors)
+        except BaseException:
+            self._discard(running)
+            raise
+
+    def _discard(self, running: Running) -> None:
+        running.discard()
+        self.discarded.append(running)
 
     def _follow(self, running: Running) -> None:
         for descriptor in (running.ended, running.control):

@@ -9,7 +9,12 @@ import sys
 
 from .command import Command
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _SIZE = 4  # bytes of a descriptor in a message
+_LONGEST_REPORT = 1000  # characters, of four bytes at most: a pipe holds 4096 bytes, whatever the system's settings
 
 STREAMS = 3
 """Descriptors that a command may come with: its standard output and error, and either its standard input or a socket on
@@ -34,19 +39,32 @@ def receive_descriptors(socket: _socket.socket, most: int, count: int) -> tuple[
     return data, descriptors
 
 
+def write_value(value: tuple[Any, ...]) -> int:
+    """A descriptor of a file in memory that holds what marshal can write, as large as it is."""
+    descriptor = os.memfd_create("value", os.MFD_CLOEXEC)
+    data = memoryview(marshal.dumps(value))
+    while data:
+        data = data[os.write(descriptor, data) :]
+    return descriptor
+
+
+def read_value(descriptor: int) -> tuple[Any, ...]:
+    """What such a file holds; it is closed."""
+    try:
+        value: tuple[Any, ...] = marshal.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+    finally:
+        os.close(descriptor)
+    return value
+
+
 def write_command(command: Command) -> int:
     """A descriptor of a file in memory that holds a command, for the process that becomes it."""
-    descriptor = os.memfd_create("command", os.MFD_CLOEXEC)
-    with open(descriptor, "wb", closefd=False) as file:
-        marshal.dump(command.pack(), file)
-    return descriptor
+    return write_value(command.pack())
 
 
 def read_command(descriptor: int) -> Command:
     """The command in such a file, which is closed."""
-    with open(descriptor, "rb") as file:
-        file.seek(0)
-        return Command.unpack(marshal.load(file))
+    return Command.unpack(read_value(descriptor))
 
 
 def describe(error: BaseException) -> str:
@@ -54,3 +72,12 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
+
+
+def report(text: str) -> bytes:
+    """What a process says of itself to one that reads it only afterwards: short enough for every pipe and socket, so
+    that writing it waits for nobody. Of a text that is longer the middle is left out."""
+    if len(text) > _LONGEST_REPORT:
+        half = _LONGEST_REPORT // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    return text.encode(errors="surrogateescape")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import marshal
 import os
 import time
@@ -10,13 +11,15 @@ import time
 from . import cgroups, namespaces, syscalls
 from .command import Profile, Result
 from .messages import send_descriptors
-from .step import Step, read_reports
+from .step import Reports, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .helper import Helper
 
 _SIGKILL = 9
+_PATIENCE = (0.001, 0.01, 0.02)  # seconds; the kernel may close in the background what was on its way in a socket
+_LEFT_OPEN = "a file of its root is still open for writing: it was passed to a process that has not ended with it"
 
 
 class Running:
@@ -29,24 +32,33 @@ class Running:
     def __init__(self, helper: Helper, profile: Profile, name: str) -> None:
         self.profile = profile
         self.group = cgroups.ControlGroup(name, profile) if cgroups.needed(profile) else None
-        self._reports, report = os.pipe2(os.O_CLOEXEC)
-        self._commands, theirs = _socket.socketpair()
-        self._pid = namespaces.fork_into_pid_namespace(helper.pid_namespace)
-        if self._pid == 0:
+        try:
+            self._commands, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             try:
-                _close_all_but(theirs.fileno(), report)
-                Step(helper, profile, theirs, report, self.group).run()
+                self._pid = namespaces.fork_into_pid_namespace(helper.pid_namespace)
+                if self._pid == 0:
+                    try:
+                        _close_all_but(theirs.fileno(), *helper.shared)
+                        Step(helper, profile, theirs, self.group).run()
+                    finally:
+                        os._exit(1)
+            except BaseException:
+                self._commands.close()
+                raise
             finally:
-                os._exit(1)
-        os.close(report)
-        theirs.close()
+                theirs.close()
+        except BaseException:
+            if self.group:
+                self.group.remove()
+            raise
         self._control: _socket.socket | None = None
+        self.ended = -1
         self._cancelled = False
 
     def start(self, descriptors: list[int]) -> bool:
         """Give it its command: the client's socket, the command and its streams, see `client`. They stay open here.
 
-        False if it has ended meanwhile, for a reason that `finish` tells.
+        False if it has ended meanwhile, for a reason that `finish` tells. Raises OSError; `discard` it then.
         """
         self._control = _socket.socket(fileno=os.dup(descriptors[0]))
         self._started = time.monotonic()
@@ -55,18 +67,23 @@ class Running:
             send_descriptors(self._commands, b"r", descriptors[1:])
         except OSError:
             return False
-        finally:
-            self._commands.close()
         return True
 
-    def discard(self) -> int:
-        """Do without it: it ends because nothing will come. Returns its number, for waiting until it has."""
+    def discard(self) -> None:
+        """Do without it: it ends because nothing will come. `is_gone` tells when."""
         self._commands.close()
-        os.close(self._reports)
         if self._control is not None:
             self._control.close()
+        if self.ended >= 0:
             os.close(self.ended)
-        return self._pid
+
+    def is_gone(self) -> bool:
+        """Whether one that was discarded has ended; if so, nothing of it is left over."""
+        if not os.waitpid(self._pid, os.WNOHANG)[0]:
+            return False
+        if self.group:
+            self.group.remove()
+        return True
 
     @property
     def control(self) -> int:
@@ -92,25 +109,46 @@ class Running:
         os.close(self.ended)
         _, status, usage = os.wait4(self._pid, 0)
         duration = time.monotonic() - self._started
-        mount_points, error, setup_failed = read_reports(self._reports)
-        os.close(self._reports)
+        reports = Reports(self._commands)
+        self._commands.close()
+        if reports.root >= 0:
+            if self.profile.security == "sandbox" and not _seal(reports.root) and not reports.error:
+                reports.error, reports.setup_failed = _LEFT_OPEN, True
+            os.close(reports.root)
         code = os.waitstatus_to_exitcode(status)
         result = Result(
-            None if error or code < 0 else code,
+            None if reports.error or code < 0 else code,
             signal=-code if code < 0 else 0,
-            error=error,
-            setup_failed=setup_failed,
+            error=reports.error,
+            setup_failed=reports.setup_failed,
             cancelled=self._cancelled,
             duration=duration,
             user_time=usage.ru_utime,
             system_time=usage.ru_stime,
             max_memory=usage.ru_maxrss * 1024,
-            mount_points=mount_points,
+            mount_points=reports.mount_points,
         )
         if self.group:
             result.out_of_memory = self.group.out_of_memory()
             self.group.remove()
         answer(self._control, result)
+
+
+def _seal(root: int) -> bool:
+    """Make a root read-only, whose processes are gone, for those to whom they have passed descriptors of it: what is in
+    it becomes a layer. False if one of them has a file open for writing.
+
+    A kernel that refuses it for another reason, as by a policy, leaves roots as writable as they are.
+    """
+    for seconds in (*_PATIENCE, 0):
+        try:
+            syscalls.make_read_only(root)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                time.sleep(seconds)
+                continue
+        return True
+    return False
 
 
 def answer(control: _socket.socket, result: Result) -> None:

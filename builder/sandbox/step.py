@@ -6,9 +6,18 @@ import _socket
 import os
 import sys
 
-from . import cgroups, namespaces, process, syscalls
+from . import cgroups, landlock, namespaces, process, syscalls
 from .command import Command, Profile, SandboxError
-from .messages import STREAMS, describe, read_command, receive_descriptors
+from .messages import (
+    STREAMS,
+    describe,
+    read_command,
+    read_value,
+    receive_descriptors,
+    report,
+    send_descriptors,
+    write_value,
+)
 from .rootfs import Host, Root, Scratch, Sources, harmless_point, scratch_point
 from .system import System
 
@@ -16,27 +25,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .helper import Helper
 
-_MOUNT_POINTS, _STARTING, _SETTING_UP = "mount points", "start", "set-up"  # kinds of reports
+_ROOT, _STARTING, _SETTING_UP = b"r", b"s", b"f"  # kinds of reports, which are their first bytes
+_LONGEST = 1 << 13  # bytes of a report
 
 
 class Step:
-    """What goes wrong is written to `report`, which closes when the command is executed.
+    """The command and its streams come over `commands`, which closes when the command is executed; all that `profile`
+    decides is set up before.
 
-    The command and its streams come over `commands`; all that `profile` decides is set up before.
+    Over the same socket goes what there is to report, see `Reports`: the root, with a file that names the mount
+    points that were made, and what goes wrong. Nobody reads it before the process has ended.
     """
 
     def __init__(
-        self,
-        helper: Helper,
-        profile: Profile,
-        commands: _socket.socket,
-        report: int,
-        group: cgroups.ControlGroup | None,
+        self, helper: Helper, profile: Profile, commands: _socket.socket, group: cgroups.ControlGroup | None
     ) -> None:
         self.helper = helper
         self.profile = profile
         self.commands = commands
-        self.report = report
         self.group = group
         self.system: System | None = None
 
@@ -51,8 +57,8 @@ class Step:
         except BaseException as error:  # a defect: without a report it would look like the command's own failure
             self._report(_SETTING_UP, f"unexpected {type(error).__name__}: {error}")
 
-    def _report(self, kind: str, *texts: str) -> None:
-        os.write(self.report, "\0".join((kind, *texts)).encode(errors="surrogateescape") + b"\0\0")
+    def _report(self, kind: bytes, text: str) -> None:
+        self.commands.send(kind + report(text))
 
     def _prepare(self) -> None:
         os.setsid()
@@ -63,6 +69,8 @@ class Step:
         process.leave_keyrings()
         self.capabilities = process.kept_capabilities(self.profile.security, self.helper.bounding)
         process.limit_capabilities(self.helper.bounding, self.capabilities)
+        if self.helper.ruleset >= 0 and self.profile.security == "sandbox":
+            landlock.confine(self.helper.ruleset)
         self.host = Host(self.helper.user_namespace)
         point = harmless_point()
         if point is not None:
@@ -94,8 +102,8 @@ class Step:
         sys.path.clear()
         sys.meta_path.clear()
         root.enter()
-        if root.stubs:
-            self._report(_MOUNT_POINTS, *root.stubs)
+        stubs = [write_value(root.stubs)] if root.stubs else []
+        send_descriptors(self.commands, _ROOT, [root.descriptor, *stubs])
         syscalls.sethostname(command.hostname)
         os.dup2(streams[2], 0)
         os.dup2(streams[0], 1)
@@ -109,23 +117,32 @@ class Step:
         process.execute(command)
 
     def _close_all(self) -> None:
-        """Close every descriptor but the standard ones and the report, which closes itself on exec."""
-        if self.report > 3:
-            syscalls.close_range(3, self.report - 1)
-        syscalls.close_range(self.report + 1, 0xFFFFFFFF)
+        """Close every descriptor but the standard ones and the way to report, which closes itself on exec."""
+        kept = self.commands.fileno()
+        if kept > 3:
+            syscalls.close_range(3, kept - 1)
+        syscalls.close_range(kept + 1, 0xFFFFFFFF)
 
 
-def read_reports(descriptor: int) -> tuple[tuple[str, ...], str, bool]:
-    """The mount points that were made, the error, and whether it was one of setting up; the process is gone."""
-    data = b""
-    while part := os.read(descriptor, 65536):
-        data += part
-    mount_points: tuple[str, ...] = ()
-    error, setup_failed = "", False
-    for record in data.decode(errors="surrogateescape").split("\0\0")[:-1]:
-        kind, *texts = record.split("\0")
-        if kind == _MOUNT_POINTS:
-            mount_points = tuple(texts)
-        else:
-            error, setup_failed = texts[0], kind == _SETTING_UP
-    return mount_points, error, setup_failed
+class Reports:
+    """What a process that is gone has reported: `root`, a descriptor of its root (-1 if it came to none), the mount
+    points that were made in it, and the error, if any, with whether it was one of setting up."""
+
+    def __init__(self, commands: _socket.socket) -> None:
+        self.root = -1
+        self.mount_points: tuple[str, ...] = ()
+        self.error = ""
+        self.setup_failed = False
+        while True:
+            try:
+                data, descriptors = receive_descriptors(commands, _LONGEST, 2)
+            except ConnectionError:  # said once, before what there is: it has left its command unread
+                continue
+            if not data:
+                return
+            if data == _ROOT and descriptors:
+                self.root, *stubs = descriptors
+                self.mount_points = read_value(stubs[0]) if stubs else ()
+            else:
+                self.error = data[1:].decode(errors="surrogateescape")
+                self.setup_failed = data[:1] == _SETTING_UP

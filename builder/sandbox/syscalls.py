@@ -39,6 +39,11 @@ MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 
+FSPICK_CLOEXEC = 1
+FSPICK_EMPTY_PATH = 8
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_CMD_RECONFIGURE = 7
+
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 
@@ -56,8 +61,8 @@ SECCOMP_SET_MODE_FILTER = 1
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # Numbers from 424 on are the same everywhere (Linux, Documentation/process/adding-syscalls.rst).
-_COMMON = {"open_tree": 428, "move_mount": 429, "close_range": 436, "openat2": 437, "mount_setattr": 442,
-    "landlock_create_ruleset": 444, "landlock_restrict_self": 446,
+_COMMON = {"open_tree": 428, "move_mount": 429, "fsconfig": 431, "fspick": 433, "close_range": 436, "openat2": 437,
+    "mount_setattr": 442, "landlock_create_ruleset": 444, "landlock_restrict_self": 446,
 }  # fmt: skip
 _NUMBERS = {
     "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "keyctl": 250, **_COMMON},
@@ -171,6 +176,18 @@ def set_mount_attributes(tree: int, attributes: int, *, recursive: bool = False,
     value = _MountAttributes(attributes, 0, 0, 0)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     _call("mount_setattr", what or "mount_setattr", tree, b"", flags, ctypes.byref(value), ctypes.sizeof(value))
+
+
+def make_read_only(mount: int) -> None:
+    """Let nobody write to a mounted file system any more, by whatever descriptor: `mount` is one of the mount itself.
+    EBUSY if a file is open for writing."""
+    what = "make a file system read-only"
+    context = _call("fspick", what, mount, b"", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH)
+    try:
+        _call("fsconfig", what, context, FSCONFIG_SET_FLAG, b"ro", None, 0)
+        _call("fsconfig", what, context, FSCONFIG_CMD_RECONFIGURE, None, None, 0)
+    finally:
+        os.close(context)
 
 
 def read_only_copy(program: int) -> int:

@@ -116,7 +116,7 @@ def check_result(node: RunNode, result: Result, tail: list[str]) -> None:
             remedy="write elsewhere, or let the mount be written to: ,rw",
         )
     if result.setup_failed:
-        raise StepFailed(f"the sandbox could not be set up: {result.error}", details=(f"  command: {shown}",))
+        raise StepFailed(f"the sandbox failed: {result.error}", details=(f"  command: {shown}",))
     foreign = node.platform.architecture != host_platform().architecture
     if result.error and foreign and "format" in result.error:
         raise Unsupported(

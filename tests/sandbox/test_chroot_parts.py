@@ -15,6 +15,7 @@ import pytest
 
 from builder.sandbox import chroot_parts, landlock
 from builder.sandbox.chroot import ChrootSandbox
+from builder.sandbox.chroot_copy import remove_tree
 from builder.sandbox.chroot_parts import Part, scan
 from builder.sandbox.command import Mount
 from tests.sandbox.outcome import Run
@@ -110,6 +111,15 @@ def test_parts_leave_no_trace_in_the_layer(run: Run, chroot: ChrootSandbox, sour
     mounts = (Mount("/m", source=str(source)), Mount("/s", "file", content=b"hush"), Mount("/t", "tmpfs"))
     outcome = run("mkdir /new && cat /s > /dev/null", by=chroot, mounts=mounts)
     assert [path for path in outcome.changed() if path not in ("dev", "proc", "sys")] == ["new"]
+
+
+def test_a_tree_deeper_than_pythons_stack(run: Run, chroot: ChrootSandbox) -> None:
+    outcome = run("i=0; while [ $i -lt 1100 ]; do mkdir d && cd d || exit 3; i=$((i+1)); done", by=chroot)
+    try:
+        assert outcome.result.exit_status == 0, outcome.result.error
+        assert (outcome.upper / ("d/" * 1100)).is_dir()
+    finally:
+        remove_tree(str(outcome.upper))  # which is beyond pytest, too
 
 
 # --- what is given back

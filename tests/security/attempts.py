@@ -11,9 +11,9 @@ _HEADERS = 64 + 56
 _CALL = struct.Struct("<7q")
 _LIMIT = -4096
 
-Argument = int | bytes
+Argument = int | bytes | tuple["Argument", ...]
 Call = tuple[int, *tuple[Argument, ...]]
-"""A call's number and its arguments; bytes stand for a pointer to them."""
+"""A call's number and its arguments; bytes stand for a pointer to them, a tuple for one to its values as words."""
 
 
 def program(calls: Sequence[Call]) -> bytes:
@@ -44,16 +44,21 @@ def program(calls: Sequence[Call]) -> bytes:
     pointer = struct.pack("<Q", table)
     code = head.replace(b"%s", pointer) + loop + jump + tail.replace(b"%s", pointer)
     assert len(code) == length
-    records, data = b"", b""
+    data = bytearray()
+
+    def value(argument: Argument) -> int:
+        if isinstance(argument, int):
+            return argument
+        if isinstance(argument, tuple):
+            words = [value(one) for one in argument]
+            argument = struct.pack(f"<{len(words)}q", *words)
+        place = table + size + len(data)
+        data.extend(argument + bytes(16))
+        return place
+
+    records = b""
     for number, *arguments in calls:
-        values = []
-        for argument in arguments:
-            if isinstance(argument, bytes):
-                values.append(table + size + len(data))
-                data += argument + bytes(16)
-            else:
-                values.append(argument)
-        records += _CALL.pack(number, *values, *[0] * (6 - len(values)))
+        records += _CALL.pack(number, *map(value, arguments), *[0] * (6 - len(arguments)))
     body = code + records + data + bytes(4096)
     ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     header = struct.pack("<16sHHIQQQIHHHHHH", ident, 2, 62, 1, _BASE + _HEADERS, 64, 0, 0, 64, 56, 1, 0, 0, 0)

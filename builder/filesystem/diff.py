@@ -14,6 +14,7 @@ Where BuildKit lists the deleted files of an opaque directory one by one, we wri
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -56,16 +57,23 @@ class Change(msgspec.Struct):
         return os.open(name, _READ, dir_fd=directory)
 
 
+class LeftOut(msgspec.Struct):
+    """What is in an upper directory and makes no entry of its layer: `linked` are files of which an entry is another
+    name, `paths` is all else."""
+
+    paths: list[str] = []
+    linked: list[str] = []
+
+
 def changes(
-    upper: str | os.PathLike[str], lowers: LayeredTree | None, left_out: list[str] | None = None
+    upper: str | os.PathLike[str], lowers: LayeredTree | None, left_out: LeftOut | None = None
 ) -> Iterator[Change]:
     """The entries of the layer that `upper` makes over `lowers` (None: nothing below), sorted by their components.
 
-    `left_out` gets the paths of what is in `upper` and makes no entry, directories after what was in them. Nobody may
-    write to either meanwhile. Raises LayerError for what cannot be a layer (a redirected directory), OSError when the
-    directory cannot be read.
+    `left_out` is filled. Nobody may write to either meanwhile. Raises LayerError for what cannot be a layer (a
+    redirected directory), OSError when the directory cannot be read.
     """
-    walk = _Walk(upper, lowers, [] if left_out is None else left_out)
+    walk = _Walk(upper, lowers, LeftOut() if left_out is None else left_out)
     try:
         yield from walk.run()
     finally:
@@ -74,10 +82,11 @@ def changes(
 
 def drop(upper: str | os.PathLike[str], paths: Iterable[str]) -> None:
     """Remove what a layer leaves out, so that `upper` holds what the layer does: over other layers, where the same
-    paths have something else, the rest would be wrong. Directories keep their times. Raises OSError."""
+    paths have something else, the rest would be wrong. Directories keep their times, and stay if they hold something
+    else. Raises OSError."""
     root = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for path in paths:
+        for path in sorted(paths, key=lambda path: path.count("/"), reverse=True):  # what is in directories first
             above, _, name = path.rpartition("/")
             parent = open_beneath(root, above, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -85,7 +94,11 @@ def drop(upper: str | os.PathLike[str], paths: Iterable[str]) -> None:
                 try:
                     os.unlink(name, dir_fd=parent)
                 except IsADirectoryError:
-                    os.rmdir(name, dir_fd=parent)
+                    try:
+                        os.rmdir(name, dir_fd=parent)
+                    except OSError as error:
+                        if error.errno != errno.ENOTEMPTY:
+                            raise
                 os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
             finally:
                 os.close(parent)
@@ -125,12 +138,13 @@ def write_layer(entries: Iterable[Change], sink: LayerSink) -> int:
 class _Walk:
     """A walk over an upper directory, depth first, names in the order of their bytes."""
 
-    def __init__(self, upper: str | os.PathLike[str], lowers: LayeredTree | None, left_out: list[str]) -> None:
+    def __init__(self, upper: str | os.PathLike[str], lowers: LayeredTree | None, left_out: LeftOut) -> None:
         self._left_out = left_out
         self._upper = os.fspath(upper)
         self._lowers = lowers
         self._root = os.open(self._upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._first: dict[tuple[int, int], str] = {}  # of each hard-linked file, the entry with its content
+        self._unchanged: dict[tuple[int, int], list[str]] = {}  # of such, the names that make no entry
         self._last = ("", Directory(os.dup(self._root)))  # the directory that was looked at last
         self._waiting: list[Change] = []  # the directories above that were not worth an entry so far
 
@@ -145,7 +159,7 @@ class _Walk:
             if not entries:
                 stack.pop()
                 if len(self._waiting) >= len(stack) > 0:
-                    self._left_out += [one.path for one in self._waiting[len(stack) - 1 :] if one is not _GIVEN]
+                    self._left_out.paths += [one.path for one in self._waiting[len(stack) - 1 :] if one is not _GIVEN]
                     del self._waiting[len(stack) - 1 :]
                 continue
             path, info = entries.pop()
@@ -160,8 +174,12 @@ class _Walk:
             elif (change := self._file(path, info, fresh)) is not None:
                 yield from self._above()
                 yield change
+            elif info.identity is not None:
+                self._unchanged.setdefault(info.identity, []).append(path)
             else:
-                self._left_out.append(path)
+                self._left_out.paths.append(path)
+        for identity, names in self._unchanged.items():
+            (self._left_out.linked if identity in self._first else self._left_out.paths).extend(names)
 
     def _above(self) -> Iterator[Change]:
         """The directories above the next entry that were not given yet."""

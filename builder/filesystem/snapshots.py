@@ -7,7 +7,7 @@ it was made until `settle`: after a restart of the machine one that may have hol
 
 Most layers are complete in themselves and serve over any base. One that leaves out directories it needs takes their
 owner and mode, or a symbolic link in their place, from the layers that it lies on, and has one snapshot for each such
-stack: `<hex>-<key of the stack>`.
+stack: `<hex>-<key of the stack>`. So has one whose step linked new names to files of the layers that it lies on.
 """
 
 from __future__ import annotations
@@ -95,12 +95,14 @@ class Snapshots:
                         _write(f"{temporary}/{_IMPLICIT}", "\0".join(done.implicit))
                 return self._keep(temporary, final)
 
-    def adopt(self, diff_id: str, upper: str | os.PathLike[str]) -> str:
+    def adopt(self, diff_id: str, upper: str | os.PathLike[str], below: Sequence[str] = ()) -> str:
         """Make a step's upper directory, which is on the same file system and no longer mounted, the snapshot of the
-        layer that was made of it. The directory is gone afterwards. Raises StoreError."""
+        layer that was made of it. The directory is gone afterwards. One that holds more than the layer, because files
+        of it are hard links to such of the layers underneath, serves over these alone: `below` as for `path`. Raises
+        StoreError."""
         with self._making(diff_id) as name:
-            known = self.path(diff_id)
-            if known is not None and not os.path.exists(f"{self._base}/{name}/{_IMPLICIT}"):
+            known = self.path(diff_id, below)
+            if known is not None and (below or not os.path.exists(f"{self._base}/{name}/{_IMPLICIT}")):
                 remove_tree(os.fspath(upper))
                 return known
             with self._temporary(name) as temporary:
@@ -108,7 +110,7 @@ class Snapshots:
                     os.rename(upper, f"{temporary}/fs")
                 except OSError as error:
                     raise StoreError(f"cannot become a snapshot: {error.strerror}", place=os.fspath(upper)) from error
-                return self._keep(temporary, name)
+                return self._keep(temporary, f"{name}-{_stack_key(below)}" if below else name)
 
     def remove(self, diff_id: str) -> None:
         """Remove all snapshots of a layer; nothing happens if there is none. Nobody may be using them."""

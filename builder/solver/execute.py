@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import StepFailed, StoreError, Unsupported
 from builder.filesystem.compress import LayerBlob, LayerSink
-from builder.filesystem.diff import Change, changes, drop, write_changes
+from builder.filesystem.diff import Change, LeftOut, changes, drop, write_changes
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.times import clamp_times
@@ -67,9 +67,9 @@ def execute(
                 )
                 error.kept = environment.keep(state, error.cause, upper)
             raise
-        blob = _layer(upper, lowers, result.mount_points, scratch, environment)
+        blob, complete = _layer(upper, lowers, result.mount_points, scratch, environment)
         store.layers.add(blob)
-        store.layers.adopt(blob.diff_id, upper)
+        store.layers.adopt(blob.diff_id, upper, () if complete else lowers)
     return Made(blob.diff_id, now(environment.epoch))
 
 
@@ -159,16 +159,16 @@ def _signal_name(number: int) -> str:
 
 def _layer(
     upper: str, lowers: list[str], mount_points: tuple[str, ...], scratch: str, environment: Environment
-) -> LayerBlob:
-    """The layer of what the command wrote; `upper` then holds that and nothing else. That a mount point is gone, which
-    only this step had, is no change."""
+) -> tuple[LayerBlob, bool]:
+    """The layer of what the command wrote, and whether `upper` now holds that and nothing else: files stay that others
+    of the layer are hard links to. That a mount point is gone, which only this step had, is no change."""
     passing = {path.strip("/") for path in mount_points}
-    left_out: list[str] = []
+    left_out = LeftOut()
 
     def counts(change: Change) -> bool:
         if change.info.kind is not Kind.WHITEOUT or change.path not in passing:
             return True
-        left_out.append(change.path)
+        left_out.paths.append(change.path)
         return False
 
     if environment.epoch is not None:
@@ -185,9 +185,9 @@ def _layer(
             write_changes(filter(counts, found), writer)
             writer.close()
             blob = sink.finish()
-        if left_out:
-            drop(upper, left_out)
-        return blob
+        if left_out.paths:
+            drop(upper, left_out.paths)
+        return blob, not left_out.linked
     except OSError as error:
         raise StoreError(f"cannot write the step's layer: {error.strerror}", place=scratch) from error
 

@@ -317,10 +317,11 @@ class Layers:
             self._database.add_layer(msgspec.structs.replace(record, uncompressed=reader.total))
         return path
 
-    def adopt(self, diff_id: str, upper: str) -> None:
-        """Make a step's upper directory the layer's snapshot."""
+    def adopt(self, diff_id: str, upper: str, below: Sequence[str] = ()) -> None:
+        """Make a step's upper directory the layer's snapshot; one that holds more than the layer, over the directories
+        `below` alone."""
         self._layout.pin(diff_id)
-        self._snapshots.adopt(diff_id, upper)
+        self._snapshots.adopt(diff_id, upper, below)
 
     def tree(self, diff_ids: Sequence[str]) -> LayeredTree:
         """The files of a stack of layers, given lowest first."""

@@ -236,9 +236,7 @@ def test_what_a_step_left_as_it_was_is_in_no_other_image(cli: Cli, tmp_path: Pat
 @needs_sandbox
 def test_a_new_name_of_a_file_stays_a_link_to_it(cli: Cli, tmp_path: Path) -> None:
     """Also for the steps that follow, though in the layer it is a file of its own, as with BuildKit."""
-    lines = (
-        "COPY x /etc/x\nRUN ln /etc/x /etc/y\nRUN [ /etc/x -ef /etc/y ]\n"
-    )
+    lines = "COPY x /etc/x\nRUN ln /etc/x /etc/y\nRUN [ /etc/x -ef /etc/y ]\n"
     directory = busybox_context(tmp_path / "context", lines)
     (directory / "x").write_text("x")
     cli.build("-t", "x", directory)

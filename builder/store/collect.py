@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from builder.errors import StoreError, store_error
+from builder.errors import StoreError, lacks_room, store_error
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
 from builder.store.database import Holding, LayerRecord
@@ -147,9 +147,15 @@ def _forget(store: Store, gone: list[LayerRecord]) -> None:
         return
     layout = Layout(store.root, store.temporary)
     with frozen(store.leases) as pins:  # a build may have made one of them again
-        store.database.forget_blobs(
-            record for record in gone if not pins & {record.digest, record.diff_id} and not layout.has(record.digest)
-        )
+        try:
+            store.database.forget_blobs(
+                record
+                for record in gone
+                if not pins & {record.digest, record.diff_id} and not layout.has(record.digest)
+            )
+        except StoreError as error:
+            if not lacks_room(error):  # then the next collection does it
+                raise
 
 
 def tree_size(path: str) -> int:

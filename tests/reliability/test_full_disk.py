@@ -166,6 +166,9 @@ def test_with_nothing_to_let_go_it_says_what_else_to_do(small_disk: Disk, tmp_pa
     bare.cli.build("--output", "type=image,name=ok", bare.source)
     (bare.cli.root / RESERVE).unlink(missing_ok=True)
     shutil.rmtree(bare.cli.root / "snapshots")
+    logs = next((bare.cli.root / "builds").glob("*.json")).with_suffix("")
+    logs.mkdir(exist_ok=True)
+    (logs / "1.log").write_bytes(b"x" * (256 << 10))
     bare.fill()
     done = bare.cli("rmi", "ok")
     assert done.status == 1
@@ -175,6 +178,7 @@ def test_with_nothing_to_let_go_it_says_what_else_to_do(small_disk: Disk, tmp_pa
     )
     assert bare.problems() == []
     assert bare.cli("builds", "rm", "--all").status == 0
+    assert bare.free() >= 256 << 10
     assert bare.cli("rmi", "ok").status == 0
 
 

@@ -1,5 +1,5 @@
 """The configuration file `builder.toml`: which registries to ask and how, what archives may hold, what becomes of steps
-that print secrets; where the store is.
+that print secrets.
 
     [registry."docker.io"]
     mirrors = ["127.0.0.1:5050", "mirror.example.com/proxy"]
@@ -34,8 +34,8 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from builder.errors import BuilderError
+from builder.places import configuration_directory, configuration_files
 
-SYSTEM_FILE = "/etc/builder/builder.toml"
 _LOOPBACK = r"(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::\d+)?"
 
 
@@ -117,14 +117,11 @@ def load(environ: Mapping[str, str]) -> Config:
 
     A table in the user's file replaces the system's table of the same name. Raises ConfigError.
     """
-    user = _home(environ, "XDG_CONFIG_HOME", ".config")
+    user = configuration_directory(environ)
     registries: dict[str, RegistryConfig] = {}
     limits, secrets = ArchiveLimits(), SecretSettings()
-    if named := environ.get("BUILDER_CONFIG"):
-        files = [_read(named, required=True)]
-    else:
-        files = [_read(path, required=False) for path in (SYSTEM_FILE, os.path.join(user, "builder", "builder.toml"))]
-    for file in files:
+    named = bool(environ.get("BUILDER_CONFIG"))
+    for file in [_read(path, required=named) for path in configuration_files(environ)]:
         registries |= file.registry
         limits = file.limits or limits
         secrets = file.secrets or secrets
@@ -137,24 +134,9 @@ def load(environ: Mapping[str, str]) -> Config:
     return Config(registries, directories, limits, secrets)
 
 
-def default_root(environ: Mapping[str, str]) -> str:
-    """Where images, layers and cache live: `$BUILDER_ROOT`, `/var/lib/builder` for root, else the user's data."""
-    if root := environ.get("BUILDER_ROOT"):
-        return root
-    if os.geteuid() == 0:
-        return "/var/lib/builder"
-    return os.path.join(_home(environ, "XDG_DATA_HOME", os.path.join(".local", "share")), "builder")
-
-
 def is_loopback(host: str) -> bool:
     """Whether `host[:port]` is this machine: `localhost`, `127.0.0.0/8` or `[::1]`, by its text alone."""
     return re.fullmatch(_LOOPBACK, host) is not None
-
-
-def _home(environ: Mapping[str, str], variable: str, below_home: str) -> str:
-    # The base directory specification: a relative path in $XDG_… is to be ignored.
-    given = environ.get(variable, "")
-    return given if os.path.isabs(given) else os.path.join(environ.get("HOME") or os.path.expanduser("~"), below_home)
 
 
 def _read(path: str, *, required: bool) -> _File:

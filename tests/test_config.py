@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from builder import config
-from builder.config import ArchiveLimits, Config, ConfigError, KeyPair, RegistryConfig, default_root, is_loopback, load
+from builder import places
+from builder.config import ArchiveLimits, Config, ConfigError, KeyPair, RegistryConfig, is_loopback, load
 
 
 @pytest.fixture(autouse=True)
 def no_system_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(config, "SYSTEM_FILE", str(tmp_path / "system.toml"))
+    monkeypatch.setattr(places, "SYSTEM_FILE", str(tmp_path / "system.toml"))
     return tmp_path / "system.toml"
 
 
@@ -105,16 +105,6 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
 )
 def test_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
-
-
-def test_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert default_root({"BUILDER_ROOT": "/x"}) == "/x"
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert default_root({"HOME": "/root"}) == "/var/lib/builder"
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    assert default_root({"HOME": "/home/u"}) == "/home/u/.local/share/builder"
-    assert default_root({"HOME": "/home/u", "XDG_DATA_HOME": "/d"}) == "/d/builder"
-    assert default_root({"HOME": "/home/u", "XDG_DATA_HOME": "relative"}) == "/home/u/.local/share/builder"
 
 
 def test_config_needs_no_arguments() -> None:

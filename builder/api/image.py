@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 
-from builder.config import default_root
 from builder.errors import StoreError, UsageError
 from builder.oci import reference as references
 from builder.oci.platform import parse_platform
 from builder.oci.spec import Descriptor, ImageConfig
+from builder.places import default_root
 from builder.store.store import Store as Opened
 
 if TYPE_CHECKING:

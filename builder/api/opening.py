@@ -9,13 +9,14 @@ from typing import BinaryIO
 from builder import config as configuration
 from builder.api.inputs import Inputs, load_inputs, ssh_agents
 from builder.api.options import BuildOptions
+from builder.places import default_root
 from builder.store.store import Store
 
 
 @contextmanager
 def opened_store(options: BuildOptions) -> Iterator[tuple[Store, str, Mapping[str, str]]]:
     """The store under a lease, a directory in it for temporary files, and the SSH agents by ID."""
-    root = options.root or configuration.default_root(options.environ)
+    root = options.root or default_root(options.environ)
     with (
         closing(Store(root, lambda: configuration.load(options.environ).limits)) as store,
         store.lease(),

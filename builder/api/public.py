@@ -94,10 +94,10 @@ def build(
     stdin, given_context, given_file = _inputs(context, file, dockerfile)
     environ = dict(os.environ if environ is None else environ)
     from builder.api.options import BuildOptions
-    from builder.config import default_root
     from builder.errors import UsageError
     from builder.export.output import adjust_outputs, parse_output
     from builder.oci.platform import parse_platform
+    from builder.places import default_root
 
     if squash not in (False, True, "", "all", "new"):
         raise UsageError(f"squash={squash!r} is neither True, 'all' nor 'new'")

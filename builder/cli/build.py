@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli import values
+from builder.cli.echo import listening
 from builder.cli.flags import Command
 from builder.cli.main import Settings
 from builder.cli.progress import MODES, open_view
 from builder.errors import BuilderError
 
 if TYPE_CHECKING:
-    from builder.api.options import BuildOptions
+    from builder.api.options import BuildOptions, BuildResult
     from builder.cli.call import Call
 
 
@@ -179,8 +180,6 @@ def command(settings: Settings, /, **given: Any) -> int:
         from builder.cli.plan import show_plan
 
         return show_plan(settings, given)
-    from builder.api.build import build
-
     for path in (given["iidfile"], given["metadata_file"], given["report"], given["trace"]):
         if path:
             _prepare(path)
@@ -196,12 +195,9 @@ def command(settings: Settings, /, **given: Any) -> int:
 
         isolation = choose(options.isolation)
         print(f"isolation: {isolation.rung}: {isolation.reason}", file=sys.stderr)
-    view = open_view("quiet" if given["quiet"] else given["progress"])
     try:
-        try:
-            result = build(options, view)
-        finally:
-            view.close()
+        with listening() as (output, errors):
+            result = _build(options, given)
     except BuilderError as error:
         if not error.kept:
             raise
@@ -212,13 +208,27 @@ def command(settings: Settings, /, **given: Any) -> int:
         _write(given["iidfile"], result.image_id)
     if given["metadata_file"]:
         _write(given["metadata_file"], values.metadata(result))
+    if settings.asked is not None and not given["iidfile"] and not given["metadata_file"]:
+        settings.asked.remember(options, result, output.heard, errors.heard)
+    return 0
+
+
+def _build(options: BuildOptions, given: dict[str, Any]) -> BuildResult:
+    """Build, and show it."""
+    from builder.api.build import build
+
+    view = open_view("quiet" if given["quiet"] else given["progress"])
+    try:
+        result = build(options, view)
+    finally:
+        view.close()
     writes_to_stdout = any(output.dest == "-" for output in options.outputs)
     if given["quiet"] and result.image_id and not writes_to_stdout:
         print(result.image_id)
     elif not given["quiet"] and given["progress"] != "rawjson" and result.image_id:
         names = ", ".join(result.tags) or "(no name; give one with -t)"
         print(f"image {result.image_id[:19]} {names}", file=sys.stderr)
-    return 0
+    return result
 
 
 def _interactive(options: BuildOptions, given: dict[str, Any]) -> BuildOptions:

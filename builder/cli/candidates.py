@@ -14,7 +14,7 @@ from functools import partial
 import click
 from click.shell_completion import CompletionItem
 
-from builder.config import default_root
+from builder.places import default_root
 
 _PLATFORMS = (
     "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386", "linux/ppc64le", "linux/riscv64",

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from builder import __version__
-from builder.config import default_root
 from builder.errors import EXIT_FAILED, EXIT_INTERRUPTED, NO_ROOM, BuilderError, DiskFull, render
+from builder.places import default_root
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+    from builder.api.repeating import Question
 
 COMMANDS = {
     "build": "builder.cli.build",
@@ -115,9 +117,11 @@ COMPLETE = "_BUILDER_COMPLETE"
 class Settings:
     """The global options, for the commands."""
 
-    def __init__(self, root: str = "", debug: bool = False) -> None:
+    def __init__(self, root: str = "", debug: bool = False, asked: Question | None = None) -> None:
+        """`asked` is the build that this may be the first of several to ask for."""
         self.root = root
         self.debug = debug
+        self.asked = asked
 
 
 class LazyGroup(click.Group):
@@ -208,10 +212,10 @@ def _show_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> 
         ctx.exit()
 
 
-def run() -> NoReturn:
+def run(asked: Question | None = None) -> NoReturn:
     """The program: `main`, then an end at once: taking the interpreter apart is a sixth of a cached rebuild."""
     try:
-        main()
+        main(asked)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else EXIT_FAILED
     for stream in (sys.stdout, sys.stderr):
@@ -220,11 +224,11 @@ def run() -> NoReturn:
     os._exit(status)
 
 
-def main() -> NoReturn:
+def main(asked: Question | None = None) -> NoReturn:
     """Run the command line and raise SystemExit with its status."""
     signal.signal(signal.SIGTERM, _terminate)
     debug = "--debug" in sys.argv
-    settings = Settings()
+    settings = Settings(asked=asked)
     try:
         if COMPLETE in os.environ:
             from builder.cli.completion import answer

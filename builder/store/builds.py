@@ -25,13 +25,11 @@ from builder.dockerfile.stage_graph import StageGraph
 from builder.errors import StoreError, UsageError
 from builder.oci.spec import ImageConfig
 from builder.progress import Reason, Warned
+from builder.store.record_names import KEPT_BUILDS, RECORD, SLACK, record_stem
 
-KEPT_BUILDS = 100
 KEPT_LOGS = 256 << 20
 """Bytes of all logs together."""
-_SLACK = 10  # builds more than are kept, before the oldest are dropped: not every build has to
 
-_RECORD = ".json"
 _LOG = ".log"
 _DROPPED = "dropped"
 
@@ -213,14 +211,14 @@ class Builds:
     def open_log(self, build: Build, step: str) -> BinaryIO | None:
         """What a step wrote, as it came; None if it wrote nothing."""
         try:
-            return open(os.path.join(self.path, _stem(build.started, build.build), f"{step}{_LOG}"), "rb")
+            return open(os.path.join(self.path, record_stem(build.started, build.build), f"{step}{_LOG}"), "rb")
         except FileNotFoundError:
             return None
 
     def remove(self, build: Build) -> None:
         """Remove the record of a build and its logs. Raises StoreError."""
         try:
-            self._drop([_stem(build.started, build.build)])
+            self._drop([record_stem(build.started, build.build)])
         except OSError as error:
             raise StoreError(f"build {build.build} cannot be removed: {error.strerror}", place=self.path) from error
 
@@ -240,11 +238,11 @@ class Builds:
             names = os.listdir(self.path)
         except FileNotFoundError:
             return []
-        return sorted({name.removesuffix(_RECORD) for name in names if name != _DROPPED})
+        return sorted({name.removesuffix(RECORD) for name in names if name != _DROPPED})
 
     def _read(self, stem: str) -> Build | None:
         try:
-            with open(os.path.join(self.path, stem + _RECORD), "rb") as file:
+            with open(os.path.join(self.path, stem + RECORD), "rb") as file:
                 return _decoder().decode(file.read())
         except (OSError, msgspec.MsgspecError):
             return None
@@ -262,7 +260,7 @@ class Builds:
     def trim(self, *, logs: bool) -> None:
         """Drop the oldest builds; with `logs` also look at how large the logs are. What cannot be removed stays."""
         stems = self._stems()
-        dropped = stems[:-KEPT_BUILDS] if len(stems) > KEPT_BUILDS + _SLACK else []
+        dropped = stems[:-KEPT_BUILDS] if len(stems) > KEPT_BUILDS + SLACK else []
         if logs:
             total = 0
             for number, stem in enumerate(reversed(stems)):
@@ -280,7 +278,7 @@ class Builds:
                 pass
             path = os.path.join(self.path, stem)
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(path + _RECORD)
+                os.unlink(path + RECORD)
             with contextlib.suppress(FileNotFoundError):
                 for name in os.listdir(path):
                     os.unlink(os.path.join(path, name))
@@ -293,7 +291,7 @@ class Recorder:
     def __init__(self, path: str, temporary: str) -> None:
         self.started = time.time()
         self.build = os.urandom(4).hex()
-        self._path = os.path.join(path, _stem(self.started, self.build))
+        self._path = os.path.join(path, record_stem(self.started, self.build))
         self._temporary = temporary
         self._logs: dict[str, BinaryIO] = {}
         self._lock = threading.Lock()
@@ -319,7 +317,7 @@ class Recorder:
         try:
             with open(temporary, "wb") as file:
                 file.write(_encode(build))
-            os.rename(temporary, self._path + _RECORD)
+            os.rename(temporary, self._path + RECORD)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -346,10 +344,6 @@ def _printable(value: Any) -> Any:
 @cache
 def _decoder() -> msgspec.json.Decoder[Build]:
     return msgspec.json.Decoder(Build)  # made when a record is read: a rebuild that finds everything only writes one
-
-
-def _stem(started: float, build: str) -> str:
-    return f"{int(started * 1000):012x}-{build}"
 
 
 def _has_name(build: Build, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 An image keeps only that of its last step. The history does not tell it of the others: its lines are for people, and
 `ENV A=b C=d` may set one variable or two. The record of the build that made the image does; so it is known exactly for
-what was built here as long as that is kept (`builds.KEPT_BUILDS`), and otherwise not at all.
+what was built here as long as that is kept (`record_names.KEPT_BUILDS`), and otherwise not at all.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def test_texts_that_are_not_unicode(builds: Builds) -> None:
 
 def test_the_oldest_are_dropped(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT_BUILDS", 3)
-    monkeypatch.setattr(module, "_SLACK", 2)
+    monkeypatch.setattr(module, "SLACK", 2)
     made = [record(builds, float(at), log=b"x") for at in range(1, 6)]
     builds.trim(logs=True)
     assert len(list(builds.all())) == 5

@@ -1,0 +1,14 @@
+"""How the records of builds are named, and how many are kept, see `builds`. Standard library only, since a repeated
+build (`api.repeating`) loads nothing else."""
+
+from __future__ import annotations
+
+KEPT_BUILDS = 100
+SLACK = 10
+"""Builds more than are kept, before the oldest are dropped: not every build has to."""
+RECORD = ".json"
+
+
+def record_stem(started: float, build: str) -> str:
+    """The name of a build's record without its ending, and of the directory of its logs. Names sort by time."""
+    return f"{int(started * 1000):012x}-{build}"

@@ -1,0 +1,355 @@
+"""A build that repeats the one before: the same answer, for as long as nothing changed, and never otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.api import repeating
+from builder.api.options import BuildOptions, BuildResult
+from builder.api.public import build
+from builder.store.record_names import KEPT_BUILDS, SLACK
+from tests.support.builds import PROJECT, Cli, context
+
+DOCKERFILE = "FROM scratch AS one\nCOPY a /\nFROM scratch\nCOPY --from=one a /b\nCOPY dir /dir\nLABEL x=y\n"
+LOG = "#1 [stage-1 1/2] COPY\n#1 CACHED\n"
+
+
+class Asking:
+    """A build that is asked for again and again, with a context that is thought to have settled."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "store"
+        self.context = context(
+            directory / "context", DOCKERFILE, a="a", dir__b="b", ignored="", **{".dockerignore": "ignored"}
+        )
+        self.environ = {"HOME": str(directory), "BUILDER_CONFIG": str(directory / "builder.toml")}
+        (directory / "builder.toml").touch()
+        self.options = BuildOptions(context=str(self.context), tags=("x",), root=str(self.root), environ=self.environ)
+
+    def ask(self, *more: str, **environ: str) -> repeating.Question:
+        arguments = ["--root", str(self.root), "build", "-t", "x", *more, str(self.context)]
+        found = repeating.question(arguments, self.environ | environ)
+        assert found is not None
+        return found
+
+    def build(self, log: str = LOG, **options: Any) -> BuildResult:
+        """Build the whole way, and note it if it may be repeated."""
+        asked = self.ask()
+        result = build_with(self.options, **options)
+        asked.remember(options_with(self.options, **options), result, "", log)
+        return result
+
+    def answered(self) -> bool:
+        return self.ask().answer() is not None
+
+
+def options_with(options: BuildOptions, **changes: Any) -> BuildOptions:
+    from msgspec.structs import replace
+
+    return replace(options, **changes)
+
+
+def build_with(options: BuildOptions, **changes: Any) -> BuildResult:
+    from builder.api.build import build as build_options
+
+    return build_options(options_with(options, **changes))
+
+
+@pytest.fixture
+def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asking:
+    monkeypatch.setattr(repeating, "_SETTLED", 0.0)
+    monkeypatch.setattr(os, "isatty", lambda _: False)
+    for name in repeating._REMOTE:  # which other tests loaded
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    found = Asking(tmp_path)
+    time.sleep(0.02)  # the clock of files goes in steps
+    return found
+
+
+@pytest.fixture
+def noted(asking: Asking) -> Asking:
+    asking.build()
+    assert not asking.answered()  # its steps ran
+    asking.build()
+    assert asking.answered()
+    return asking
+
+
+def test_the_same_words(noted: Asking) -> None:
+    assert noted.ask().answer() == ("", LOG)
+
+
+def test_each_answer_is_recorded_as_a_build(noted: Asking) -> None:
+    noted.build()
+    began = time.time()
+    noted.ask().answer()
+    older, newer = (json.loads(path.read_bytes()) for path in sorted((noted.root / "builds").iterdir())[-2:])
+    assert newer["build"] != older["build"]
+    assert began <= newer["started"] <= time.time()
+    assert 0 < newer["seconds"] < 60
+    assert newer["image_id"] == older["image_id"]
+    for before, after in zip(older["steps"], newer["steps"], strict=True):
+        assert ("started" in before) == ("started" in after)
+        if "started" in before:
+            shift = newer["started"] - older["started"]
+            assert after.pop("started") - before.pop("started") == pytest.approx(shift, abs=1e-4)
+        assert before == after
+    assert newer["text"] == older["text"]
+
+
+def changes() -> dict[str, Callable[[Asking], object]]:
+    """What makes another build of it, or may."""
+
+    def keep_times(asking: Asking) -> None:
+        """Another content of the same size with the old time."""
+        path = asking.context / "a"
+        before = path.stat()
+        path.write_text("b")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def to_link(asking: Asking) -> None:
+        (asking.context / "dir/b").unlink()
+        (asking.context / "dir/b").symlink_to("../a")
+
+    def blobs(asking: Asking) -> list[Path]:
+        return list((asking.root / "blobs/sha256").iterdir())
+
+    return {
+        "content": lambda asking: (asking.context / "a").write_text("another"),
+        "content with the old time": keep_times,
+        "content below": lambda asking: (asking.context / "dir/b").write_text("another"),
+        "mode": lambda asking: (asking.context / "dir").chmod(0o700),
+        "new file": lambda asking: (asking.context / "dir/c").touch(),
+        "no file": lambda asking: (asking.context / "dir/b").unlink(),
+        "a name": lambda asking: (asking.context / "dir/b").rename(asking.context / "dir/c"),
+        "a link": to_link,
+        "the Dockerfile": lambda asking: (asking.context / "Dockerfile").write_text("FROM scratch\nCOPY dir /\n"),
+        "the ignore file": lambda asking: (asking.context / ".dockerignore").write_text("dir"),
+        "an ignore file of its own": lambda asking: (asking.context / "Dockerfile.dockerignore").touch(),
+        "the context": lambda asking: (
+            asking.context.rename(f"{asking.context}.old"), shutil.copytree(f"{asking.context}.old", asking.context)
+        ),
+        "the configuration": lambda asking: Path(asking.environ["BUILDER_CONFIG"]).write_text("[limits]\nsize = 1\n"),
+        "the image's name": lambda asking: Cli(asking.root)("rmi", "x"),
+        "another image of the name": lambda asking: build(
+            context(asking.root.parent / "other", "FROM scratch\nLABEL a=b\n"), tags=["x"], root=asking.root
+        ),
+        "the cache": lambda asking: (asking.root / "cache.db").unlink(),
+        "all blobs": lambda asking: shutil.rmtree(asking.root / "blobs"),
+        "a damaged blob": lambda asking: [path.write_bytes(b"?") for path in blobs(asking)],
+        "failed steps": lambda asking: (asking.root / "failed").mkdir(),
+        "the note": lambda asking: Path(asking.ask().note).unlink(),
+        "half a note": lambda asking: os.truncate(asking.ask().note, os.path.getsize(asking.ask().note) // 2),
+        "an empty note": lambda asking: os.truncate(asking.ask().note, 0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("change", changes())
+def test_what_changed_is_built(noted: Asking, change: str) -> None:
+    changes()[change](noted)
+    assert not noted.answered()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ"),
+    [(["--no-cache"], {}), (["--build-arg", "A=1"], {}), ([], {"SOURCE_DATE_EPOCH": "1"}), ([], {"HTTP_PROXY": "x"})],
+)
+def test_another_question(noted: Asking, arguments: list[str], environ: dict[str, str]) -> None:
+    assert noted.ask(*arguments, **environ).answer() is None
+
+
+def test_another_directory(noted: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(noted.root)
+    assert not noted.answered()
+
+
+def test_another_start_of_the_machine(noted: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "boot").write_text("another\n")
+    monkeypatch.setattr(repeating, "_BOOT", str(tmp_path / "boot"))
+    assert not noted.answered()
+
+
+def test_another_version_of_the_program(noted: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    (program / "__pycache__").mkdir(parents=True)
+    (program / "part.py").write_text("a = 1\n")
+    monkeypatch.setattr(repeating, "_HERE", str(program))
+    noted.build()
+    (program / "__pycache__/part.pyc").touch()  # as Python does while modules are loaded
+    assert noted.answered()
+    (program / "part.py").write_text("a = 2\n")
+    assert not noted.answered()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"no_cache": frozenset({"one"})},
+        {"pull": True},
+        {"keep_failed": True},
+        {"contexts": {"other": "."}},
+        {"report": "report.html"},
+    ],
+)
+def test_what_is_not_noted(asking: Asking, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(asking.root.parent)
+    asking.build()
+    asking.build(**options)
+    assert not asking.answered()
+
+
+def test_what_came_over_a_network_is_not_noted(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking.build()
+    monkeypatch.setitem(sys.modules, "builder.context.http", sys)
+    asking.build()
+    assert not asking.answered()
+
+
+def test_every_option_is_decided_on() -> None:
+    """One that is new is not repeatable until somebody says so."""
+    others = {
+        "contexts", "no_cache", "pull", "outputs", "attestations", "cache_from", "cache_to", "secrets", "agents",
+        "keep_failed", "break_at", "report", "trace",
+    }  # fmt: skip
+    assert {*repeating._REPEATABLE, *others} == {*BuildOptions.__struct_fields__}
+
+
+def test_a_time_is_not_repeated(asking: Asking) -> None:
+    asking.build()
+    asking.build("#1 exporting the image\n#1 DONE 1.5s\n")
+    assert not asking.answered()
+    asking.build("#1 exporting the image\n#1 DONE 0.0s\n")
+    assert asking.answered()
+
+
+def test_a_context_that_has_just_changed(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files may change again within what is one moment to the file system."""
+    monkeypatch.setattr(repeating, "_SETTLED", 60.0)
+    asking.build()
+    asking.build()
+    assert not asking.answered()
+
+
+def test_a_file_that_changes_while_the_build_runs(asking: Asking) -> None:
+    asking.build()
+    asked = asking.ask()
+    result = build_with(asking.options)
+    time.sleep(0.02)
+    (asking.context / "a").write_text("changed after it was read")
+    asked.remember(asking.options, result, "", LOG)
+    assert not asking.answered()
+
+
+def test_a_store_that_changes_while_the_build_runs(asking: Asking) -> None:
+    asking.build()
+    asked = asking.ask()
+    result = build_with(asking.options)
+    build(context(asking.root.parent / "other", "FROM scratch\nLABEL a=b\n"), tags=["x"], root=asking.root)
+    asked.remember(asking.options, result, "", LOG)
+    assert not asking.answered()
+
+
+def test_a_large_context(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeating, "_LARGEST", 5)
+    asking.build()
+    asking.build()
+    assert not asking.answered()
+
+
+def test_the_oldest_builds_are_dropped_by_the_whole_way(noted: Asking) -> None:
+    for number in range(KEPT_BUILDS + SLACK):
+        (noted.root / "builds" / f"{number:012x}-00000000.json").touch()
+    assert not noted.answered()
+    noted.build()
+    assert noted.answered()
+
+
+def test_few_notes_are_kept(noted: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = Path(noted.ask().note).parent
+    monkeypatch.setattr(repeating, "_KEPT", 3)
+    for number in range(5):
+        (notes / str(number)).touch()
+        os.utime(notes / str(number), (number, number))
+    noted.build()
+    assert {path.name for path in notes.iterdir()} == {"4", Path(noted.ask().note).name}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["images"], ["--root"], ["--root", "", "build", "."], ["--root=", "build", "."], ["--debug", "build"]],
+)
+def test_what_is_no_such_question(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda _: False)
+    assert repeating.question(arguments, {}) is None
+
+
+# --- from the command line
+
+
+def test_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
+    directory = context(tmp_path / "context", DOCKERFILE, a="a", dir__b="b")
+    time.sleep(2.1)
+    first, whole, answered = (cli.spawn("build", "-t", "x", directory) for _ in range(3))
+    assert (first.status, whole.status) == (0, 0)
+    assert answered == whole
+    assert len(list((cli.root / "repeats").iterdir())) == 1
+    listed = json.loads(cli.spawn("builds", "ls", "--format", "json").out.splitlines()[0])
+    assert (listed["Status"], listed["Ran"]) == ("done", "0")
+    quiet = [cli.spawn("build", "-q", "-t", "x", directory) for _ in range(2)]
+    assert quiet[0] == quiet[1]
+    assert quiet[0].out.decode().strip() == cli.image_id("x")
+    (directory / "a").write_text("another")
+    assert "COPY a /\n#1 because a changed" in cli.spawn("build", "-t", "x", directory).err
+
+
+def test_an_answer_loads_little(cli: Cli, tmp_path: Path) -> None:
+    directory = context(tmp_path / "context", DOCKERFILE, a="a", dir__b="b")
+    time.sleep(2.1)
+    for _ in range(2):
+        cli.spawn("build", directory)
+    watched = (
+        "import os, sys\nos._exit = lambda status: print(*sorted(sys.modules))\n"
+        "from builder.__main__ import run\nbefore = {*sys.modules}\nrun()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", watched, *cli.arguments("build", directory)], env=cli.environ, capture_output=True,
+        text=True, cwd=PROJECT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "COPY a /\n#1 CACHED" in done.stderr
+    ours = {name for name in done.stdout.split() if name.startswith("builder.")}
+    assert ours <= {
+        "builder.__main__",
+        "builder.api",
+        "builder.api.repeating",
+        "builder.places",
+        "builder.store",
+        "builder.store.record_names",
+    }
+    assert not {"click", "msgspec", "typing", "re", "json", "enum"} & {*done.stdout.split()}
+
+
+def test_a_terminal_shows_what_moves(cli: Cli, tmp_path: Path) -> None:
+    directory = context(tmp_path / "context", "FROM scratch\nCOPY a /\n", a="a")
+    primary, secondary = pty.openpty()
+    try:
+        asked = "import sys, os\nfrom builder.api.repeating import question\nprint(question(sys.argv[1:], os.environ))"
+        done = subprocess.run(
+            [sys.executable, "-c", asked, *cli.arguments("build", directory)], env=cli.environ, stderr=secondary,
+            stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout == "None\n"
+    finally:
+        os.close(primary)
+        os.close(secondary)

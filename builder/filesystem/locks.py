@@ -1,12 +1,78 @@
-"""Lock files with one holder among threads and processes: flock(2), which the kernel takes away however a process ends,
-so that no lock is ever stale."""
+"""Locks with one holder among threads and processes, which the kernel takes away however a process ends, so that none
+is ever stale: lock files, flock(2), and many locks in one file, the open file description locks of fcntl(2)."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import struct
 from collections.abc import Iterator
+
+import xxhash
+
+_FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, process
+
+
+class LockTable:
+    """Any number of locks in the file `path`, which stays: a lock of a name is one on a byte far beyond its end.
+
+    Making and removing a lock file for each of many short uses is what takes the time: a file system gives out no inode
+    that was deleted lately (ext4: for a minute and more), and looks at each such for every new one.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str) -> Iterator[bool]:
+        """Hold the lock of a name. Yields whether it had to be waited for."""
+        with self._opened() as descriptor:
+            waited = not _lock(descriptor, name, fcntl.F_OFD_SETLK, fcntl.F_WRLCK)
+            if waited:
+                _lock(descriptor, name, fcntl.F_OFD_SETLKW, fcntl.F_WRLCK)
+            with _locked(descriptor, name):
+                yield waited
+
+    @contextlib.contextmanager
+    def exclusive_or_not(self, name: str) -> Iterator[bool]:
+        """Hold the lock of a name if nobody else does. Yields whether it is held."""
+        with self._opened() as descriptor:
+            if not _lock(descriptor, name, fcntl.F_OFD_SETLK, fcntl.F_WRLCK):
+                yield False
+                return
+            with _locked(descriptor, name):
+                yield True
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        """The file, opened once more: its descriptions exclude each other, not processes."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(descriptor: int, name: str) -> Iterator[None]:
+    try:
+        yield
+    finally:  # closing would not do while a child that was forked meanwhile has the descriptor
+        _lock(descriptor, name, fcntl.F_OFD_SETLK, fcntl.F_UNLCK)
+
+
+def _lock(descriptor: int, name: str, command: int, kind: int) -> bool:
+    """Change the lock of a name. Whether that was done: not if it is another's, and `command` does not wait."""
+    place = xxhash.xxh3_64_intdigest(name.encode()) >> 2  # an offset is below 2^63
+    try:
+        fcntl.fcntl(descriptor, command, struct.pack(_FLOCK, kind, os.SEEK_SET, place, 1, 0))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Unpacked layers, kept by their diff IDs: `ROOT/snapshots/<hex>/fs`.
 
 A cache that may be deleted at any time. Directories appear by a rename, so what is there is complete; one process at
-a time makes a given one (flock on `locks/<hex>`), and what a killed one leaves is the temporary directory that the
+a time makes a given one (a lock in the file `lock`), and what a killed one leaves is the temporary directory that the
 next one removes. Since a snapshot is not flushed to the disk (that would cost seconds), it carries the boot in which
 it was made until `settle`: after a restart of the machine one that may have holes is not believed.
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from builder.errors import LayerError, StoreError
 from builder.filesystem.archive import Readable
 from builder.filesystem.layered import LayeredTree
-from builder.filesystem.locks import exclusive, exclusive_or_not
+from builder.filesystem.locks import LockTable
 from builder.filesystem.syscalls import remove_tree, syncfs
 from builder.filesystem.unpack import Unpacked, unpack
 
@@ -45,6 +45,8 @@ class Snapshots:
         self._userxattr = userxattr
         self._owners = owners
         self._boot = ""
+        self.shells: Callable[[], str] = lambda: self.make_shell(self._base)
+        """Where `adopt` has the directories from that become snapshots: `make_shell` made them."""
 
     def path(self, diff_id: str, below: Sequence[str] = ()) -> str | None:
         """The directory of a layer that is unpacked, or None. `below` are the directories that this method gave for the
@@ -105,12 +107,22 @@ class Snapshots:
             if known is not None and (below or not os.path.exists(f"{self._base}/{name}/{_IMPLICIT}")):
                 remove_tree(os.fspath(upper))
                 return known
-            with self._temporary(name) as temporary:
-                try:
-                    os.rename(upper, f"{temporary}/fs")
-                except OSError as error:
-                    raise StoreError(f"cannot become a snapshot: {error.strerror}", place=os.fspath(upper)) from error
-                return self._keep(temporary, f"{name}-{_stack_key(below)}" if below else name)
+            shell = self.shells()
+            try:
+                os.rename(upper, f"{shell}/fs")
+                return self._place(shell, f"{name}-{_stack_key(below)}" if below else name)
+            except OSError as error:
+                raise StoreError(f"cannot become a snapshot: {error.strerror}", place=os.fspath(upper)) from error
+            finally:
+                remove_tree(shell)  # renamed by now, if all went well
+
+    def make_shell(self, directory: str) -> str:
+        """Make what only lacks its files to be a snapshot, in a directory on the same file system. Raises OSError."""
+        os.makedirs(self._base, exist_ok=True)
+        shell = f"{directory}/{_GONE}{os.urandom(8).hex()}"  # what `sweep` removes, if it is the snapshots' own
+        os.mkdir(shell, 0o700)
+        _write(f"{shell}/{_BOOT}", self._current_boot())
+        return shell
 
     def remove(self, diff_id: str) -> None:
         """Remove all snapshots of a layer; nothing happens if there is none. Nobody may be using them."""
@@ -148,7 +160,7 @@ class Snapshots:
         finally:
             os.close(descriptor)
         for name, status in marks.items():
-            with exclusive_or_not(self._lock_file(name[:64])) as held:
+            with self._locks().exclusive_or_not(name[:64]) as held:
                 now = self._mark(name) if held else None
                 if now is not None and os.path.samestat(now, status):  # it is still the one that was flushed
                     os.unlink(f"{self._base}/{name}/{_BOOT}")
@@ -176,7 +188,7 @@ class Snapshots:
             return True
         if not name.startswith(_TEMPORARY):
             return False
-        with exclusive_or_not(self._lock_file(name[len(_TEMPORARY) :])) as held:
+        with self._locks().exclusive_or_not(name[len(_TEMPORARY) :]) as held:
             if held:
                 remove_tree(f"{self._base}/{name}")
             return held
@@ -212,8 +224,12 @@ class Snapshots:
         return self._boot
 
     def _keep(self, temporary: str, name: str) -> str:
-        """Give a finished temporary directory its name. Whatever has the name is not worth keeping."""
+        """Make a finished temporary directory the snapshot of a name."""
         _write(f"{temporary}/{_BOOT}", self._current_boot())
+        return self._place(temporary, name)
+
+    def _place(self, temporary: str, name: str) -> str:
+        """Give a snapshot its name. Whatever has the name is not worth keeping."""
         self._discard(name)
         os.rename(temporary, f"{self._base}/{name}")
         return f"{self._base}/{name}/fs"
@@ -242,13 +258,12 @@ class Snapshots:
     def _making(self, diff_id: str) -> Iterator[str]:
         """The layer's name, while nobody else makes or removes it."""
         name = _hex(diff_id)
-        with exclusive(self._lock_file(name)):
+        with self._locks().exclusive(name):
             yield name
 
-    def _lock_file(self, name: str) -> str:
-        directory = f"{self._base}/locks"
-        os.makedirs(directory, 0o700, exist_ok=True)
-        return f"{directory}/{name}"
+    def _locks(self) -> LockTable:
+        os.makedirs(self._base, exist_ok=True)
+        return LockTable(f"{self._base}/lock")
 
     def _names(self) -> list[str]:
         try:

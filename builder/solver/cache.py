@@ -97,7 +97,7 @@ class StepCache:
 
     def hold(self, key: str) -> AbstractContextManager[bool]:
         """The same by the recipe's key."""
-        return self._store.lock(f"step-{key}")
+        return self._store.step_locks.exclusive(key)
 
 
 def now(epoch: int | None) -> float:

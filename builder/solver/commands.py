@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from builder.plan.steps import RunNode
 from builder.sandbox.command import Command
@@ -52,10 +53,12 @@ def step_command(
 
 
 def overlay_directories(scratch: str, lowers: Sequence[str]) -> tuple[str, str]:
-    """Empty directories for an overlay. As in containerd `/` keeps its owner from the layer below, not its mode."""
+    """Empty directories in `scratch` for an overlay, made unless they are there. As in containerd `/` keeps its owner
+    from the layer below, not its mode."""
     upper, work = os.path.join(scratch, "upper"), os.path.join(scratch, "work")
-    os.mkdir(upper)
-    os.mkdir(work)
+    for path in (upper, work):
+        with suppress(FileExistsError):  # made ahead
+            os.mkdir(path)
     if lowers:
         root = os.stat(lowers[0])
         os.chown(upper, root.st_uid, root.st_gid)

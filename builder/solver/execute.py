@@ -44,7 +44,7 @@ def execute(
     store = environment.store
     lowers = store.layers.directories(parent)
     user = find_user(accounts_of(environment, parent), node.user)
-    with store.scratch(linger=True) as scratch, ExitStack() as held:
+    with store.step_scratch() as scratch, ExitStack() as held:
         upper, work = overlay_directories(scratch, lowers)
         mounting = Mounting(environment, roots, contents, scratch, held)
         command = step_command(environment, node, user, lowers, (upper, work), mounting)

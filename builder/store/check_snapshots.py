@@ -54,7 +54,7 @@ def _check_directory(session: Session, directory: str) -> None:
         if cause:
             _report(session, directory, name, cause, severity)
     for name in names:
-        if name != "locks" and name not in snapshots:
+        if name not in ("lock", "locks") and name not in snapshots:
             session.found(
                 "snapshot", os.path.join(directory, name), "a killed process left it", severity=LEFTOVER,
                 repair="removed" if session.depth.repair and store.sweep_one(name) else "",

@@ -11,6 +11,7 @@ ROOT/repeats/                          what builds said that may be repeated, se
 ROOT/failed/                           steps that failed, for `builder debug`
 ROOT/partial/                          beginnings of blobs whose transfer was cut short
 ROOT/quarantine/                       what `fsck` found unreadable
+ROOT/locks                             locks of steps
 ROOT/reserve                           room on the disk, see `room`
 ROOT/tmp/                              unfinished files, locks
 """
@@ -29,11 +30,11 @@ from typing import TYPE_CHECKING
 
 from builder.config import ArchiveLimits
 from builder.errors import StoreError, store_error
-from builder.filesystem.locks import exclusive
+from builder.filesystem.locks import LockTable, exclusive
 from builder.oci.layout import Layout
 from builder.store.database import Database
 from builder.store.images import Images
-from builder.store.janitor import Janitor
+from builder.store.janitor import Janitor, Spares
 from builder.store.layers import Layers
 from builder.store.locks import take_share
 from builder.store.room import keep_room
@@ -59,9 +60,10 @@ class Store:
         self.mounts = os.path.join(self.root, "mounts")
         self.leases = os.path.join(self.root, "leases")
         self.partial = os.path.join(self.root, "partial")
+        self.step_locks = LockTable(os.path.join(self.root, "locks"))
         self._leave: Callable[[], object] | None = None
-        self._enter()
         self._janitor = Janitor(remove_tree)
+        self._enter()
         self.layout = Layout(self.root, self.temporary)
         self.layout.settle = self._settle
         self.layout.create()
@@ -115,10 +117,13 @@ class Store:
         from builder.sandbox.namespaces import in_user_namespace
 
         if in_user_namespace():
-            return Snapshots(Path(self.root), userxattr=True)
-        if capabilities.held() >> capabilities.SYS_ADMIN & 1:
-            return Snapshots(Path(self.root))
-        return Snapshots(Path(self.root), userxattr=True, name=UNPRIVILEGED_SNAPSHOTS)
+            found = Snapshots(Path(self.root), userxattr=True)
+        elif capabilities.held() >> capabilities.SYS_ADMIN & 1:
+            found = Snapshots(Path(self.root))
+        else:
+            found = Snapshots(Path(self.root), userxattr=True, name=UNPRIVILEGED_SNAPSHOTS)
+        found.shells = self._janitor.spares(lambda: found.make_shell(self.temporary)).take
+        return found
 
     def all_snapshots(self) -> list[Snapshots]:
         """Those of this process, and those that others with other privileges made."""
@@ -184,20 +189,44 @@ class Store:
             self.layers.forget_paths()
 
     @contextmanager
-    def scratch(self, *, linger: bool = False) -> Iterator[str]:
-        """A private directory below tmp/, removed at the end; with `linger` soon after, beside what comes next."""
+    def scratch(self) -> Iterator[str]:
+        """A private directory below tmp/, removed at the end. Raises StoreError."""
+        path = self._make_scratch()
+        try:
+            yield path
+        finally:
+            remove_tree(path)
+
+    @contextmanager
+    def step_scratch(self) -> Iterator[str]:
+        """The same with the empty directories `upper` and `work` in it, for an overlay: made, mostly, while the step
+        before this one ran, and removed while the next one does."""
+        path = self._step_spares.take()
+        try:
+            yield path
+        finally:
+            self._janitor.discard(path)
+
+    @cached_property
+    def _step_spares(self) -> Spares:
+        return self._janitor.spares(self._make_step_scratch)
+
+    def _make_step_scratch(self) -> str:
+        path = self._make_scratch()
+        try:
+            for name in ("upper", "work"):
+                os.mkdir(os.path.join(path, name))
+        except OSError as error:
+            raise store_error("cannot make a temporary directory", error, path) from error
+        return path
+
+    def _make_scratch(self) -> str:
         path = os.path.join(self.temporary, f"work.{os.getpid()}.{os.urandom(6).hex()}")
         try:
             os.mkdir(path, 0o700)
         except OSError as error:
             raise store_error("cannot make a temporary directory", error, path) from error
-        try:
-            yield path
-        finally:
-            if linger:
-                self._janitor.discard(path)
-            else:
-                remove_tree(path)
+        return path
 
     @contextmanager
     def lock(self, name: str) -> Iterator[bool]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from builder.errors import StoreError
-from builder.filesystem.locks import exclusive
+from builder.filesystem.locks import LockTable
 from builder.store.check import check
 from builder.store.check_session import LEFTOVER, Depth
 from builder.store.mounts import hold
@@ -355,15 +355,13 @@ def test_no_step_gets_a_cache_mount_that_is_being_mended(cli: Cli, monkeypatch: 
 
 
 def test_a_layer_that_is_being_unpacked_stays(cli: Cli) -> None:
-    """Its owner holds the lock; the file that is the lock may also have been left by a killed process."""
+    """Its owner holds the lock."""
     temporary = cli.root / "snapshots" / ("tmp-" + "0" * 64)
     temporary.mkdir()
-    lock = cli.root / "snapshots/locks" / ("0" * 64)
-    with exclusive(str(lock)):
+    with LockTable(str(cli.root / "snapshots/lock")).exclusive("0" * 64):
         (problem,) = run(cli, REPAIR).problems
         assert not problem.repair
         assert temporary.exists()
-    lock.touch()
     (problem,) = run(cli, REPAIR).problems
     assert problem.repair == "removed"
     assert not temporary.exists()

@@ -209,7 +209,9 @@ def command(settings: Settings, /, **given: Any) -> int:
     if given["metadata_file"]:
         _write(given["metadata_file"], values.metadata(result))
     if settings.asked is not None and not given["iidfile"] and not given["metadata_file"]:
-        settings.asked.remember(options, result, output.heard, errors.heard)
+        from builder.api.noting import remember
+
+        remember(settings.asked, options, result, output.heard, errors.heard)
     return 0
 
 

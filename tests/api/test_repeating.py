@@ -8,16 +8,21 @@ import pty
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from builder.api import repeating
+from builder.api import noting, repeated_archive, repeating
 from builder.api.options import BuildOptions, BuildResult
 from builder.api.public import build
+from builder.export.output import Output
 from builder.store.record_names import KEPT_BUILDS, SLACK
 from tests.support.builds import PROJECT, Cli, context
 
@@ -35,6 +40,7 @@ class Asking:
         )
         self.environ = {"HOME": str(directory), "BUILDER_CONFIG": str(directory / "builder.toml")}
         (directory / "builder.toml").touch()
+        self.archive = directory / "image.tar"
         self.options = BuildOptions(context=str(self.context), tags=("x",), root=str(self.root), environ=self.environ)
 
     def ask(self, *more: str, **environ: str) -> repeating.Question:
@@ -47,7 +53,7 @@ class Asking:
         """Build the whole way, and note it if it may be repeated."""
         asked = self.ask()
         result = build_with(self.options, **options)
-        asked.remember(options_with(self.options, **options), result, "", log)
+        noting.remember(asked, options_with(self.options, **options), result, "", log)
         return result
 
     def answered(self) -> bool:
@@ -68,9 +74,9 @@ def build_with(options: BuildOptions, **changes: Any) -> BuildResult:
 
 @pytest.fixture
 def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asking:
-    monkeypatch.setattr(repeating, "_SETTLED", 0.0)
+    monkeypatch.setattr(noting, "_SETTLED", 0.0)
     monkeypatch.setattr(os, "isatty", lambda _: False)
-    for name in repeating._REMOTE:  # which other tests loaded
+    for name in noting._REMOTE:  # which other tests loaded
         monkeypatch.delitem(sys.modules, name, raising=False)
     found = Asking(tmp_path)
     time.sleep(0.02)  # the clock of files goes in steps
@@ -184,7 +190,7 @@ def test_another_version_of_the_program(noted: Asking, monkeypatch: pytest.Monke
     program = tmp_path / "program"
     (program / "__pycache__").mkdir(parents=True)
     (program / "part.py").write_text("a = 1\n")
-    monkeypatch.setattr(repeating, "_HERE", str(program))
+    monkeypatch.setattr(noting, "_HERE", str(program))
     noted.build()
     (program / "__pycache__/part.pyc").touch()  # as Python does while modules are loaded
     assert noted.answered()
@@ -219,10 +225,10 @@ def test_what_came_over_a_network_is_not_noted(asking: Asking, monkeypatch: pyte
 def test_every_option_is_decided_on() -> None:
     """One that is new is not repeatable until somebody says so."""
     others = {
-        "contexts", "no_cache", "pull", "outputs", "attestations", "cache_from", "cache_to", "secrets", "agents",
+        "contexts", "no_cache", "pull", "attestations", "cache_from", "cache_to", "secrets", "agents",
         "keep_failed", "break_at", "report", "trace",
     }  # fmt: skip
-    assert {*repeating._REPEATABLE, *others} == {*BuildOptions.__struct_fields__}
+    assert {*noting._REPEATABLE, *others} == {*BuildOptions.__struct_fields__}
 
 
 def test_a_time_is_not_repeated(asking: Asking) -> None:
@@ -235,7 +241,7 @@ def test_a_time_is_not_repeated(asking: Asking) -> None:
 
 def test_a_context_that_has_just_changed(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files may change again within what is one moment to the file system."""
-    monkeypatch.setattr(repeating, "_SETTLED", 60.0)
+    monkeypatch.setattr(noting, "_SETTLED", 60.0)
     asking.build()
     asking.build()
     assert not asking.answered()
@@ -247,7 +253,7 @@ def test_a_file_that_changes_while_the_build_runs(asking: Asking) -> None:
     result = build_with(asking.options)
     time.sleep(0.02)
     (asking.context / "a").write_text("changed after it was read")
-    asked.remember(asking.options, result, "", LOG)
+    noting.remember(asked, asking.options, result, "", LOG)
     assert not asking.answered()
 
 
@@ -256,7 +262,7 @@ def test_a_store_that_changes_while_the_build_runs(asking: Asking) -> None:
     asked = asking.ask()
     result = build_with(asking.options)
     build(context(asking.root.parent / "other", "FROM scratch\nLABEL a=b\n"), tags=["x"], root=asking.root)
-    asked.remember(asking.options, result, "", LOG)
+    noting.remember(asked, asking.options, result, "", LOG)
     assert not asking.answered()
 
 
@@ -277,7 +283,7 @@ def test_the_oldest_builds_are_dropped_by_the_whole_way(noted: Asking) -> None:
 
 def test_few_notes_are_kept(noted: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = Path(noted.ask().note).parent
-    monkeypatch.setattr(repeating, "_KEPT", 3)
+    monkeypatch.setattr(noting, "_KEPT", 3)
     for number in range(5):
         (notes / str(number)).touch()
         os.utime(notes / str(number), (number, number))
@@ -292,6 +298,94 @@ def test_few_notes_are_kept(noted: Asking, monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_is_no_such_question(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "isatty", lambda _: False)
     assert repeating.question(arguments, {}) is None
+
+
+# --- archives
+
+
+@pytest.fixture(params=["oci", "docker"])
+def archived(asking: Asking, request: pytest.FixtureRequest) -> Asking:
+    asking.options = options_with(
+        asking.options, outputs=(Output(type=request.param, dest=str(asking.archive), names=()),)
+    )
+    asking.build()
+    asking.build()
+    return asking
+
+
+def test_an_archive_is_written_again(archived: Asking) -> None:
+    expected = archived.archive.read_bytes()
+    archived.archive.unlink()
+    assert archived.answered()
+    assert archived.archive.read_bytes() == expected
+    archived.archive.write_bytes(b"another")
+    assert archived.answered()
+    assert archived.archive.read_bytes() == expected
+    with tarfile.open(archived.archive) as tar:
+        assert any(name.startswith("blobs/sha256/") for name in tar.getnames())
+    assert [path.name for path in archived.root.parent.glob("image.tar*")] == ["image.tar"]
+
+
+def test_what_is_no_ordinary_file_takes_the_whole_way(archived: Asking) -> None:
+    archived.archive.unlink()
+    archived.archive.symlink_to("elsewhere")
+    assert not archived.answered()
+    assert archived.archive.is_symlink()
+
+
+def test_an_archive_that_cannot_be_written_takes_the_whole_way(archived: Asking) -> None:
+    archived.archive.unlink()
+    archived.archive.mkdir()
+    before = len(list((archived.root / "builds").iterdir()))
+    assert not archived.answered()
+    assert len(list((archived.root / "builds").iterdir())) == before
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "longer", "of another state"])
+def test_a_damaged_list_of_parts(archived: Asking, damage: str) -> None:
+    parts = Path(archived.ask().note + repeating.ARCHIVE)
+    data = parts.read_bytes()
+    if damage == "gone":
+        parts.unlink()
+    else:
+        parts.write_bytes(
+            {"empty": b"", "cut": data[:-1], "longer": data + b"x", "of another state": b"0" + data}[damage]
+        )
+    archived.archive.unlink()
+    assert not archived.answered()
+    assert not archived.archive.exists()
+
+
+def test_an_archive_that_is_another_s_is_not_noted(asking: Asking) -> None:
+    """It was replaced before it was looked at."""
+    asking.build()
+    archive = asking.root.parent / "image.tar"
+    archive.write_bytes(b"")
+    time.sleep(0.02)
+    asked = asking.ask()
+    result = build_with(asking.options)
+    options = options_with(asking.options, outputs=(Output(type="oci", dest=str(archive)),))
+    noting.remember(asked, options, result, "", LOG)
+    assert not asking.answered()
+
+
+@pytest.mark.parametrize(
+    "output",
+    [{"type": "local", "dest": "d"}, {"type": "tar", "dest": "t"}, {"type": "oci", "dest": "o", "tar": False}],
+)
+def test_other_outputs_are_not_noted(asking: Asking, output: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(asking.root.parent)
+    asking.build()
+    asking.build(outputs=(Output(**output),))
+    assert not asking.answered()
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1), st.binary(max_size=8))
+def test_parts_of_archives_survive(parts: list[bytes], junk: bytes) -> None:
+    data = repeated_archive.encode(parts, b"state")
+    assert repeated_archive.decode(data, b"state") == parts
+    with suppress(ValueError):
+        repeated_archive.decode(junk, b"state")
 
 
 # --- from the command line

@@ -1,0 +1,84 @@
+"""The archive that a repeated build writes again: which bytes of it are blobs of the store, and which are its own.
+
+Standard library only, see `repeating`.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False  # as type checkers know it; loading `typing` takes longer than all the rest here
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import BinaryIO
+
+_LARGEST = 1 << 20  # bytes of an archive's own
+
+
+def parts_of(archive: str, blobs: str, since: float) -> list[bytes]:
+    """What an archive consists of: bytes of its own, the name of a file in `blobs`, bytes, … Nothing in it may be older
+    than `since` (seconds): it would be another's. Raises OSError, and ValueError for one that is not repeated."""
+    import tarfile
+
+    parts: list[bytes] = []
+    with open(archive, "rb") as file:
+        if os.fstat(file.fileno()).st_ctime < since:
+            raise ValueError("not the archive that was written")
+        done = 0
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in list(tar):
+                name = member.name.removeprefix("blobs/sha256/")
+                blob = os.path.join(blobs, name)
+                if member.isreg() and name != member.name and os.path.exists(blob):
+                    if os.path.getsize(blob) != member.size:
+                        raise ValueError("another blob")
+                    parts += [_read(file, done, member.offset_data - done), name.encode()]
+                    done = member.offset_data + member.size
+        parts.append(_read(file, done, os.fstat(file.fileno()).st_size - done))
+    return parts
+
+
+def encode(parts: Sequence[bytes], state: bytes) -> bytes:
+    """The parts as `decode` reads them, for one state of the build's inputs."""
+    return b" ".join([state, *(str(len(part)).encode() for part in parts)]) + b"\n" + b"".join(parts)
+
+
+def decode(data: bytes, state: bytes) -> list[bytes]:
+    """The parts. Raises ValueError if they are of another state, or damaged."""
+    head, _, rest = data.partition(b"\n")
+    known, *sizes = head.split(b" ")
+    parts, done = [], 0
+    for size in map(int, sizes):
+        parts.append(rest[done : done + size])
+        done += size
+    if known != state or done != len(rest):
+        raise ValueError("not what the archive consists of")
+    return parts
+
+
+def write(path: str, parts: Sequence[bytes], blobs: str) -> bool:
+    """Write an archive, which appears whole. Whether that was done: not what is no ordinary file. Raises OSError."""
+    if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
+        return False
+    temporary = f"{path}.{os.getpid()}.part"
+    try:
+        with open(temporary, "wb", buffering=0) as file:
+            for place, part in enumerate(parts):
+                if place % 2:
+                    with open(os.path.join(blobs, part.decode()), "rb", buffering=0) as blob:
+                        while os.copy_file_range(blob.fileno(), file.fileno(), 1 << 30):
+                            pass
+                elif file.write(part) != len(part):
+                    return False  # the disk is full, which the whole way says
+        os.replace(temporary, path)
+        return True
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _read(file: BinaryIO, offset: int, size: int) -> bytes:
+    if size > _LARGEST:
+        raise ValueError("too much that is not in the store")
+    file.seek(offset)
+    return file.read(size)

@@ -14,18 +14,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from builder.config import KeyPair, RegistryConfig
+from builder.config import Config, KeyPair, RegistryConfig
 from builder.errors import Interrupted, NotFoundError, RegistryError
 from builder.oci import reference
 from builder.oci.reference import Reference
-from builder.oci.spec import Platform
+from builder.oci.spec import Descriptor, Platform
 from builder.progress import Event, Message
+from builder.registry.blobs import fetch_blob
+from builder.registry.endpoints import Endpoint, tls_context
 from builder.registry.failures import refused, retry_after
 from builder.registry.pull import fetch_manifest, resolve
 from builder.registry.transport import Session
 from tests.registry.conftest import QUICK, MakeSession
 from tests.support.certificates import make_certificates
-from tests.support.registry import FakeRegistry, Faults
+from tests.support.registry import OCI_LAYER, FakeRegistry, Faults
 
 AMD64 = Platform("linux", "amd64")
 
@@ -207,6 +209,35 @@ def test_client_certificates(
     for source, name in (("ca.crt", "ca.crt"), ("client.crt", "me.cert"), ("client.key", "me.key")):
         (directory / name).write_bytes((certificates / source).read_bytes())
     resolve(session_for(certificate_directories=(str(tmp_path / "certs.d"),)), ref(secure), AMD64)
+
+
+def test_certificates_are_read_for_https_alone(
+    secure: FakeRegistry,
+    registry: FakeRegistry,
+    session_for: MakeSession,
+    certificates: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str] = []
+
+    def tls(config: Config, endpoint: Endpoint) -> ssl.SSLContext:
+        read.append(endpoint.host)
+        return tls_context(config, endpoint)
+
+    monkeypatch.setattr("builder.registry.transport.tls_context", tls)
+    layer = Descriptor(OCI_LAYER, registry.add_blob("app", b"layer"), 5)
+    secure.add_blob("app", b"layer")
+    session = session_for({registry.host: RegistryConfig(http=True, ca=(str(certificates / "ca.crt"),))})
+    found: list[bytes] = []
+    fetch_blob(session, ref(registry), layer, found.append)
+    assert read == []
+    registry.faults = Faults(redirect_blobs=secure.origin)
+    fetch_blob(session, ref(registry), layer, found.append)
+    fetch_blob(session, ref(registry), layer, found.append)
+    assert read == [registry.host]
+    assert found == [b"layer"] * 3
+    with pytest.raises(RegistryError, match="is not trusted"):
+        fetch_blob(session_for({registry.host: RegistryConfig(http=True)}), ref(registry), layer, found.append)
 
 
 def test_http_and_https_mistaken(secure: FakeRegistry, registry: FakeRegistry, session_for: MakeSession) -> None:

@@ -5,7 +5,7 @@ Only here is the environment read, output printed and the process ended.
 
 import gc
 
-from builder.cli.lean import Gettext, Inspect, Later, Types, load
+from builder.cli.lean import Gettext, Inspect, Later, StandIns, Types, load, load_later
 
 # Before the commands are imported: by default the collector runs dozens of times while modules load (20 ms of 160).
 gc.set_threshold(50_000, 20, 20)
@@ -21,3 +21,12 @@ load(
     },
 )
 load("click", {"inspect": Inspect(), "gettext": Gettext(), "uuid": Types("uuid")})
+
+
+def _stand_ins(library: str) -> StandIns:
+    from builder.cli.lean_libraries import stand_ins
+
+    return stand_ins(library)
+
+
+load_later(("certifi", "concurrent.futures._base", "httpcore", "httpx"), _stand_ins)

@@ -7,7 +7,6 @@ RegistryError. Nothing outside of this module sees httpx, which is imported when
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,6 +108,8 @@ class Backoff:
 
     def wait(self, failure: Transient) -> None:
         """Sleep before the next attempt, with jitter, as long as the server asks for; or raise `failure`."""
+        import random
+
         self._failures += 1
         patience = self._patience
         limit = patience.connect_attempts if isinstance(failure, Unreachable) else patience.attempts

@@ -265,7 +265,14 @@ def _write(target: CacheTarget, steps: SolvedSteps, scratch: str) -> None:
     if target.reference is not None:
         from builder.registry.push import push
 
-        push(steps.session(), target.reference, descriptor, blobs.open, origins=blobs.origins, reporter=steps.report)
+        push(
+            steps.session(),
+            target.reference,
+            descriptor,
+            blobs.open,
+            origins=lambda: blobs.origins,
+            reporter=steps.report,
+        )
     else:
         _write_layout(target, descriptor, [*blobs.layers, config], blobs)
 

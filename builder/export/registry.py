@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.errors import StoreError
@@ -40,7 +41,7 @@ def push_image(
             descriptor,
             store.layout.open,
             tags=[name.tag for name in members[1:] if name.tag],
-            origins=_origins(store, descriptor, domain),
+            origins=partial(_origins, store, descriptor, domain),
             reporter=report,
         )
         _remember(store, domain, path, done)

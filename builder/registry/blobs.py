@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from typing import BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 from urllib.parse import urlsplit
 
 from builder.errors import RegistryError
@@ -15,6 +14,9 @@ from builder.registry.endpoints import Endpoint
 from builder.registry.failures import Transient, refused
 from builder.registry.fallback import Unusable, first_that_serves
 from builder.registry.transport import Backoff, Session, Stream
+
+if TYPE_CHECKING:
+    import hashlib
 
 Progress = Callable[[int, int], object]
 _PROGRESSED = 64 << 10  # bytes that count as progress, so that a server that drips cannot keep us for ever
@@ -93,6 +95,8 @@ def new_hash(digest: str) -> hashlib._Hash:
     algorithm = digest.partition(":")[0]
     if algorithm not in ("sha256", "sha384", "sha512"):
         raise RegistryError(f"digest {digest!r} is of an unknown kind")
+    import hashlib
+
     return hashlib.new(algorithm)
 
 

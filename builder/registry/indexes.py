@@ -136,9 +136,6 @@ def combine(
 class Remote:
     """Opens the blobs of a combined image for a push, wherever they are: what the target lacks and cannot mount is
     fetched into a file below `scratch`, verified before a byte of it is sent. Thread-safe.
-
-    `origins`, for `push`, fills while manifests are opened, which a push does first: from which repositories of the
-    registry `target` blobs can be mounted.
     """
 
     def __init__(self, session: Session, image: Combined, scratch: str, target: str) -> None:
@@ -148,7 +145,7 @@ class Remote:
         self._target = target
         self._manifests = dict(image.sources)
         self._blobs: dict[str, tuple[Reference, Descriptor]] = {}
-        self.origins: dict[str, list[str]] = {}
+        self._origins: dict[str, list[str]] = {}
 
     def open(self, digest: str) -> BinaryIO:
         """Raises NotFoundError, RegistryError."""
@@ -170,6 +167,11 @@ class Remote:
         self._learn(data, found.media_type, reference)
         return BytesIO(data)
 
+    def origins(self) -> dict[str, list[str]]:
+        """For `push`: from which repositories of the registry `target` blobs of the manifests that were opened, which
+        a push does first, can be mounted."""
+        return self._origins
+
     def _learn(self, data: bytes, media_type: str, reference: Reference | None) -> None:
         """Note where the parts of a manifest or index are."""
         if media_type in INDEXES:
@@ -182,7 +184,7 @@ class Remote:
         for blob in (manifest.config, *manifest.layers):
             self._blobs[blob.digest] = (reference, blob)
             if reference.domain == self._target:
-                self.origins.setdefault(blob.digest, []).append(reference.path)
+                self._origins.setdefault(blob.digest, []).append(reference.path)
 
 
 def _document(entries: Sequence[Descriptor], media_type: str, annotations: Mapping[str, str] | None) -> Any:

@@ -27,6 +27,7 @@ JOBS = 4  # uploads at once
 CHUNK = 1 << 20  # bytes read from a blob at a time
 
 OpenBlob = Callable[[str], BinaryIO]
+Origins = Callable[[], Mapping[str, Sequence[str]]]
 
 
 class Pushed(msgspec.Struct, frozen=True):
@@ -45,24 +46,23 @@ def push(
     open_blob: OpenBlob,
     *,
     tags: Sequence[str] = (),
-    origins: Mapping[str, Sequence[str]] | None = None,
+    origins: Origins | None = None,
     reporter: Reporter = ignore,
 ) -> Pushed:
     """Push the manifest or index `image`, all that it refers to, and its tags.
 
     The tags are the reference's own (`latest` when it has neither tag nor digest) and `tags`. `open_blob` opens any
     blob by its digest, manifests too; it is called from several threads. `origins` says in which other repositories
-    (`library/debian`) of the same registry a blob is known to be, so that it is mounted instead of sent; it is looked
-    into after the manifests were opened. A manifest of an index that is not at hand must be in the registry already.
+    (`library/debian`) of the same registry blobs are known to be, so that they are mounted instead of sent; it is
+    asked when there are blobs to send, after the manifests were opened. A manifest of an index that is not at hand
+    must be in the registry already.
 
     Raises RegistryError; what `open_blob` raises is passed on.
     """
     endpoint = session.endpoints(reference.domain, push=True)[0]
     names = [reference.tag] if reference.tag else [] if reference.digest else [DEFAULT_TAG]
     names += [tag for tag in tags if tag not in names]
-    return _Push(session, endpoint, reference.path, open_blob, {} if origins is None else origins, reporter).image(
-        image, names
-    )
+    return _Push(session, endpoint, reference.path, open_blob, origins or dict, reporter).image(image, names)
 
 
 class _Push:
@@ -72,14 +72,15 @@ class _Push:
         endpoint: Endpoint,
         repository: str,
         open_blob: OpenBlob,
-        origins: Mapping[str, Sequence[str]],
+        origins: Origins,
         reporter: Reporter,
     ) -> None:
         self._session = session
         self._endpoint = endpoint
         self._repository = repository
         self._open_blob = open_blob
-        self._origins = origins
+        self._ask_origins = origins
+        self._origins: Mapping[str, Sequence[str]] = {}
         self._reporter = reporter
         self._scope = repository_scope(endpoint.repository(repository), "pull", "push")
         self._uploaded: list[str] = []
@@ -94,6 +95,7 @@ class _Push:
                 blobs: dict[str, Descriptor] = {}
                 manifests: dict[str, tuple[Descriptor, bytes]] = {}
                 self._collect(image, blobs, manifests)
+                self._origins = self._ask_origins()
                 self._send_blobs(list(blobs.values()))
                 for descriptor, data in manifests.values():
                     if descriptor.digest != image.digest or not tags:

@@ -39,7 +39,7 @@ def test_round_trip(tmp_path: Path, session_for: MakeSession) -> None:
         assert list_tags(session, name) == ["1", "2"]
         other = reference.parse(f"{host}/team/other:1")
         origins = {digest: ["team/app"] for digest in blobs.held}
-        assert len(push(session, other, index, blobs.open, origins=origins).mounted) == 5
+        assert len(push(session, other, index, blobs.open, origins=lambda: origins).mounted) == 5
         with pytest.raises(NotFoundError):
             resolve(session, reference.parse(f"{host}/team/app:3"))
 

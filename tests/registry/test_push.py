@@ -113,7 +113,7 @@ def test_blobs_are_mounted(registry: FakeRegistry, session: Session, blobs: Blob
     base = registry.add_blob("library/debian", b"base")
     image = blobs.image(b"base", b"new")
     origins = {base: ["app", "library/debian"], digest_of(b"new"): ["library/debian"]}
-    done = push(session, ref(registry), image, blobs.open, origins=origins)
+    done = push(session, ref(registry), image, blobs.open, origins=lambda: origins)
     assert done.mounted == (base,)
     assert base not in blobs.opened
     assert digest_of(b"new") in done.uploaded  # not there: the registry answers the mount with an upload
@@ -125,7 +125,7 @@ def test_mounts_that_fail_become_uploads(
 ) -> None:
     image = blobs.image(b"base")
     registry.faults = Faults(only="POST .*mount=", statuses=[refusal])
-    done = push(session, ref(registry), image, blobs.open, origins={digest_of(b"base"): ["other"]})
+    done = push(session, ref(registry), image, blobs.open, origins=lambda: {digest_of(b"base"): ["other"]})
     assert len(done.uploaded) == 2
 
 
@@ -201,9 +201,26 @@ def test_authentication(session_for: MakeSession, tmp_path: Path, blobs: Blobs) 
         (tmp_path / ".docker/config.json").write_text(json.dumps(auths))
         base = registry.add_blob("library/debian", b"base")
         registry.requests.clear()
-        done = push(session_for(), ref(registry), image, blobs.open, origins={base: ["library/debian"]})
+        done = push(session_for(), ref(registry), image, blobs.open, origins=lambda: {base: ["library/debian"]})
         assert done.mounted == (base,)
         assert registry.count("GET /token") == 2  # one for the repository, one with the origin of the mount
+
+
+def test_origins_are_looked_for_only_when_there_is_something_to_send(
+    registry: FakeRegistry, session: Session, blobs: Blobs
+) -> None:
+    asked: list[int] = []
+
+    def origins() -> dict[str, list[str]]:
+        asked.append(len(blobs.opened))
+        return {}
+
+    image = blobs.image(b"x")
+    push(session, ref(registry), image, blobs.open, origins=origins)
+    assert asked == [1]  # the manifest
+    push(session, ref(registry), image, blobs.open, origins=origins)
+    push(session, ref(registry, "app:2"), image, blobs.open, origins=origins)
+    assert asked == [1]
 
 
 def test_mirrors_are_not_pushed_to(registry: FakeRegistry, session_for: MakeSession, blobs: Blobs) -> None:

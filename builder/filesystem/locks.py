@@ -18,8 +18,8 @@ _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, process
 class LockTable:
     """Any number of locks in the file `path`, which stays: a lock of a name is one on a byte far beyond its end.
 
-    Making and removing a lock file for each of many short uses is what takes the time: a file system gives out no inode
-    that was deleted lately (ext4: for a minute and more), and looks at each such for every new one.
+    Making and removing a lock file for each of many short uses is what takes the time: ext4 without a journal gives out
+    no inode that was deleted lately (for a minute and more), and looks at each such for every new one.
     """
 
     def __init__(self, path: str) -> None:

@@ -24,6 +24,7 @@ from builder.errors import LayerError, StoreError
 from builder.filesystem.archive import Readable
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.locks import LockTable
+from builder.filesystem.placement import make_apart
 from builder.filesystem.syscalls import remove_tree, syncfs
 from builder.filesystem.unpack import Unpacked, unpack
 
@@ -81,8 +82,7 @@ class Snapshots:
                 return known
             with self._temporary(name) as temporary:
                 files = f"{temporary}/fs"
-                os.mkdir(files, 0o755)
-                os.chmod(files, 0o755)
+                make_apart(files, 0o755)
                 done = self._unpack(open_tar, files, below, max_entries, max_bytes)
                 if done.diff_id != diff_id:
                     raise LayerError(

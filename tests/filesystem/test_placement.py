@@ -1,0 +1,77 @@
+"""Trees lie apart from each other on the disk, where the file system can be told to."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from pathlib import Path
+
+import pytest
+
+from builder.filesystem import placement
+
+GET_FLAGS, TOP_OF_TREES = 0x80086601, 0x20000
+
+
+def flags(directory: Path) -> int:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        found: int = struct.unpack("l", fcntl.ioctl(descriptor, GET_FLAGS, bytes(8)))[0]
+        return found
+    except OSError:
+        pytest.skip("the file system has no attributes of this kind")
+    finally:
+        os.close(descriptor)
+
+
+def test_the_mode_is_as_asked_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        placement.make_apart(f"{tmp_path}/tree", 0o755)
+    finally:
+        os.umask(before)
+    assert os.listdir(tmp_path) == ["tree"]
+    assert stat.S_IMODE((tmp_path / "tree").stat().st_mode) == 0o755
+
+
+def test_the_parent_spreads_what_is_made_in_it_and_keeps_its_attributes(tmp_path: Path) -> None:
+    known = flags(tmp_path)
+    placement.make_apart(f"{tmp_path}/tree", 0o755)
+    if flags(tmp_path) == known:
+        pytest.skip("the file system does not spread directories")
+    assert flags(tmp_path) == known | TOP_OF_TREES
+    assert not flags(tmp_path / "tree") & TOP_OF_TREES
+
+
+def test_each_tree_is_made_under_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The place follows from the name: the tree of one layer would come back to where it was removed."""
+    for parent in ("a", "b"):
+        (tmp_path / parent).mkdir()
+    made: list[str] = []
+    mkdir = os.mkdir
+
+    def noting(path: str, mode: int) -> None:
+        made.append(path)
+        mkdir(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", noting)
+    for parent in ("a", "b"):
+        placement.make_apart(f"{tmp_path}/{parent}/fs", 0o755)
+        assert (tmp_path / parent / "fs").is_dir()
+    first, second = (path.rpartition("/")[2] for path in made)
+    assert first != second
+
+
+@pytest.mark.parametrize("number", [errno.ENOTTY, errno.EOPNOTSUPP, errno.EPERM])
+def test_a_file_system_that_cannot_be_told_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    placement.make_apart(f"{tmp_path}/tree", 0o755)
+    assert (tmp_path / "tree").is_dir()

@@ -18,16 +18,28 @@ _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_TOPDIR_FL = 0x00020000
 
+_DRAWN = 3
+
 
 def make_apart(path: str, mode: int) -> None:
     """Make a directory away from what was removed lately, where the file system can be told to. Its parent is the
-    caller's alone. Raises OSError."""
+    caller's alone. Raises OSError.
+
+    A search that begins among groups in use ends at the first free one after them, like the search for whatever else
+    was made, and perhaps removed, lately. Disks fill from the start: of a few drawn directories the last one on the
+    disk is kept.
+    """
     parent = os.path.dirname(path)
     _spread(parent)
-    drawn = f"{parent}/{os.urandom(8).hex()}"
-    os.mkdir(drawn, mode)
-    os.chmod(drawn, mode)  # whatever the umask
-    os.rename(drawn, path)
+    drawn = [f"{parent}/{os.urandom(8).hex()}" for _ in range(_DRAWN)]
+    for directory in drawn:
+        os.mkdir(directory, mode)
+    drawn.sort(key=lambda directory: os.stat(directory).st_ino)
+    kept = drawn.pop()
+    for directory in drawn:
+        os.rmdir(directory)
+    os.chmod(kept, mode)  # whatever the umask
+    os.rename(kept, path)
 
 
 def _spread(directory: str) -> None:

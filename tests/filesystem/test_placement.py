@@ -61,8 +61,22 @@ def test_each_tree_is_made_under_a_name_of_its_own(tmp_path: Path, monkeypatch: 
     for parent in ("a", "b"):
         placement.make_apart(f"{tmp_path}/{parent}/fs", 0o755)
         assert (tmp_path / parent / "fs").is_dir()
-    first, second = (path.rpartition("/")[2] for path in made)
-    assert first != second
+    names = [path.rpartition("/")[2] for path in made]
+    assert len(set(names)) == len(names) > 2
+
+
+def test_of_the_drawn_places_the_last_on_the_disk_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inodes: list[int] = []
+    mkdir = os.mkdir
+
+    def noting(path: str, mode: int) -> None:
+        mkdir(path, mode)
+        inodes.append(os.stat(path).st_ino)
+
+    monkeypatch.setattr(os, "mkdir", noting)
+    placement.make_apart(f"{tmp_path}/tree", 0o755)
+    assert (tmp_path / "tree").stat().st_ino == max(inodes)
+    assert os.listdir(tmp_path) == ["tree"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOTTY, errno.EOPNOTSUPP, errno.EPERM])

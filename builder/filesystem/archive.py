@@ -8,14 +8,14 @@ The content of entries is never copied more than once.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import msgspec
 
 from builder.config import ArchiveLimits
 from builder.errors import LayerError
+from builder.filesystem import tar_fields as fields
 from builder.filesystem.tree import FileInfo, Kind
 
 CHUNK = 1 << 20
@@ -24,13 +24,14 @@ MAX_EXTENSION = 1 << 20  # bytes of one PAX or long-name header; Go's limit
 
 NAMELESS = "archive"
 """The place of an error before the first name in an archive."""
+_BLOCK = 512
+_EMPTY = bytes(_BLOCK)
 _KINDS = {
     b"0": Kind.FILE, b"\0": Kind.FILE, b"7": Kind.FILE, b"1": Kind.HARDLINK, b"2": Kind.SYMLINK,
     b"3": Kind.CHARACTER, b"4": Kind.BLOCK, b"5": Kind.DIRECTORY, b"6": Kind.FIFO,
 }  # fmt: skip
+_EXTENSIONS = frozenset((b"x", b"g", b"L", b"K"))
 _REFUSED = {b"S": "a GNU sparse file", b"M": "a part of a multi-volume archive", b"D": "a GNU incremental directory"}
-_UNCLEAN = re.compile(r"(?:^|/)(?:\.{0,2})(?:/|$)")
-_DECIMAL = re.compile(rb"([+-]?)(\d{1,18})(?:\.(\d*))?")
 _LATEST = 1 << 63  # nanoseconds; a time further off counts as the epoch
 
 
@@ -98,7 +99,11 @@ def read_archive(
 
 def clean(name: str) -> str:
     """A path as it counts inside the root: no empty, `.` or `..` components, no slash at the ends."""
-    if not _UNCLEAN.search(name):
+    if name.startswith("./"):
+        name = name[2:]
+    if name.endswith("/"):
+        name = name[:-1]
+    if name[:1] not in "./" and name[-1:] != "/" and "/." not in name and "//" not in name:
         return name
     parts: list[str] = []
     for part in name.split("/"):
@@ -162,23 +167,24 @@ class TarReader:
         pax: dict[bytes, bytes] = {}
         while (header := self._header()) is not None:
             kind = header[156:157]
-            size = _number(header[124:136], "size", self._place(header))
-            if kind in b"xgLK":
+            numbers = fields.usual_numbers(header)
+            size = numbers[3] if numbers else fields.number(header[124:136], "size", self._place(header))
+            if kind in _EXTENSIONS:
                 body = self._extension(size, header)
                 if kind == b"x":
-                    pax = _records(body, self._place(header))
+                    pax = fields.records(body, self._place(header))
                 elif kind == b"L":
                     long_name = body.rstrip(b"\0")
                 elif kind == b"K":
                     long_link = body.rstrip(b"\0")
                 continue
-            entry = self._entry(header, kind, size, long_name, long_link, pax)
+            entry = self._entry(header, kind, size, numbers, long_name, long_link, pax)
             long_name, long_link, pax = None, None, {}
-            padding = -entry.info.size % 512
+            padding = -entry.info.size % _BLOCK
             yield entry
-            self._skip(entry.content.left, entry.path)
-            entry.content.left = 0
-            self._skip(padding, entry.path)
+            left, entry.content.left = entry.content.left + padding, 0
+            if left:
+                self._skip(left, entry.path)
         if pax or long_name is not None or long_link is not None:
             raise LayerError("the archive is truncated: an extended header has no entry", place=self._last or None)
 
@@ -187,16 +193,16 @@ class TarReader:
         header: bytes,
         type_flag: bytes,
         size: int,
+        numbers: tuple[int, int, int, int, int] | None,
         long_name: bytes | None,
         long_link: bytes | None,
         pax: dict[bytes, bytes],
     ) -> ArchiveEntry:
-        place = self._place(header)
-        raw_name = pax.get(b"path") or long_name or _raw_name(header)
+        raw_name = pax.get(b"path") or long_name or fields.raw_name(header)
         raw_link = pax.get(b"linkpath") or long_link or header[157:257].partition(b"\0")[0]
         name = raw_name.decode("utf-8", "surrogateescape")
         link = raw_link.decode("utf-8", "surrogateescape")
-        self._last = place = name or place
+        self._last = place = name or self._place(header)
         if len(raw_name) > LONGEST_PATH:
             raise LayerError(f"its path has {len(raw_name)} bytes, more than {LONGEST_PATH}", place=f"{name[:60]}…")
         if b"\0" in raw_name or b"\0" in raw_link:
@@ -209,17 +215,21 @@ class TarReader:
             raise LayerError(f"is {what}, which is not supported", place=place)
         if kind is Kind.FILE and raw_name.endswith(b"/"):
             kind = Kind.DIRECTORY
-        mode = _number(header[100:108], "mode", place) & 0o7777
-        uid = _number(header[108:116], "uid", place)
-        gid = _number(header[116:124], "gid", place)
-        mtime = _number(header[136:148], "mtime", place) * 1_000_000_000
+        if numbers is not None:
+            mode, uid, gid, _, mtime = numbers
+        else:
+            mode = fields.number(header[100:108], "mode", place)
+            uid = fields.number(header[108:116], "uid", place)
+            gid = fields.number(header[116:124], "gid", place)
+            mtime = fields.number(header[136:148], "mtime", place)
+        mtime *= 1_000_000_000
         xattrs: dict[str, bytes] = {}
         if pax:
-            size = _integer(pax, b"size", size, place)
-            uid = _integer(pax, b"uid", uid, place)
-            gid = _integer(pax, b"gid", gid, place)
+            size = fields.integer(pax, b"size", size, place)
+            uid = fields.integer(pax, b"uid", uid, place)
+            gid = fields.integer(pax, b"gid", gid, place)
             if pax.get(b"mtime"):
-                mtime = _nanoseconds(pax[b"mtime"], place)
+                mtime = fields.nanoseconds(pax[b"mtime"], place)
             for key, value in pax.items():
                 if key.startswith(b"SCHILY.xattr."):
                     xattrs[key[13:].decode("utf-8", "surrogateescape")] = value
@@ -231,10 +241,11 @@ class TarReader:
             raise LayerError("has a negative size or owner", place=place)
         device = (0, 0)
         if kind is Kind.CHARACTER or kind is Kind.BLOCK:
-            device = (_number(header[329:337], "device", place), _number(header[337:345], "device", place))
+            major = fields.number(header[329:337], "device", place)
+            device = (major, fields.number(header[337:345], "device", place))
         self._count(size, place)
         info = FileInfo(
-            kind, mode, uid, gid, size, mtime if -_LATEST < mtime < _LATEST else 0,
+            kind, mode & 0o7777, uid, gid, size, mtime if -_LATEST < mtime < _LATEST else 0,
             link if kind is Kind.SYMLINK else "", device,
         )  # fmt: skip
         hardlink = clean(link) if kind is Kind.HARDLINK else None
@@ -257,25 +268,24 @@ class TarReader:
             )
 
     def _place(self, header: bytes) -> str:
-        return _raw_name(header).decode("utf-8", "backslashreplace") or self._last or NAMELESS
+        return fields.raw_name(header).decode("utf-8", "backslashreplace") or self._last or NAMELESS
 
     def _header(self) -> bytes | None:
         """The next header block, or None at the end of the archive."""
         start = self._position
-        block = bytes(self._chunk[start : start + 512])
-        if len(block) == 512:
-            self._position = start + 512
+        block = bytes(self._chunk[start : start + _BLOCK])
+        if len(block) == _BLOCK:
+            self._position = start + _BLOCK
         else:
             if not block and not self._next_chunk():
                 return None  # no zero blocks at the end: readers accept that
-            block = self._exactly(512, self._last or NAMELESS)
-        used = block.replace(b"\0", b"")
-        if not used:
+            block = self._exactly(_BLOCK, self._last or NAMELESS)
+        if block == _EMPTY:
             return None
         field = block[148:156]
         digits = field.strip(b" \0")
         stated = int(digits, 8) if digits.isdigit() and not digits.translate(None, b"01234567") else -1
-        total = sum(used) - sum(field) + 256
+        total = sum(block.translate(None, b"\0")) - sum(field) + 256
         # Historic writers summed signed bytes.
         if stated != total and stated != total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]):
             after = f" (after {self._last})" if self._last else ""
@@ -287,7 +297,7 @@ class TarReader:
             cause = f"an extended header has {size} bytes, more than {MAX_EXTENSION}"
             raise LayerError(cause, place=self._last or None)
         body = self._exactly(size, self._place(header))
-        self._skip(-size % 512, self._place(header))
+        self._skip(-size % _BLOCK, self._place(header))
         return body
 
     def _exactly(self, size: int, place: str) -> bytes:
@@ -311,63 +321,3 @@ class TarReader:
         self._chunk = memoryview(b"")
         self._position = 0
         return False
-
-
-def _raw_name(header: bytes) -> bytes:
-    name = header[:100].partition(b"\0")[0]
-    # Only POSIX ustar has a prefix; the GNU format keeps times there.
-    if header[257:263] == b"ustar\0" and header[345]:
-        return header[345:500].partition(b"\0")[0] + b"/" + name
-    return name
-
-
-def _number(field: bytes, what: str, place: str) -> int:
-    """An octal number, or a base-256 one where the first bit is set."""
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big") - ((field[0] & 0x80) << (8 * (len(field) - 1)))
-        # The second bit is the sign (0xff… is negative).
-        return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-    digits = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ")
-    if not digits:
-        return 0
-    if digits.translate(None, b"01234567"):
-        _malformed(what, digits, place)
-    return int(digits, 8)
-
-
-def _records(body: bytes, place: str) -> dict[bytes, bytes]:
-    """The records of a PAX header."""
-    records: dict[bytes, bytes] = {}
-    position = 0
-    while position < len(body):
-        space = body.find(b" ", position, position + 21)
-        digits = body[position:space] if space > 0 else b""
-        end = position + int(digits) if digits.isdigit() else 0
-        key, equals, value = body[space + 1 : end - 1].partition(b"=")
-        if end <= space + 1 or end > len(body) or body[end - 1] != 0x0A or not equals or not key:
-            raise LayerError("an extended header is malformed", place=place)
-        records[key] = value
-        position = end
-    return records
-
-
-def _integer(pax: dict[bytes, bytes], key: bytes, default: int, place: str) -> int:
-    value = pax.get(key)
-    if not value:
-        return default
-    if not value.isdigit() or len(value) > 19:
-        _malformed(key.decode(), value, place)
-    return int(value)
-
-
-def _nanoseconds(value: bytes, place: str) -> int:
-    match = _DECIMAL.fullmatch(value)
-    if match is None:
-        _malformed("mtime", value, place)
-    sign, seconds, fraction = match.groups()
-    total = int(seconds) * 1_000_000_000 + int((fraction or b"")[:9].ljust(9, b"0"))
-    return -total if sign == b"-" else total
-
-
-def _malformed(what: str, value: bytes, place: str) -> NoReturn:
-    raise LayerError(f"the {what} {value.decode('latin-1')!r} in its header is malformed", place=place)

@@ -140,6 +140,24 @@ def test_global_headers_are_skipped_and_the_prefix_is_ustar_only() -> None:
     assert [entry.path for entry in read_archive(io.BytesIO(raw + bytes(gnu)))] == ["f", "n"]
 
 
+@pytest.mark.parametrize(
+    "uid", [b"000017 \0", b"     17\0", b"17\0junk!", b"00000017", b"\x80\0\0\0\0\0\0\x0f", b"0000017\0"]
+)
+def test_numbers_may_be_written_in_any_known_form(uid: bytes) -> None:
+    info = tarfile.TarInfo("f")
+    info.mode, info.gid, info.size, info.mtime = 0o640, 7, 3, 1_700_000_000
+    block = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    block[108:116] = uid
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    entries = read_archive(io.BytesIO(bytes(block) + b"abc".ljust(512, b"\0")))
+    entry = next(entries)
+    assert (entry.info.mode, entry.info.uid, entry.info.gid, entry.info.size) == (0o640, 15, 7, 3)
+    assert entry.info.mtime_ns == 1_700_000_000 * 10**9
+    assert entry.content.read() == b"abc"
+    assert next(entries, None) is None
+
+
 def test_base_256_numbers() -> None:
     raw = header(b"f", b"\x80" + (3).to_bytes(11, "big")) + b"abc" + bytes(509)
     assert [entry.content.read() for entry in read_archive(io.BytesIO(raw))] == [b"abc"]

@@ -150,9 +150,17 @@ class Reader:
 
     def read(self, size: int = -1) -> bytes:
         """At most `size` bytes, and exactly so many unless the stream ends; all of it when negative."""
+        return self._gather(size, size)
+
+    def read1(self, size: int) -> bytes:
+        """At most `size` bytes, and at least a quarter unless the stream ends: what a decompressor gives at once is
+        seldom copied then."""
+        return self._gather(size, (size + 3) // 4)
+
+    def _gather(self, size: int, enough: int) -> bytes:
         parts: list[bytes] = []
         wanted = size
-        while wanted:
+        while wanted < 0 or size - wanted < enough:
             if self._position >= len(self._ready):
                 self._ready, self._position = self._more(wanted), 0
                 if not self._ready:

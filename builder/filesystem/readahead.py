@@ -1,4 +1,4 @@
-"""A stream as chunks, hashed on the way, read ahead by a thread once it proves to be large."""
+"""A stream as chunks, hashed on the way, read ahead by threads once it proves to be large."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from collections.abc import Callable, Iterator
 
 from builder.filesystem.archive import CHUNK, Readable
 
-_AHEAD = 4  # chunks of 1 MiB
+_SMALL = 2 << 20  # bytes that are not worth a thread
+_AHEAD = 4  # chunks of at most 1 MiB, before and after they are hashed
 
 
 class ReadAhead:
     """Iterates over a stream's chunks. `digest` (like `sha256:…`) and `size` are those of all bytes, once it ended.
 
-    Decompression, which happens inside `stream.read`, and hashing then overlap with what the consumer does. Use it as
-    a context manager: leaving stops the thread, which may still be inside one `read` of the stream until then.
+    Decompression, which happens inside `stream.read`, and hashing then overlap with each other and with what the
+    consumer does. Use it as a context manager: leaving stops the threads, of which one may still be inside one `read`
+    of the stream until then.
     """
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
+        # Larger chunks would have to be put together from what a decompressor gives at once.
+        self._read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
         self._hash = hashlib.sha256()
         self._stop: Callable[[], None] | None = None
         self.size = 0
@@ -28,10 +32,11 @@ class ReadAhead:
         return "sha256:" + self._hash.hexdigest()
 
     def __iter__(self) -> Iterator[bytes]:
-        for _ in range(2):
-            chunk = self._next()
+        while self.size < _SMALL:
+            chunk = self._read(CHUNK)
             if not chunk:
                 return
+            self._add(chunk)
             yield chunk
         yield from self._threaded()
 
@@ -42,48 +47,57 @@ class ReadAhead:
         if self._stop is not None:
             self._stop()
 
-    def _next(self) -> bytes:
-        chunk = self._stream.read(CHUNK)
+    def _add(self, chunk: bytes) -> None:
         self._hash.update(chunk)
         self.size += len(chunk)
-        return chunk
 
     def _threaded(self) -> Iterator[bytes]:
         import threading
         from queue import Queue
 
-        queue: Queue[bytes | BaseException] = Queue(_AHEAD)
+        # An empty chunk, or what reading failed with, is the last thing in each.
+        to_hash: Queue[bytes | BaseException] = Queue(_AHEAD)
+        ready: Queue[bytes | BaseException] = Queue(_AHEAD)
         stopped = threading.Event()
 
         def read() -> None:
             try:
-                while not stopped.is_set():
-                    chunk = self._next()
-                    queue.put(chunk)
-                    if not chunk:
-                        return
+                while not stopped.is_set() and (chunk := self._read(CHUNK)):
+                    to_hash.put(chunk)
             except BaseException as error:
-                queue.put(error)
+                to_hash.put(error)
+            else:
+                to_hash.put(b"")
 
-        thread = threading.Thread(target=read, name="read ahead", daemon=True)
+        def add() -> None:
+            while True:
+                item = to_hash.get()
+                if isinstance(item, bytes) and not stopped.is_set():
+                    self._add(item)
+                ready.put(item)
+                if isinstance(item, BaseException) or not item:
+                    return
+
+        threads = [threading.Thread(target=work, name="read ahead", daemon=True) for work in (read, add)]
 
         def stop() -> None:
             stopped.set()
             give_up = getattr(self._stream, "give_up", None)
             if give_up is not None:
                 give_up()
-            while thread.is_alive():
-                while not queue.empty():
-                    queue.get()
-                thread.join(0.005)
+            for thread in reversed(threads):
+                while thread.is_alive():
+                    while not ready.empty():
+                        ready.get()
+                    thread.join(0.005)
 
         self._stop = stop
-        thread.start()
+        for thread in threads:
+            thread.start()
         while True:
-            item = queue.get()
+            item = ready.get()
             if isinstance(item, BaseException):
                 raise item
             if not item:
-                thread.join()
                 return
             yield item

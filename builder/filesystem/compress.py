@@ -1,9 +1,12 @@
 """From tar bytes to a layer blob: hashed, compressed, hashed again and written, all at once.
 
-The stream is cut at fixed offsets into blocks that are compressed on their own: gzip as raw deflate blocks inside one
-member (what pigz does), zstd as one frame a block. So the work spreads over the cores, while the blob's bytes depend
-on nothing but the content, the format and the level: not on timing, on the number of threads, or on how `write` was
-called. Every reader of the formats takes them. The libraries let go of the interpreter lock, so threads do overlap.
+The stream is cut into blocks that are compressed on their own: gzip as raw deflate blocks inside one member (what pigz
+does), zstd as one frame a block. So the work spreads over the cores, while the blob's bytes depend on nothing but the
+content, the format and the level: not on timing, on the number of threads, or on how `write` was called. Every reader
+of the formats takes them. The libraries let go of the interpreter lock, so threads do overlap.
+
+Blocks of gzip end at headers that the tar bytes choose (see `cuts`): most of those of an earlier layer that is almost
+the same can be taken over, which gives the bytes that compressing would. Others are all equally long.
 
 A layer of one small block never starts a thread.
 """
@@ -13,16 +16,20 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from builder.errors import MAKE_ROOM, NO_ROOM, StoreError, Unsupported
+from builder.filesystem.cuts import HEADER, cut
 from builder.filesystem.decompress import decompressor
 from builder.oci.spec import OCI_LAYER
 
 if TYPE_CHECKING:
+    from builder.filesystem.blocks import BlockIndex, Blocks, Indexer
     from builder.filesystem.pipeline import Pipeline
 
 __all__ = ["DEFAULT_LEVELS", "LayerBlob", "LayerSink", "decompressor"]
@@ -32,6 +39,7 @@ DEFAULT_LEVELS = {"gzip": 2, "zstd": 3, "uncompressed": 0}
 
 _SUFFIXES = {"gzip": "+gzip", "zstd": "+zstd", "uncompressed": ""}
 _BLOCKS = {"gzip": 1 << 20, "zstd": 2 << 20, "uncompressed": 1 << 20}
+_LEAST = 512 << 10  # bytes in a block that ends before a chosen header
 # Deflate, no flags, no time, no extra flags, made on Unix: no name, so that equal content gives equal bytes.
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
 _DEFLATE_END = b"\x03\0"  # an empty final block
@@ -108,6 +116,18 @@ def _zstd_encoder(level: int) -> Encoder:
     return encode
 
 
+def coding(compression: str, level: int | None) -> str:
+    """What makes a block of these bytes what it is, once it is compressed: the format, the level and who does it."""
+    chosen = DEFAULT_LEVELS[compression] if level is None else level
+    if compression == "gzip" and chosen <= 3:
+        import isal
+
+        return f"gzip {chosen} isal {isal.__version__}"
+    import zlib
+
+    return f"{compression} {chosen} zlib {zlib.ZLIB_RUNTIME_VERSION}"
+
+
 class Output:
     """The blob's file while it grows: takes compressed bytes in order, and hashes and counts them.
 
@@ -167,9 +187,9 @@ class LayerSink:
     """Takes a layer's tar bytes and makes the blob.
 
     `directory` is where the temporary file goes (the caller renames it from there); `compression` is `gzip`, `zstd` or
-    `uncompressed`; `level` the format's own. With `sync=False` the caller answers for fsync. Use one thread for
-    `write`, `finish` and `abort`; each sink must end with one of the latter two, or be used as a context manager,
-    which aborts what was not finished.
+    `uncompressed`; `level` the format's own. With `sync=False` the caller answers for fsync; with `indexed` there is
+    an index of a gzip blob's blocks in the end. Use one thread for all methods; each sink must end with `finish` or
+    `abort`, or be used as a context manager, which aborts what was not finished.
     """
 
     def __init__(
@@ -180,6 +200,7 @@ class LayerSink:
         level: int | None = None,
         sync: bool = True,
         threads: int | None = None,
+        indexed: bool = False,
     ) -> None:
         self._compression = compression
         self._level = level
@@ -193,6 +214,18 @@ class LayerSink:
         self._pipeline: Pipeline | None = None
         self._done = False
         self._output = Output(f"{os.fspath(directory)}/layer-{os.getpid()}-{os.urandom(8).hex()}", compression)
+        self._indexer = self._new_indexer() if indexed and compression == "gzip" else None
+        self._coming: deque[int | tuple[Blocks, int, int]] = deque()  # what is written next: its length, or whose it is
+
+    def _new_indexer(self) -> Indexer:
+        from builder.filesystem.blocks import Indexer
+
+        return Indexer(coding(self._compression, self._level), self._output.size)
+
+    @property
+    def index(self) -> BlockIndex | None:
+        """Where the blocks of the finished blob are."""
+        return self._indexer.finish() if self._indexer is not None else None
 
     @property
     def total(self) -> int:
@@ -210,16 +243,34 @@ class LayerSink:
             self._cut()
         return size
 
+    def take_over(self, blocks: Blocks, first: int, last: int) -> bool:
+        """Take what comes next in the stream from an earlier blob: its blocks from `first` to before `last`, none of
+        them its last. Behind them comes what came there, for a header at least. False, and nothing is taken, where
+        compressing would make other blocks. Raises what a thread failed with."""
+        if self._indexer is None or self._indexer.coding != blocks.coding:
+            return False
+        self._cut()
+        if self._gathered:
+            at_header = first > 0 and blocks.plain[first - 1] < self._block
+            if not at_header or not _LEAST <= self._gathered <= self._block - HEADER:
+                return False
+            self._submit(b"".join(self._pending))
+            self._pending, self._gathered = [], 0
+        self._total += blocks.starts[last] - blocks.starts[first]
+        self._coming.append((blocks, first, last))
+        self._threaded().submit_loaded(partial(blocks.read, first, last))
+        return True
+
     def finish(self) -> LayerBlob:
         """Compress and write what is left. The blob is on the disk when this returns (unless `sync=False`)."""
         try:
             if self._pipeline is None and self._gathered <= SMALL:
                 diff_id, crc = self._finish_small()
             else:
+                self._cut()
                 if self._gathered:
                     self._submit(b"".join(self._pending))
-                assert self._pipeline is not None
-                diff_id, crc = self._pipeline.finish()
+                diff_id, crc = self._threaded().finish()
             digest = self._output.finish(crc, self._total, sync=self._sync)
         except BaseException:
             self.abort()
@@ -248,26 +299,44 @@ class LayerSink:
     def _finish_small(self) -> tuple[str, int]:
         data = b"".join(self._pending)
         checksum = crc32(self._compression)
-        self._output.write(self._encode(data))
+        self._coming.append(len(data))
+        self._write(self._encode(data))
         return "sha256:" + hashlib.sha256(data).hexdigest(), checksum(data, 0) if checksum else 0
 
     def _cut(self) -> None:
         """Pass on whole blocks; what is left over stays pending."""
         data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
-        whole = len(data) - len(data) % self._block
-        if whole == len(data) == self._block:
-            self._submit(data)
-            self._pending, self._gathered = [], 0
-            return
-        view = memoryview(data)
-        for start in range(0, whole, self._block):
-            self._submit(bytes(view[start : start + self._block]))
-        rest = bytes(view[whole:])
+        start = 0
+        while (end := self._end(data, start)) >= 0:
+            self._submit(data[start:end])
+            start = end
+        rest = data[start:]
         self._pending, self._gathered = ([rest] if rest else []), len(rest)
 
+    def _end(self, data: bytes, start: int) -> int:
+        """Where the block at `start` ends; -1 if that cannot be told yet."""
+        if self._compression == "gzip":
+            return cut(data, start, _LEAST, self._block)
+        return start + self._block if len(data) - start >= self._block else -1
+
     def _submit(self, block: bytes) -> None:
+        self._coming.append(len(block))
+        self._threaded().submit(block)
+
+    def _threaded(self) -> Pipeline:
         if self._pipeline is None:
             from builder.filesystem.pipeline import Pipeline
 
-            self._pipeline = Pipeline(self._encode, self._output.write, crc32(self._compression), self._threads)
-        self._pipeline.submit(block)
+            self._pipeline = Pipeline(self._encode, self._write, crc32(self._compression), self._threads)
+        return self._pipeline
+
+    def _write(self, packed: bytes) -> None:
+        """Write what was made of the block, or the blocks, whose turn it is."""
+        coming = self._coming.popleft()
+        self._output.write(packed)
+        if self._indexer is None:
+            return
+        if isinstance(coming, int):
+            self._indexer.add(coming, packed)
+        else:
+            self._indexer.take(*coming)

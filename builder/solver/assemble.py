@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from builder.errors import BuilderError, LayerError, StoreError
@@ -33,40 +33,34 @@ def write_layer(
     observe: Observe | None = None,
     guard: Guard | None = None,
     recycler: Recycler | None = None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> LayerBlob:
     """Write the layer that `staging` holds into a temporary file in `directory`.
 
-    With `epoch` (seconds) no entry is younger than that. What `recycler` has is not read. Raises LayerError when a file
-    changes while it is read, Damaged when the recycler's layer is, and SecretLeak when `guard` finds a secret.
+    With `epoch` (seconds) no entry is younger than that. What `recycler` has is not read. `meanwhile` is called when
+    all files are read, while threads still hash and compress. Raises LayerError when a file changes while it is read,
+    Damaged when the recycler's layer is, and SecretLeak when `guard` finds a secret.
     """
     limit = None if epoch is None else epoch * 1_000_000_000
     try:
         form = compression or Compression()
-        with LayerSink(directory, compression=form.kind, level=form.level, sync=False) as sink:
+        indexed = recycler is not None
+        with LayerSink(directory, compression=form.kind, level=form.level, sync=False, indexed=indexed) as sink:
             writer = guard.writer(sink.write) if guard is not None else TarWriter(sink.write)
             entries = (_clamped(entry, limit) for entry in staging.entries())
             if recycler is None:
                 for entry in entries:
                     _write_entry(writer, entry, observe)
             else:
-                _write_changed(entries, writer, sink, recycler, observe)
+                for entry in recycler.take(entries, sink):
+                    start = sink.total
+                    recycler.written(entry, _write_entry(writer, entry, observe), start)
             writer.close()
+            if meanwhile is not None:
+                meanwhile()
             return sink.finish()
     except OSError as error:
         raise StoreError(f"cannot write a layer: {error.strerror}", place=directory) from error
-
-
-def _write_changed(
-    entries: Iterable[Staged], writer: TarWriter, sink: LayerSink, recycler: Recycler, observe: Observe | None
-) -> None:
-    """Write what the recycler does not have."""
-    recycler.begin(sink)
-    for entry in entries:
-        if not recycler.recycle(entry):
-            recycler.flush()
-            start = sink.total
-            recycler.written(entry, _write_entry(writer, entry, observe), start)
-    recycler.finish()
 
 
 def _clamped(entry: Staged, limit: int | None) -> Staged:

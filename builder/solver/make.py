@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 
+from builder.filesystem.blocks import Damaged
 from builder.filesystem.compress import LayerBlob
 from builder.filesystem.resolve import resolve
 from builder.filesystem.tree import FileInfo, Kind
@@ -18,7 +19,7 @@ from builder.solver.environment import Environment
 from builder.solver.gather import Destination, FilesSource, Source
 from builder.solver.keys import Recipe, copy_recipe, encode, exact_recipe, facts, key_of, placed_recipe, workdir_recipe
 from builder.solver.place import Ownership, make_directories
-from builder.solver.recycle import FEWEST, Damaged, Recycler
+from builder.solver.recycle import FEWEST, Recycler
 from builder.solver.roots import EmptyTree, Layers, root_tree
 from builder.solver.staging import Staged, Staging, TreeContent
 from builder.solver.trace import Origin, Trace
@@ -142,7 +143,7 @@ def _finish(
             environment.store.layers.add(blob)
             made = Made(blob.diff_id, now(environment.epoch))
             if recycler is not None:
-                recycler.keep(made.diff_id)
+                recycler.keep(blob)
         _remember(environment, sources, recipe, made, trace)
     return made
 

@@ -1,25 +1,26 @@
 """A COPY's layer made from the one that the same step made before: of thirty thousand files only those are read that
-changed, and everything between them comes from the earlier layer's bytes.
+changed, and everything between them comes from the earlier layer's blob, mostly without compressing it again.
 
-With a layer it is kept where each regular file lies in its tar stream, and its mark: a hash of all that this piece
-depends on, which is path, mode, owner, size, time, and the SHA-256 of the content. What a file's content is now is
-known without reading it as far as its fingerprint is (`fingerprints`). Both layers have their entries in one order,
-so the earlier one is read once, from its beginning to its end, where its checksum says whether it is whole.
+With a layer it is kept where each entry lies in its tar stream, and its mark: a hash of all that this piece depends on,
+which is the path, what the file system says of the file, and the SHA-256 of its content. What a file's content is now
+is known without reading it as far as its fingerprint is (`fingerprints`). Both layers have their entries in one order,
+so what is taken from the earlier one are a few long runs. Each of its blocks has a check of its own (`blocks`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from array import array
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
 
 import msgspec
+import xxhash
 
-from builder.errors import LayerError
-from builder.filesystem.archive import Readable
-from builder.filesystem.compress import LayerSink
-from builder.filesystem.compression import GZIP, kind_of
+from builder.errors import StoreError
+from builder.filesystem.blocks import BlockIndex, Blocks, Damaged
+from builder.filesystem.compress import LayerBlob, LayerSink
+from builder.filesystem.cuts import HEADER
 from builder.filesystem.tree import Kind
 from builder.solver.staging import Staged
 from builder.store.layers import is_claim
@@ -28,22 +29,20 @@ from builder.store.store import Store
 FEWEST = 64
 """Files below which reading them is as quick as this."""
 
-_KIND = "members-1"
-_PIECE = 1 << 20
+_KIND = "members-2"
 _MARK = 16  # bytes
-
-
-class Damaged(LayerError):
-    """The earlier layer's blob is not what it was: all must be read anew."""
+_BATCH = 2 << 20  # bytes of the tar stream that are taken over at once
 
 
 class _Members(msgspec.Struct, frozen=True, array_like=True):
-    """The regular files of a layer in their order: their marks, and where each lies in the tar stream, as an array of
-    beginnings and ends."""
+    """The entries of a layer in their order: their marks, and where each lies in the tar stream, as an array of
+    beginnings and ends. `digest` is that of the blob whose blocks are known."""
 
     diff_id: str
+    digest: str
     marks: bytes
     spans: bytes
+    blocks: BlockIndex
 
 
 class Recycler:
@@ -60,120 +59,121 @@ class Recycler:
         self._spans = array("Q")
         self._earlier: dict[bytes, int] = {}  # where a mark is in `_earlier_spans`
         self._earlier_spans = array("Q")
-        self._stream: Readable | None = None
-        self._position = 0  # of the earlier stream
-        self._run = (0, 0)  # what of it comes next
+        self._file: BinaryIO | None = None
+        self._blocks: Blocks | None = None
+        self._unpacked = (-1, b"")  # the block that was unpacked last
         self._sink: LayerSink | None = None
         if not afresh:
             self._open()
 
     def _open(self) -> None:
-        """Find the earlier layer, if it is here in a form that has a checksum."""
+        """Find the earlier layer, if its blob is still here."""
         data = self._store.database.memo(_KIND, self._place)
         if data is None:
             return
         try:
             members = msgspec.msgpack.decode(data, type=_Members)
-        except msgspec.MsgspecError:
+            spans = array("Q")
+            spans.frombytes(members.spans)
+        except (msgspec.MsgspecError, ValueError):
             return
-        layers = self._store.layers
-        record = layers.record(members.diff_id)
-        if record is None or is_claim(record) or kind_of(record.media_type) != GZIP:
+        record = self._store.layers.record(members.diff_id)
+        if record is None or is_claim(record) or not self._store.layout.has(members.digest):
             return
-        if self._store.layout.has(record.digest):
-            self._stream = layers.open_tar(members.diff_id)
-            self._earlier_spans.frombytes(members.spans)
-            marks = members.marks
-            self._earlier = {marks[at : at + _MARK]: at // _MARK * 2 for at in range(0, len(marks), _MARK)}
+        try:
+            self._file = self._store.layout.open(members.digest)
+            self._blocks = Blocks(self._file.fileno(), members.blocks)
+        except (StoreError, Damaged):  # gone by now; or its index is not one
+            return
+        marks = members.marks
+        self._earlier_spans = spans
+        self._earlier = {marks[at : at + _MARK]: at // _MARK * 2 for at in range(0, len(marks), _MARK)}
 
-    def begin(self, sink: LayerSink) -> None:
-        """Write into `sink` from now on."""
+    def take(self, entries: Iterable[Staged], sink: LayerSink) -> Iterator[Staged]:
+        """Write into `sink` what the earlier layer has. Gives the others, each of which is to be written, and told to
+        `written`, before the next is asked for. Raises Damaged."""
         self._sink = sink
-
-    def recycle(self, entry: Staged) -> bool:
-        """Have an entry's bytes taken from the earlier layer, if it has them. Raises Damaged."""
-        if not _is_plain(entry) or (digest := self._digest_of(entry)) is None:
-            return False
-        mark = _mark(entry, digest)
-        place = self._earlier.get(mark)
-        if place is None:
-            return False
-        start, end = self._earlier_spans[place : place + 2]
-        if start != self._run[1]:
-            if start < self._run[1]:
-                return False
-            self.flush()
-            self._run = (start, start)
-        began = self._offset()
-        self._run = (self._run[0], end)
-        self._note(mark, began)
-        return True
-
-    def flush(self) -> None:
-        """Write what is taken from the earlier layer so far. Raises Damaged."""
-        assert self._sink is not None
-        start, end = self._run
-        if start == end:
-            return
-        self._read(start, None)
-        self._read(end, self._sink.write)
-        self._run = (end, end)
+        earlier, spans, digest_of = self._earlier, self._earlier_spans, self._digest_of
+        start = end = 0  # what of the earlier stream comes next
+        ahead = 0  # by how much the stream here is longer
+        for entry in entries:
+            digest = digest_of(entry) if entry.info.kind is Kind.FILE else ""
+            mark = _mark(entry, digest) if digest is not None else None
+            place = earlier.get(mark) if mark is not None else None
+            if mark is not None and place is not None:
+                begin = spans[place]
+                if begin != end or start == end:
+                    self._copy(start, end)
+                    start = begin
+                    ahead = sink.total - start
+                end = spans[place + 1]
+                self._marks += mark
+                self._spans.append(begin + ahead)
+                self._spans.append(end + ahead)
+                continue
+            self._copy(start, end)
+            start = end
+            yield entry
+        self._copy(start, end)
 
     def written(self, entry: Staged, digest: str | None, start: int) -> None:
-        """Note an entry that was written anew, from `start` on."""
-        if digest is not None and _is_plain(entry):
-            self._note(_mark(entry, digest), start)
-
-    def finish(self) -> None:
-        """Write the rest, and see whether the earlier layer was whole. Raises Damaged."""
-        self.flush()
-        if self._position and self._stream is not None:
-            self._read(None, None)
+        """Note an entry that was written, from `start` on."""
+        assert self._sink is not None
+        known = digest if entry.info.kind is Kind.FILE else ""
+        mark = _mark(entry, known) if known is not None else None
+        if mark is not None:
+            self._marks += mark
+            self._spans.append(start)
+            self._spans.append(self._sink.total)
 
     def close(self) -> None:
         """Close the earlier layer's blob."""
-        close = getattr(self._stream, "close", None)
-        if close is not None:
-            close()
+        if self._file is not None:
+            self._file.close()
 
-    def keep(self, diff_id: str) -> None:
-        """Keep where the files are, now that the layer is in the store."""
-        if len(self._spans) >= 2 * FEWEST:
-            data = msgspec.msgpack.encode(_Members(diff_id, bytes(self._marks), self._spans.tobytes()))
-            self._store.database.add_memo(_KIND, self._place, data, holds=diff_id)
+    def keep(self, blob: LayerBlob) -> None:
+        """Keep where the entries are, now that the layer is in the store."""
+        index = self._sink.index if self._sink is not None else None
+        if index is not None and len(self._spans) >= 2 * FEWEST:
+            members = _Members(blob.diff_id, blob.digest, bytes(self._marks), self._spans.tobytes(), index)
+            self._store.database.add_memo(_KIND, self._place, msgspec.msgpack.encode(members), holds=blob.diff_id)
 
-    def _offset(self) -> int:
-        assert self._sink is not None
-        return self._sink.total + self._run[1] - self._run[0]
+    def _copy(self, start: int, end: int) -> None:
+        """Write what is from `start` to before `end` of the earlier stream: whole blocks of it as they are."""
+        if start == end:
+            return
+        blocks, sink = self._blocks, self._sink
+        assert blocks is not None
+        assert sink is not None
+        if end > blocks.starts[-1]:
+            raise Damaged("the layer is shorter than it was", place=self._place)
+        while start < end:
+            number = bisect_right(blocks.starts, start) - 1
+            last = self._last(number, end) if start == blocks.starts[number] else number
+            if last > number and sink.take_over(blocks, number, last):
+                start = blocks.starts[last]
+                continue
+            if self._unpacked[0] != number:
+                self._unpacked = (number, blocks.read(number, number + 1)[0])
+            skipped = blocks.starts[number]
+            stop = min(end, blocks.starts[number + 1])
+            sink.write(self._unpacked[1][start - skipped : stop - skipped])
+            start = stop
 
-    def _note(self, mark: bytes, start: int) -> None:
-        self._marks += mark
-        self._spans.extend((start, self._offset()))
-
-    def _read(self, end: int | None, write: Callable[[bytes], object] | None) -> None:
-        """Read the earlier stream up to `end` (None: to its end)."""
-        assert self._stream is not None
-        while end is None or self._position < end:
-            try:
-                piece = self._stream.read(_PIECE if end is None else min(_PIECE, end - self._position))
-            except LayerError as error:
-                raise Damaged(error.cause, place=error.place) from error
-            if not piece:
-                if end is None:
-                    return
-                raise Damaged("the layer is shorter than it was", place=self._place)
-            self._position += len(piece)
-            if write is not None:
-                write(piece)
+    def _last(self, number: int, end: int) -> int:
+        """Where the blocks from `number` on end that `end` leaves whole, with the header behind each: at most as many
+        as are taken at once. `number` itself if there is none."""
+        assert self._blocks is not None
+        starts = self._blocks.starts
+        most = min(end - HEADER, starts[number] + _BATCH)
+        return max(number, bisect_right(starts, most) - 1)
 
 
-def _is_plain(entry: Staged) -> bool:
-    """Whether an entry's bytes depend on nothing but what its mark says."""
-    return entry.info.kind is Kind.FILE and entry.hardlink is None and not entry.xattrs
-
-
-def _mark(entry: Staged, digest: str) -> bytes:
-    info = entry.info
-    seconds = info.mtime_ns // 1_000_000_000
-    said = (os.fsencode(entry.path), info.mode, info.uid, info.gid, info.size, seconds, digest)
-    return hashlib.blake2b(msgspec.msgpack.encode(said), digest_size=_MARK).digest()
+def _mark(entry: Staged, digest: str) -> bytes | None:
+    """The mark of an entry; None for one whose bytes depend on more than that."""
+    if entry.hardlink is not None or entry.xattrs:
+        return None
+    try:
+        return xxhash.xxh3_128_digest(msgspec.msgpack.encode((entry.path, entry.info, digest)))
+    except UnicodeEncodeError:  # a name that is not UTF-8
+        return None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.filesystem import compress
 from builder.filesystem.compression import Compression
 from builder.plan.steps import CopyNode
 from builder.solver.cache import Made
@@ -102,8 +103,40 @@ def test_the_layer_is_the_same_as_if_everything_was_read(tmp_path: Path, store: 
     for turn in range(4):
         for edit in chosen.sample(EDITS, 3):
             edit(context, chosen)
-        fresh = made_of(Store(str(tmp_path / f"fresh{turn}")), context)
-        assert made_of(store, context).diff_id == fresh.diff_id
+        other = Store(str(tmp_path / f"fresh{turn}"))
+        assert blob_of(store, made_of(store, context)) == blob_of(other, made_of(other, context))
+
+
+def blob_of(store: Store, made: Made) -> tuple[str, str]:
+    record = store.layers.record(made.diff_id)
+    assert record is not None
+    return record.digest, made.diff_id
+
+
+def test_what_did_not_change_is_not_compressed_again(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = random.Random(1)
+    context = write(tmp_path / "context", {f"f{number:04}": chosen.randbytes(6000) for number in range(2000)})
+    made_of(store, context)
+    compressed: list[int] = []
+    real = compress.encoder
+
+    def encoder(kind: str, level: int | None) -> Callable[[bytes], bytes]:
+        encode = real(kind, level)
+
+        def counted(block: bytes) -> bytes:
+            compressed.append(len(block))
+            return encode(block)
+
+        return counted
+
+    monkeypatch.setattr(compress, "encoder", encoder)
+    (context / "f0700").write_bytes(chosen.randbytes(9000))
+    changed = made_of(store, context)
+    assert sum(compressed) < 4 << 20  # of 13 MB: around the file, and at both ends
+    other = Store(str(tmp_path / "other"))
+    assert blob_of(store, changed) == blob_of(other, made_of(other, context))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +195,7 @@ def test_layers_without_a_checksum_are_not_recycled(tmp_path: Path, store: Store
 def test_a_record_that_cannot_be_read(tmp_path: Path, store: Store) -> None:
     context = many(tmp_path / "context")
     made_of(store, context)
-    store.database.add_memo("members-1", "lineage", b"\xc1 nonsense")
+    store.database.add_memo("members-2", "lineage", b"\xc1 nonsense")
     (context / "big").write_text("other")
     fresh = made_of(Store(str(tmp_path / "fresh")), context)
     assert made_of(store, context).diff_id == fresh.diff_id

@@ -24,9 +24,13 @@ load("click", {"inspect": Inspect(), "gettext": Gettext(), "uuid": Types("uuid")
 
 
 def _stand_ins(library: str) -> StandIns:
+    if library == "lark":
+        from builder.cli.lean_lark import stand_ins as for_lark
+
+        return for_lark()
     from builder.cli.lean_libraries import stand_ins
 
     return stand_ins(library)
 
 
-load_later(("certifi", "concurrent.futures._base", "httpcore", "httpx"), _stand_ins)
+load_later(("certifi", "concurrent.futures._base", "httpcore", "httpx", "lark"), _stand_ins)

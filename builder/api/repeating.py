@@ -26,7 +26,7 @@ import time
 import xxhash
 
 from builder.places import default_root
-from builder.store.record_names import KEPT_BUILDS, RECORD, SLACK, record_stem
+from builder.store.record_names import KEPT_BUILDS, RECORD, REPEATS, SLACK, record_stem
 
 TYPE_CHECKING = False  # as type checkers know it; loading `typing` takes longer than all the rest here
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ class Question:
         settings = sorted(item for item in environ.items() if item[0] != "_")
         who = (os.getuid(), os.getgid(), os.getgroups(), os.uname().machine)
         asked = (list(arguments), os.getcwd(), settings, who, boot, sys.version)
-        self.note = os.path.join(
-            self.root, "repeats", xxhash.xxh3_128_hexdigest(repr(asked).encode("utf-8", "replace"))
-        )
+        self.note = os.path.join(self.root, REPEATS, xxhash.xxh3_128_hexdigest(repr(asked).encode("utf-8", "replace")))
         self.blobs = os.path.join(self.root, "blobs", "sha256")
         self.images = self.look_at_images()
 

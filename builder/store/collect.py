@@ -19,6 +19,7 @@ from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
 from builder.store.database import Holding, LayerRecord
 from builder.store.leases import frozen
+from builder.store.record_names import REPEATS
 from builder.store.room import room_to_remove
 from builder.store.store import Store, remove_tree
 
@@ -134,6 +135,7 @@ def sweep(store: Store, doomed: Collection[Holding] = ()) -> Collected:
         size = sum(os.lstat(path).st_size for path in blobs) + sum(tree_size(path) for path in snapshots)
         for path in (*blobs, *snapshots):
             remove_tree(path) if os.path.isdir(path) else os.unlink(path)
+        remove_tree(os.path.join(store.root, REPEATS))  # most of which may no longer be repeated
     except OSError as error:
         raise store_error("cannot remove", error, error.filename or store.root) from error
     _forget(store, gone)

@@ -1,5 +1,6 @@
-"""How the records of builds are named, and how many are kept, see `builds`. Standard library only, since a repeated
-build (`api.repeating`) loads nothing else."""
+"""How the records of builds are named, how many are kept, see `builds`, and where notes for repeated builds are.
+
+Standard library only, since a repeated build (`api.repeating`) loads nothing else."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ KEPT_BUILDS = 100
 SLACK = 10
 """Builds more than are kept, before the oldest are dropped: not every build has to."""
 RECORD = ".json"
+REPEATS = "repeats"
 
 
 def record_stem(started: float, build: str) -> str:

@@ -291,6 +291,11 @@ def test_few_notes_are_kept(noted: Asking, monkeypatch: pytest.MonkeyPatch) -> N
     assert {path.name for path in notes.iterdir()} == {"4", Path(noted.ask().note).name}
 
 
+def test_a_collection_removes_the_notes(noted: Asking) -> None:
+    Cli(noted.root)("prune", "-f")
+    assert not (noted.root / "repeats").exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["images"], ["--root"], ["--root", "", "build", "."], ["--root=", "build", "."], ["--debug", "build"]],

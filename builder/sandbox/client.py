@@ -50,12 +50,20 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, command: Command, on_output: Callable[[int, bytes], None]) -> Result:
+    def run(
+        self,
+        command: Command,
+        on_output: Callable[[int, bytes], None],
+        meanwhile: Callable[[], object] | None = None,
+    ) -> Result:
         """Run a command to its end; `on_output(stream, data)` gets what it writes to STDOUT and STDERR, as it comes.
+        `meanwhile` is called once, as soon as the command is on its way.
 
         Raises SandboxError where no command can run at all. An exception of `on_output` ends the command and goes up.
         """
         with self._started(command, []) as (control, outputs):
+            if meanwhile is not None:
+                meanwhile()
             return self._follow(control, outputs, on_output) if outputs else Result(cancelled=True)
 
     def attach(self, command: Command, session: Session) -> Result:

@@ -94,7 +94,7 @@ def run_command(
         show(stream, data)
 
     try:
-        result = environment.sandbox.run(command, take)
+        result = environment.sandbox.run(command, take, environment.store.catch_up)
     except SandboxError as error:
         raise Unsupported(str(error), remedy="RUN needs root, overlayfs and namespaces on this machine") from error
     finally:

@@ -1,77 +1,79 @@
-"""What is done beside the work, in one thread: directories are removed that are no longer needed, and those made that
-the next step will need. Either takes the file system as long as a tenth of a step."""
+"""What is done while a step's command runs, and its thread only waits: directories are removed that are no longer
+needed, and made that the next step will need. Either takes the file system as long as a tenth of a step."""
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+
+from builder.errors import StoreError
 
 
 class Janitor:
-    """Does one thing after the other. Errors of the operating system are ignored: what stays is swept by a later
-    process, what was not made is made when it is needed."""
+    """Keeps what is to be removed and to be made. For any number of threads.
+
+    Errors are ignored: what stays is swept by a later process, what was not made is made when it is needed.
+    """
 
     def __init__(self, remove: Callable[[str], None]) -> None:
         self._remove = remove
-        self._tasks: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._doomed: deque[str] = deque()
         self._spares: list[Spares] = []
 
     def discard(self, path: str) -> None:
-        """Have `path` removed soon."""
-        self._do(lambda: self._remove(path))
+        """Have `path` removed some time, at the latest at the end."""
+        self._doomed.append(path)
 
     def spares(self, make: Callable[[], str]) -> Spares:
-        """Directories that `make` makes; the one after next is made beside the work."""
-        found = Spares(make, self._do)
+        """Directories that `make` makes."""
+        found = Spares(make)
         self._spares.append(found)
         return found
 
-    def _do(self, task: Callable[[], object]) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="janitor", daemon=True)
-                self._thread.start()
-        self._tasks.put(task)
+    def catch_up(self) -> None:
+        """Do all that there is to do."""
+        for spares in self._spares:
+            with suppress(OSError, StoreError):
+                spares.refill()
+        self._remove_all()
 
     def finish(self) -> None:
-        """Wait until all is removed, also what nobody took."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-        if thread is not None:
-            self._tasks.put(None)
-            thread.join()
+        """Remove what is to be removed, and what was made and nobody took."""
         for spares in self._spares:
-            for path in spares.left():
+            self._doomed.extend(spares.left())
+        self._remove_all()
+
+    def _remove_all(self) -> None:
+        with suppress(IndexError):  # no more
+            while True:
+                path = self._doomed.popleft()
                 with suppress(OSError):
                     self._remove(path)
 
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            with suppress(OSError):
-                task()
-
 
 class Spares:
-    """Directories of one kind, for any number of threads. Each time that one is taken another is made."""
+    """Directories of one kind, as many ready as were taken at once so far."""
 
-    def __init__(self, make: Callable[[], str], do: Callable[[Callable[[], object]], None]) -> None:
+    def __init__(self, make: Callable[[], str]) -> None:
         self._make = make
-        self._do = do
         self._ready: deque[str] = deque()
+        self._wanted: deque[None] = deque()  # one for each that was taken and not made again
 
     def take(self) -> str:
         """A new directory, the caller's from now on. Raises what `make` raises."""
+        self._wanted.append(None)
         try:
-            path = self._ready.popleft()
+            return self._ready.popleft()
         except IndexError:
-            path = self._make()
-        self._do(lambda: self._ready.append(self._make()))
-        return path
+            return self._make()
+
+    def refill(self) -> None:
+        """Make as many as were taken since. Raises what `make` raises."""
+        with suppress(IndexError):  # no more are wanted
+            while True:
+                self._wanted.popleft()
+                self._ready.append(self._make())
 
     def left(self) -> list[str]:
         """Take all that are ready."""

@@ -199,13 +199,17 @@ class Store:
 
     @contextmanager
     def step_scratch(self) -> Iterator[str]:
-        """The same with the empty directories `upper` and `work` in it, for an overlay: made, mostly, while the step
-        before this one ran, and removed while the next one does."""
+        """The same with the empty directories `upper` and `work` in it, for an overlay: made, mostly, while the command
+        of the step before this one ran, and removed while that of the next one does (`catch_up`)."""
         path = self._step_spares.take()
         try:
             yield path
         finally:
             self._janitor.discard(path)
+
+    def catch_up(self) -> None:
+        """Do what others would wait for later. For whoever only waits."""
+        self._janitor.catch_up()
 
     @cached_property
     def _step_spares(self) -> Spares:

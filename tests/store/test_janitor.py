@@ -6,6 +6,9 @@ import os
 import threading
 from pathlib import Path
 
+import pytest
+
+from builder.errors import StoreError
 from builder.store.janitor import Janitor
 from builder.store.store import Store, remove_tree
 
@@ -34,25 +37,35 @@ def test_what_cannot_be_removed_stops_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_the_next_one_is_made_beside_the_work(tmp_path: Path) -> None:
-    makers: list[int] = []
-    made = threading.Semaphore(0)
+def test_the_next_ones_are_made_ahead(tmp_path: Path) -> None:
+    made: list[str] = []
 
     def make() -> str:
-        makers.append(threading.get_ident())
-        path = tmp_path / str(len(makers))
-        path.mkdir()
-        made.release()
-        return str(path)
+        made.append(str(tmp_path / str(len(made))))
+        os.mkdir(made[-1])
+        return made[-1]
 
     janitor = Janitor(remove_tree)
     spares = janitor.spares(make)
-    first = spares.take()
-    assert made.acquire(timeout=10)
-    assert made.acquire(timeout=10)
+    janitor.catch_up()
+    assert made == []  # nobody has wanted one
+    assert [spares.take(), spares.take()] == made[:2]
+    janitor.catch_up()
+    janitor.catch_up()
+    assert len(made) == 4  # as many as were taken
+    assert spares.take() == made[2]
+    assert len(made) == 4
     janitor.finish()  # removes the one that nobody took
-    assert makers[0] == threading.get_ident() != makers[1]
-    assert os.listdir(tmp_path) == [os.path.basename(first)] == ["1"]
+    assert sorted(os.listdir(tmp_path)) == ["0", "1", "2"]
+
+
+def test_what_is_discarded_goes_when_there_is_time(tmp_path: Path) -> None:
+    janitor = Janitor(remove_tree)
+    (tmp_path / "a").mkdir()
+    janitor.discard(str(tmp_path / "a"))
+    assert os.listdir(tmp_path) == ["a"]
+    janitor.catch_up()
+    assert os.listdir(tmp_path) == []
 
 
 def test_each_is_given_once(tmp_path: Path) -> None:
@@ -64,6 +77,7 @@ def test_each_is_given_once(tmp_path: Path) -> None:
             with store.step_scratch() as path:
                 assert sorted(os.listdir(path)) == ["upper", "work"]
                 taken.append(path)
+                store.catch_up()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -75,17 +89,18 @@ def test_each_is_given_once(tmp_path: Path) -> None:
     assert os.listdir(store.temporary) == []
 
 
-def test_what_could_not_be_made_ahead_is_made_when_it_is_needed(tmp_path: Path) -> None:
-    failing = [False, True, False, True]
+@pytest.mark.parametrize("error", [OSError, StoreError])
+def test_what_could_not_be_made_ahead_is_made_when_it_is_needed(tmp_path: Path, error: type[Exception]) -> None:
+    failing = [False, True, False]
 
     def make() -> str:
         if failing.pop(0):
-            raise OSError
+            raise error("no room")
         return str(tmp_path)
 
     janitor = Janitor(lambda _: None)
     spares = janitor.spares(make)
     spares.take()
-    janitor.finish()
+    janitor.catch_up()
     assert spares.take() == str(tmp_path)
-    janitor.finish()
+    assert failing == []

@@ -1,4 +1,8 @@
-"""The program's start: a build that only repeats the one before is answered at once, all else is for the commands."""
+#!python
+"""The program's start: a build that only repeats the one before is answered at once, all else is for the commands.
+
+Installed, it is `builder` as well (the first line becomes the path of the interpreter).
+"""
 
 from __future__ import annotations
 

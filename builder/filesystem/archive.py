@@ -99,7 +99,7 @@ def read_archive(
 
 def clean(name: str) -> str:
     """A path as it counts inside the root: no empty, `.` or `..` components, no slash at the ends."""
-    if name.startswith("./"):
+    if name.startswith("./"):  # as most archives write a clean path
         name = name[2:]
     if name.endswith("/"):
         name = name[:-1]

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
+import sys
 
-# linux/fs.h, as on x86-64 and 64-bit ARM; elsewhere they may be unknown, and nothing happens.
+# linux/fs.h, as on x86-64 and 64-bit ARM; elsewhere they may be unknown, and nothing happens. The numbers speak of a
+# long, the kernel reads and writes an int.
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_TOPDIR_FL = 0x00020000
@@ -30,8 +31,7 @@ def make_apart(path: str, mode: int) -> None:
     disk is kept.
     """
     parent = os.path.dirname(path)
-    _spread(parent)
-    drawn = [f"{parent}/{os.urandom(8).hex()}" for _ in range(_DRAWN)]
+    drawn = [f"{parent}/{os.urandom(8).hex()}" for _ in range(_DRAWN if _spread(parent) else 1)]
     for directory in drawn:
         os.mkdir(directory, mode)
     drawn.sort(key=lambda directory: os.stat(directory).st_ino)
@@ -42,14 +42,14 @@ def make_apart(path: str, mode: int) -> None:
     os.rename(kept, path)
 
 
-def _spread(directory: str) -> None:
-    """Give a directory the attribute T. A hint: errors mean nothing."""
-    with suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            flags = bytearray(8)
-            fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, flags)
-            wanted = int.from_bytes(flags, "little") | _FS_TOPDIR_FL
-            fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, wanted.to_bytes(8, "little"))
-        finally:
-            os.close(descriptor)
+def _spread(directory: str) -> bool:
+    """Give a directory the attribute T. Whether the file system knows it: it is a hint, errors mean nothing."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = int.from_bytes(fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(4)), sys.byteorder)
+        fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, (flags | _FS_TOPDIR_FL).to_bytes(4, sys.byteorder))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

@@ -72,28 +72,31 @@ class ReadAhead:
         def add() -> None:
             while True:
                 item = to_hash.get()
-                if isinstance(item, bytes) and not stopped.is_set():
-                    self._add(item)
+                try:
+                    if isinstance(item, bytes) and not stopped.is_set():
+                        self._add(item)
+                except BaseException as error:
+                    item = error
                 ready.put(item)
                 if isinstance(item, BaseException) or not item:
                     return
 
-        threads = [threading.Thread(target=work, name="read ahead", daemon=True) for work in (read, add)]
+        reader, hasher = (threading.Thread(target=work, name="read ahead", daemon=True) for work in (read, add))
 
         def stop() -> None:
             stopped.set()
             give_up = getattr(self._stream, "give_up", None)
             if give_up is not None:
                 give_up()
-            for thread in reversed(threads):
+            for thread, queue in ((hasher, ready), (reader, to_hash)):
                 while thread.is_alive():
-                    while not ready.empty():
-                        ready.get()
+                    while not queue.empty():
+                        queue.get()
                     thread.join(0.005)
 
         self._stop = stop
-        for thread in threads:
-            thread.start()
+        reader.start()
+        hasher.start()
         while True:
             item = ready.get()
             if isinstance(item, BaseException):

@@ -19,7 +19,7 @@ GET_FLAGS, TOP_OF_TREES = 0x80086601, 0x20000
 def flags(directory: Path) -> int:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        found: int = struct.unpack("l", fcntl.ioctl(descriptor, GET_FLAGS, bytes(8)))[0]
+        found: int = struct.unpack("i", fcntl.ioctl(descriptor, GET_FLAGS, bytes(4)))[0]
         return found
     except OSError:
         pytest.skip("the file system has no attributes of this kind")
@@ -62,7 +62,7 @@ def test_each_tree_is_made_under_a_name_of_its_own(tmp_path: Path, monkeypatch: 
         placement.make_apart(f"{tmp_path}/{parent}/fs", 0o755)
         assert (tmp_path / parent / "fs").is_dir()
     names = [path.rpartition("/")[2] for path in made]
-    assert len(set(names)) == len(names) > 2
+    assert len(set(names)) == len(names) >= 2
 
 
 def test_of_the_drawn_places_the_last_on_the_disk_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

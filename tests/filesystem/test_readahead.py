@@ -78,6 +78,22 @@ def test_an_error_comes_after_what_was_read_before_it() -> None:
     assert threads() == []
 
 
+def test_a_failing_hash_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = ReadAhead._add
+
+    def failing(self: ReadAhead, chunk: bytes) -> None:
+        if self.size >= 3 * MIB:
+            raise MemoryError("no room to hash")
+        add(self, chunk)
+
+    monkeypatch.setattr(ReadAhead, "_add", failing)
+    endless = Short(b"", 1)
+    endless.read = lambda size: bytes(size)  # type: ignore[method-assign]
+    with ReadAhead(endless) as chunks, pytest.raises(MemoryError, match="no room"):
+        list(chunks)
+    assert threads() == []
+
+
 def test_who_leaves_early_leaves_no_thread() -> None:
     endless = Short(b"", 1)
     endless.read = lambda size: bytes(size)  # type: ignore[method-assign]

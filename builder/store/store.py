@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import threading
 import weakref
@@ -72,7 +73,8 @@ class Store:
     def _enter(self) -> None:
         """Be known as a user of this store; remove what killed ones left behind, if there is no other."""
         try:
-            os.makedirs(self.temporary, exist_ok=True)
+            if not os.path.isdir(self.temporary):
+                self._make_temporary()
             share, leftovers = take_share(self.temporary)
         except OSError:
             return  # a store that may only be read, or a file system without locks: there is nothing to be removed
@@ -83,6 +85,20 @@ class Store:
         if leftovers:
             with contextlib.suppress(OSError):
                 self.snapshots.sweep()
+
+    def _make_temporary(self) -> None:
+        """Make the directory in which nearly all files begin, also those that stay: away from where an earlier store
+        was removed."""
+        from builder.filesystem.placement import make_apart
+
+        os.makedirs(self.root, exist_ok=True)
+        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not os.path.isdir(self.temporary):
+                make_apart(self.temporary, 0o755)
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Let go of the store, which can then no longer be used."""

@@ -102,3 +102,27 @@ def test_a_store_is_closed(store: Store) -> None:
     store.database.add_memo("kind", "key", b"x")
     store.close()
     assert Store(store.root).database.memo("kind", "key") == b"x"
+
+
+def test_several_make_one_store(tmp_path: Path) -> None:
+    """Its directory for temporary files is drawn, and still one for all."""
+    root, stores = str(tmp_path / "store"), []
+    begin = threading.Barrier(8)
+
+    def open_it() -> None:
+        begin.wait(10)
+        made = Store(root)
+        with made.scratch() as path:
+            stores.append((made, os.stat(os.path.dirname(path)).st_ino))
+
+    threads = [threading.Thread(target=open_it) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert {inode for _, inode in stores} == {os.stat(os.path.join(root, "tmp")).st_ino}
+    assert len(stores) == 8
+    assert len([name for name in os.listdir(root) if len(name) == 16]) == 0  # none of those drawn is left
+    assert os.stat(os.path.join(root, "tmp")).st_mode & 0o7777 == 0o755
+    for made, _ in stores:
+        made.close()

@@ -36,6 +36,7 @@ def stand_ins(library: str) -> StandIns:
         "httpx._main": None,  # its command line; httpx does without
         "certifi": Later("certifi", "where"),
         "email.message": Later("email.message", "Message"),
+        "hashlib": Later("hashlib", "md5", "sha1", "sha256", "sha512"),
         "http.cookiejar": CookieModule(),
         "idna": Later("idna"),
         "inspect": Inspect(),

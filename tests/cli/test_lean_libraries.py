@@ -27,7 +27,7 @@ ENCODED = {
     "/broken": ("zstd", b"no zstd"),
 }
 UNUSED = (
-    "anyio", "certifi", "email.parser", "http.client", "http.cookiejar", "httpcore._async.http11", "idna",
+    "anyio", "certifi", "email.parser", "hashlib", "http.client", "http.cookiejar", "httpcore._async.http11", "idna",
     "importlib.resources", "inspect", "json", "logging", "mimetypes", "pygments", "urllib.request", "zstandard",
 )  # fmt: skip
 """What a request to a registry needs nothing of."""

@@ -95,8 +95,11 @@ def tls_context(config: Config, endpoint: Endpoint) -> ssl.SSLContext:
     """The TLS settings for an endpoint. Raises RegistryError for a certificate that cannot be read."""
     import ssl
 
-    context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()
+    try:  # by name: other threads run meanwhile, which Python 3.11 does not allow where OpenSSL looks for them
+        context = ssl.create_default_context(cafile=paths.cafile, capath=paths.capath)
+    except OSError:  # unreadable or empty, which OpenSSL passes over
+        context = ssl.create_default_context()
     if not paths.cafile and not (paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath)):
         import certifi  # a machine without ca-certificates still reaches public registries
 

@@ -20,9 +20,10 @@ from builder.config import Config
 from builder.errors import RegistryError
 from builder.progress import Reporter, ignore
 from builder.registry import helpers
+from builder.registry.clients import Patience
 from builder.registry.credentials import Credential, config_path, decode_file, host_of, key_of, read_file
 from builder.registry.failures import said
-from builder.registry.transport import Patience, Session
+from builder.registry.transport import Session
 
 
 class Kept(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 A `Session` is one use of registries (a build, a pull, a push) and may be shared by threads. It keeps connections,
 tokens and what it learned of each server, follows redirects, answers challenges and maps httpx's errors to
-RegistryError. Nothing outside of this module sees httpx, which is imported when the first request is made.
+RegistryError. Nothing outside of this package sees httpx, which is imported when the first request is made.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
-from builder.config import Config, is_loopback
+from builder.config import Config
 from builder.errors import Interrupted, RegistryError
 from builder.progress import Message, Reporter, ignore
 from builder.registry.auth import TokenAnswer, TokenRequest
 from builder.registry.authorizer import Authorizer
+from builder.registry.clients import Patience, make_client
 from builder.registry.credentials import Credentials, CredentialStore
-from builder.registry.endpoints import Endpoint, endpoints, tls_context
+from builder.registry.endpoints import Endpoint, endpoints
 from builder.registry.failures import Transient, Unreachable, explain, retry_after, said
 
 if TYPE_CHECKING:
@@ -35,18 +36,6 @@ _SLOW = 10.0  # seconds after which a failed attempt is told of
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 Body = bytes | Callable[[], Iterator[bytes]]
-
-
-class Patience(msgspec.Struct, frozen=True):
-    """How long to wait and how often to try; seconds. `read` is the longest silence within an answer."""
-
-    connect: float = 15.0
-    read: float = 60.0
-    attempts: int = 6
-    connect_attempts: int = 3
-    first_delay: float = 0.25
-    longest_delay: float = 15.0
-    budget: float = 180.0
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -343,30 +332,5 @@ class Session:
             if (endpoint, scheme) not in self._clients:
                 if self._closed.is_set():
                     raise Interrupted("the transfer was stopped")
-                self._clients[endpoint, scheme] = self._connect(endpoint, scheme)
+                self._clients[endpoint, scheme] = make_client(self.config, endpoint, scheme, self.patience)
             return self._clients[endpoint, scheme]
-
-    def _connect(self, endpoint: Endpoint, scheme: str) -> httpx.Client:
-        import ssl
-
-        import httpx
-
-        # Reading the system's certificates takes 25 to 50 ms. What is for plain HTTP alone trusts nobody.
-        secure = scheme == "https"
-        context = tls_context(self.config, endpoint) if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # Proxies come from the environment; never for this machine itself, as in Go's ProxyFromEnvironment.
-        direct = {f"all://{urlsplit(endpoint.origin).hostname}": None} if is_loopback(endpoint.host) else None
-        try:
-            return httpx.Client(
-                verify=context,
-                timeout=httpx.Timeout(self.patience.read, connect=self.patience.connect, pool=None),
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
-                headers={"User-Agent": "builder", "Accept-Encoding": "identity"},
-                follow_redirects=False,
-                mounts=direct,
-            )
-        except (ValueError, ImportError, httpx.InvalidURL) as error:  # ImportError: SOCKS needs a package
-            raise RegistryError(
-                f"the proxy settings of the environment cannot be used: {error}",
-                remedy="mend HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY",
-            ) from error

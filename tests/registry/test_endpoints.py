@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from builder.config import Config, KeyPair, RegistryConfig
 from builder.errors import RegistryError
 from builder.registry.endpoints import endpoints, tls_context, tls_files
+from tests.support.certificates import make_certificates
 
 
 def origins(config: Config, domain: str, *, push: bool = False) -> list[str]:
@@ -62,6 +64,22 @@ def test_certificate_directories(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="CA certificate cannot be read") as caught:
         tls_context(config, endpoint)
     assert caught.value.place == str(directory / "a.crt")
+
+
+def test_authorities_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables are OpenSSL's own."""
+    (endpoint,) = endpoints(Config(), "example.com")
+    made = make_certificates(tmp_path)
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(made / "ca.crt"))
+    context = tls_context(Config(), endpoint)
+    assert len(context.get_ca_certs()) == 1
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    (tmp_path / "empty.crt").write_text("")
+    for name in ("empty.crt", "missing.crt"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+        tls_context(Config(), endpoint)
+    assert len(tls_context(Config(), endpoint).get_ca_certs()) > 10  # there are none: certifi's
 
 
 @pytest.mark.parametrize("text", ["ftp://x", "user:pass@host", "/path", ""])

@@ -191,6 +191,9 @@ def test_https(secure: FakeRegistry, session_for: MakeSession, certificates: Pat
     with pytest.raises(RegistryError, match="is not trusted") as caught:
         resolve(session_for({secure.host: RegistryConfig(http=False)}), ref(secure), AMD64)
     assert f'[registry."{secure.host}"]' in (caught.value.remedy or "")
+    with pytest.raises(RegistryError, match="CA certificate cannot be read") as caught:
+        resolve(session_for({secure.host: RegistryConfig(ca=("/nonexistent",))}), ref(secure), AMD64)
+    assert caught.value.place == "/nonexistent"
 
 
 def test_client_certificates(
@@ -224,7 +227,7 @@ def test_certificates_are_read_for_https_alone(
         read.append(endpoint.host)
         return tls_context(config, endpoint)
 
-    monkeypatch.setattr("builder.registry.transport.tls_context", tls)
+    monkeypatch.setattr("builder.registry.clients.tls_context", tls)
     layer = Descriptor(OCI_LAYER, registry.add_blob("app", b"layer"), 5)
     secure.add_blob("app", b"layer")
     session = session_for({registry.host: RegistryConfig(http=True, ca=(str(certificates / "ca.crt"),))})

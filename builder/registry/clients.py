@@ -1,0 +1,88 @@
+"""Clients of httpx for registries: time limits, proxies, certificates."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+
+from builder.config import Config, is_loopback
+from builder.errors import RegistryError
+from builder.registry.endpoints import Endpoint, tls_context
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How long to wait and how often to try; seconds. `read` is the longest silence within an answer."""
+
+    connect: float = 15.0
+    read: float = 60.0
+    attempts: int = 6
+    connect_attempts: int = 3
+    first_delay: float = 0.25
+    longest_delay: float = 15.0
+    budget: float = 180.0
+
+
+def make_client(config: Config, endpoint: Endpoint, scheme: str, patience: Patience) -> httpx.Client:
+    """What talks to an endpoint, and to where it redirects, by `scheme`. Raises RegistryError for certificates that
+    cannot be read, and for proxies of the environment that cannot be used."""
+    import ssl
+
+    # Reading the system's certificates takes as long as loading httpx. What is for plain HTTP alone trusts nobody.
+    reading = _Meanwhile(partial(tls_context, config, endpoint)) if scheme == "https" else None
+    with suppress(ImportError):
+        import httpcore  # noqa: F401  # as httpx does for its first client
+    import httpx
+
+    context = reading.result() if reading else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Proxies come from the environment; never for this machine itself, as in Go's ProxyFromEnvironment.
+    direct = {f"all://{urlsplit(endpoint.origin).hostname}": None} if is_loopback(endpoint.host) else None
+    try:
+        return httpx.Client(
+            verify=context,
+            timeout=httpx.Timeout(patience.read, connect=patience.connect, pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
+            headers={"User-Agent": "builder", "Accept-Encoding": "identity"},
+            follow_redirects=False,
+            mounts=direct,
+        )
+    except (ValueError, ImportError, httpx.InvalidURL) as error:  # ImportError: SOCKS needs a package
+        raise RegistryError(
+            f"the proxy settings of the environment cannot be used: {error}",
+            remedy="mend HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY",
+        ) from error
+
+
+class _Meanwhile(threading.Thread):
+    """Makes a TLS context while the caller does something else."""
+
+    def __init__(self, make: Callable[[], ssl.SSLContext]) -> None:
+        super().__init__(daemon=True)
+        self._make = make
+        self._made: ssl.SSLContext | None = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._made = self._make()
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> ssl.SSLContext:
+        """What was made. Raises what making it raised."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        assert self._made is not None
+        return self._made

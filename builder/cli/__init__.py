@@ -5,10 +5,10 @@ Only here is the environment read, output printed and the process ended.
 
 import gc
 
-from builder.cli.lean import Gettext, Inspect, Later, StandIns, Types, load, load_later
-
-# Before the commands are imported: by default the collector runs dozens of times while modules load (20 ms of 160).
+# Before anything is imported: by default the collector runs dozens of times while modules load (20 ms of 160).
 gc.set_threshold(50_000, 20, 20)
+
+from builder.cli.lean import Gettext, Inspect, Later, StandIns, Types, load, load_later  # noqa: E402
 
 load(
     "msgspec",

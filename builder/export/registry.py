@@ -14,7 +14,6 @@ from builder.oci.reference import Reference
 from builder.oci.spec import INDEXES, Descriptor, is_image
 from builder.progress import Reporter
 from builder.registry.push import Pushed, push
-from builder.store.layers import CACHE
 from builder.store.store import Store
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ def push_image(
 
 def _origins(store: Store, descriptor: Descriptor, domain: str) -> dict[str, list[str]]:
     """The registry's other repositories from which blobs can be mounted: they were pushed to or pulled from."""
+    from builder.store.layers import CACHE
+
     found: dict[str, list[str]] = {}
     for image in _images(store, descriptor):
         manifest = store.images.manifest(image)

@@ -33,16 +33,16 @@ from builder.config import ArchiveLimits
 from builder.errors import StoreError, store_error
 from builder.filesystem.locks import LockTable, exclusive
 from builder.oci.layout import Layout
-from builder.store.database import Database
 from builder.store.images import Images
 from builder.store.janitor import Janitor, Spares
-from builder.store.layers import Layers
 from builder.store.locks import take_share
 from builder.store.room import keep_room
 
 if TYPE_CHECKING:
     from builder.filesystem.snapshots import Snapshots
     from builder.store.builds import Builds
+    from builder.store.database import Database
+    from builder.store.layers import Layers
 
 UNPRIVILEGED_SNAPSHOTS = "snapshots-unprivileged"
 _FLUSHED_AFTER = 3600.0  # seconds
@@ -114,6 +114,8 @@ class Store:
 
     @cached_property
     def database(self) -> Database:
+        from builder.store.database import Database
+
         return Database(os.path.join(self.root, "cache.db"))
 
     @cached_property
@@ -172,6 +174,8 @@ class Store:
 
     @cached_property
     def layers(self) -> Layers:
+        from builder.store.layers import Layers
+
         return Layers(self.layout, self.database, self._working_snapshots, self.partial, lambda: self.limits)
 
     @contextmanager

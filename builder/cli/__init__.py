@@ -33,4 +33,4 @@ def _stand_ins(library: str) -> StandIns:
     return stand_ins(library)
 
 
-load_later(("certifi", "concurrent.futures._base", "httpcore", "httpx", "lark"), _stand_ins)
+load_later(("certifi", "concurrent.futures._base", "encodings.idna", "httpcore", "httpx", "lark"), _stand_ins)

@@ -24,6 +24,8 @@ def stand_ins(library: str) -> StandIns:
         return {"importlib.resources": Later("importlib.resources", "as_file", "files")}
     if library == "concurrent.futures._base":
         return {"logging": Logging()}
+    if library == "encodings.idna":  # any name of a host passes through it
+        return {"stringprep": Later("stringprep")}
     if library == "httpcore":
         return {
             "anyio": Later("anyio"),
@@ -34,6 +36,7 @@ def stand_ins(library: str) -> StandIns:
         }
     return {
         "httpx._main": None,  # its command line; httpx does without
+        "httpx._multipart": Multipart(),
         "certifi": Later("certifi", "where"),
         "email.message": Later("email.message", "Message"),
         "hashlib": Later("hashlib", "md5", "sha1", "sha256", "sha512"),
@@ -102,6 +105,20 @@ class Logger:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._logger(), name)
+
+
+class Multipart(Later):
+    """`httpx._multipart`, which is for forms with files."""
+
+    def __init__(self) -> None:
+        super().__init__("httpx._multipart", "MultipartStream")
+
+    def get_multipart_boundary_from_content_type(self, content_type: bytes | None) -> bytes | None:
+        """This is asked for each request."""
+        if not content_type or not content_type.startswith(b"multipart/"):
+            return None
+        found: bytes | None = self.__getattr__("get_multipart_boundary_from_content_type")(content_type)
+        return found
 
 
 class UrllibRequest(Later):

@@ -27,8 +27,9 @@ ENCODED = {
     "/broken": ("zstd", b"no zstd"),
 }
 UNUSED = (
-    "anyio", "certifi", "email.parser", "hashlib", "http.client", "http.cookiejar", "httpcore._async.http11", "idna",
-    "importlib.resources", "inspect", "json", "logging", "mimetypes", "pygments", "urllib.request", "zstandard",
+    "anyio", "certifi", "email.parser", "hashlib", "http.client", "http.cookiejar", "httpcore._async.http11",
+    "httpx._multipart", "idna", "importlib.resources", "inspect", "json", "logging", "mimetypes", "pathlib",
+    "pygments", "stringprep", "urllib.request", "zstandard",
 )  # fmt: skip
 """What a request to a registry needs nothing of."""
 
@@ -135,8 +136,15 @@ with httpx.Client() as client:
         print(type(error).__name__)
 print(told(httpx.post(origin, json={'a': [1, None]})), told(httpx.post(origin, data={'a': 'ä'})))
 print('name="f"; filename="n.txt"' in told(httpx.post(origin, files={'f': ('n.txt', b'x')}))[0])
+headers = {'Content-Type': 'multipart/form-data; boundary=here'}
+print(told(httpx.post(origin, data={'a': '1'}, files={'f': ('n', b'x', 'text/plain')}, headers=headers)))
 """
 HOSTS = """
+for text in ('bücher.example', 'a' * 64, 'ＡＢＣ'):
+    try:
+        print(text.encode('idna'))
+    except UnicodeError as error:
+        print(error)
 print(httpx.URL('http://Bücher.example/').raw_host, httpx.URL('http://xn--bcher-kva.example/').host)
 for text in ('http://\\u2603\\u2603.' + 'x' * 70 + '.example/', 'http://[::1', 'http://a:b/'):
     try:
@@ -180,7 +188,7 @@ print(certifi.contents()[:3], certifi.__spec__.loader.__class__.__name__, httpx.
         (ENCODINGS, "zstd 5000\nDecodingError "),
         (DIGEST, 'username realm nonce uri response algorithm qop nc cnonce realm="a, b"'),
         (BODIES, "StreamConsumed"),
-        (HOSTS, "b'xn--bcher-kva.example' bücher.example"),
+        (HOSTS, "label too long)\nb'abc'\nb'xn--bcher-kva.example' bücher.example"),
         (LOGS, "httpcore.http11 DEBUG "),
         (FUTURES, "[1, 2, 4]\nZeroDivisionError\nexception calling callback\n"),
         (AUTHORITIES, "True True\n"),

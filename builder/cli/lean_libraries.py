@@ -62,10 +62,19 @@ class Inspect(Later):
     def isgenerator(value: object) -> bool:
         return isinstance(value, GeneratorType)
 
-    def signature(self, described: Any, *values: Any, **named: Any) -> Any:
-        if self._stands_in() and isinstance(described, type):
+    def signature(self, *values: Any, **named: Any) -> Any:
+        if self._is_of_a_class(values, named):
             return ""  # for the description of a class that has none
-        return self.__getattr__("signature")(described, *values, **named)
+        return self.__getattr__("signature")(*values, **named)
+
+    def get_annotations(self, *values: Any, **named: Any) -> Any:
+        if self._is_of_a_class(values, named):  # as `dataclasses` of Python 3.12 and 3.13 asks
+            return dict(values[0].__annotations__)
+        return self.__getattr__("get_annotations")(*values, **named)
+
+    def _is_of_a_class(self, values: tuple[Any, ...], named: dict[str, Any]) -> bool:
+        """Whether a library asks about one of its classes while it is loaded."""
+        return self._stands_in() and len(values) == 1 and not named and isinstance(values[0], type)
 
 
 class Logging(Later):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import http.server
+import inspect
 import json
 import os
 import subprocess
@@ -17,6 +18,8 @@ from collections.abc import Iterator
 
 import pytest
 import zstandard
+
+from builder.cli.lean_libraries import Inspect
 
 TEXT = b"text " * 1000
 ENCODED = {
@@ -250,3 +253,26 @@ def test_loggers_speak_from_warnings_on(origin: str) -> None:
         "print(repr(told.getvalue()))\n"
     )
     assert python(code, origin, lean=True) == "'yes\\n'\n"
+
+
+def test_what_is_asked_of_classes_while_a_library_is_loaded() -> None:
+    class Some:
+        a: int
+
+        def __init__(self, b: int) -> None: ...
+
+    stand_in = Inspect()
+    assert str(stand_in.signature(Some)) == str(inspect.signature(Some))
+    loaded = sys.modules["inspect"]
+    try:
+        for ask in (stand_in.signature, stand_in.get_annotations):
+            sys.modules["inspect"] = stand_in
+            ask(Some)
+            assert sys.modules["inspect"] is stand_in
+        assert stand_in.get_annotations(Some) == inspect.get_annotations(Some)
+        assert str(stand_in.signature(obj=Some)) == str(inspect.signature(Some))  # the real module's answer
+        assert sys.modules["inspect"] is not stand_in
+    finally:
+        sys.modules["inspect"] = loaded
+    assert stand_in.get_annotations(obj=Some) == inspect.get_annotations(Some)
+    assert [stand_in.isgenerator(value) for value in ((n for n in "a"), iter("a"), "a")] == [True, False, False]

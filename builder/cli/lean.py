@@ -48,19 +48,19 @@ def _attempt(library: str, load_it: Callable[[], object], stand_ins: StandIns) -
 @contextmanager
 def _standing_in(library: str, stand_ins: StandIns) -> Iterator[None]:
     names = stand_ins.keys() - sys.modules.keys()
-    sys.modules.update({name: module for name, module in stand_ins.items() if name in names})  # type: ignore[misc]
-    for name in names:
-        package, _, child = name.rpartition(".")
-        if package and package != library and stand_ins[name] is not None:
-            # For `import email.message`, which is used as `email.message.Message` and by the library alone. It stays
-            # there until somebody imports the real one.
-            setattr(import_module(package), child, stand_ins[name])
     try:
+        sys.modules.update({name: module for name, module in stand_ins.items() if name in names})  # type: ignore[misc]
+        for name in names:
+            package, _, child = name.rpartition(".")
+            if package and package != library and stand_ins[name] is not None:
+                # For `import email.message`, which is used as `email.message.Message` and by the library alone. It
+                # stays there until somebody imports the real one.
+                setattr(import_module(package), child, stand_ins[name])
         yield
     finally:
         for name in names:
-            if name in sys.modules and sys.modules[name] is stand_ins[name]:
-                del sys.modules[name]
+            if sys.modules.get(name) is stand_ins[name]:
+                sys.modules.pop(name, None)
 
 
 class _Finder:
@@ -112,7 +112,7 @@ class Later(ModuleType):
 
     def _real(self) -> ModuleType:
         if self._stands_in():
-            del sys.modules[self.__name__]
+            sys.modules.pop(self.__name__, None)
         return import_module(self.__name__)
 
     def __getattr__(self, name: str) -> Any:

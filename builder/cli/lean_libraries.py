@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from types import GeneratorType
 from typing import Any
@@ -63,18 +64,20 @@ class Inspect(Later):
         return isinstance(value, GeneratorType)
 
     def signature(self, *values: Any, **named: Any) -> Any:
-        if self._is_of_a_class(values, named):
+        if self._is_of_h11(values, named):
             return ""  # for the description of a class that has none
         return self.__getattr__("signature")(*values, **named)
 
     def get_annotations(self, *values: Any, **named: Any) -> Any:
-        if self._is_of_a_class(values, named):  # as `dataclasses` of Python 3.12 and 3.13 asks
+        if self._is_of_h11(values, named):  # as `dataclasses` of Python 3.12 and 3.13 asks
             return dict(values[0].__annotations__)
         return self.__getattr__("get_annotations")(*values, **named)
 
-    def _is_of_a_class(self, values: tuple[Any, ...], named: dict[str, Any]) -> bool:
-        """Whether a library asks about one of its classes while it is loaded."""
-        return self._stands_in() and len(values) == 1 and not named and isinstance(values[0], type)
+    def _is_of_h11(self, values: tuple[Any, ...], named: dict[str, Any]) -> bool:
+        """Whether what is asked about is one of its classes, while it is loaded."""
+        if not self._stands_in() or len(values) != 1 or named or not isinstance(values[0], type):
+            return False
+        return values[0].__module__.startswith("h11.")
 
 
 class Logging(Later):
@@ -85,8 +88,8 @@ class Logging(Later):
     def __init__(self) -> None:
         super().__init__("logging")
 
-    def getLogger(self, name: str) -> Logger:
-        return Logger(self, name)
+    def getLogger(self, name: str | None = None) -> Any:
+        return Logger(self, name) if name else self.__getattr__("getLogger")()
 
 
 class Logger:
@@ -182,6 +185,7 @@ class CookieJar:
     def __init__(self, *values: Any, **named: Any) -> None:
         self._given = values, named
         self._made: Any = None
+        self._making = threading.Lock()
 
     def extract_cookies(self, response: Any, request: Any) -> None:
         """Take the cookies of an answer: httpx wraps its own as `response.response`."""
@@ -192,11 +196,12 @@ class CookieJar:
         self._real().extract_cookies(response, request)
 
     def _real(self) -> Any:
-        if self._made is None:
-            import http.cookiejar
+        import http.cookiejar
 
-            values, named = self._given
-            self._made = http.cookiejar.CookieJar(*values, **named)
+        with self._making:  # the threads of a client share its cookies
+            if self._made is None:
+                values, named = self._given
+                self._made = http.cookiejar.CookieJar(*values, **named)
         return self._made
 
     def __iter__(self) -> Iterator[Any]:

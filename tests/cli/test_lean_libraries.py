@@ -255,8 +255,9 @@ def test_loggers_speak_from_warnings_on(origin: str) -> None:
     assert python(code, origin, lean=True) == "'yes\\n'\n"
 
 
-def test_what_is_asked_of_classes_while_a_library_is_loaded() -> None:
+def test_what_is_asked_of_classes_while_h11_is_loaded() -> None:
     class Some:
+        __module__ = "h11._events"
         a: int
 
         def __init__(self, b: int) -> None: ...

@@ -30,13 +30,17 @@ def warn_of_large_copies(locate: Locator, report: Reporter) -> Callable[[CopyNod
     def copied(node: CopyNode, sources: Sequence[Source]) -> None:
         from builder.solver.gather import FilesSource
 
-        sizes: dict[str, int] = {}
-        for planned, source in zip(node.sources, sources, strict=True):
-            if _is_of_context(planned) and isinstance(source, FilesSource):
-                _add_sizes(sizes, source)
-        total = sum(sizes.values())
+        taken = [
+            source
+            for planned, source in zip(node.sources, sources, strict=True)
+            if _is_of_context(planned) and isinstance(source, FilesSource)
+        ]
+        total = sum(item.info.size for source in taken for match in source.matches for item in match.items)
         if total < LARGE:
             return
+        sizes: dict[str, int] = {}
+        for source in taken:
+            _add_sizes(sizes, source)
         largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
         shown = ", ".join(f"{path or '.'} ({human_size(size)})" for path, size in largest)
         place = locate.place(node.range) if node.range is not None else None

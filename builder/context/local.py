@@ -16,6 +16,7 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import NoReturn
 
 from builder.context.ignore import Matcher
@@ -157,8 +158,8 @@ class LocalTree:
                     entries.append((name, one))
         finally:
             os.close(descriptor)
-        if all(name.isascii() for name, _ in entries):
-            entries.sort(key=_name)
+        if "".join([name for name, _ in entries]).isascii():
+            entries.sort(key=itemgetter(0))
         else:  # escaped bytes do not sort as bytes do
             entries.sort(key=lambda entry: os.fsencode(entry[0]))
         return entries
@@ -246,10 +247,6 @@ def _checked(name: str) -> str:
     if name in ("", ".", "..") or "\0" in name:
         raise ContextError(f"{name!r} cannot be part of a path in the build context")
     return name
-
-
-def _name(entry: tuple[str, FileInfo]) -> str:
-    return entry[0]
 
 
 def _reason(problem: OSError) -> str:

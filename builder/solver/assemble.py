@@ -47,7 +47,9 @@ def write_layer(
         indexed = recycler is not None
         with LayerSink(directory, compression=form.kind, level=form.level, sync=False, indexed=indexed) as sink:
             writer = guard.writer(sink.write) if guard is not None else TarWriter(sink.write)
-            entries = (_clamped(entry, limit) for entry in staging.entries())
+            entries = staging.entries()
+            if limit is not None:
+                entries = (_clamped(entry, limit) for entry in entries)
             if recycler is None:
                 for entry in entries:
                     _write_entry(writer, entry, observe)
@@ -63,9 +65,9 @@ def write_layer(
         raise StoreError(f"cannot write a layer: {error.strerror}", place=directory) from error
 
 
-def _clamped(entry: Staged, limit: int | None) -> Staged:
+def _clamped(entry: Staged, limit: int) -> Staged:
     info = entry.info
-    if limit is None or info.mtime_ns <= limit:
+    if info.mtime_ns <= limit:
         return entry
     earlier = FileInfo(info.kind, info.mode, info.uid, info.gid, info.size, limit, info.link, info.device)
     return Staged(entry.path, earlier, entry.content, entry.xattrs, entry.hardlink)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import xxhash
 
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import Kind
 from builder.solver.select import Match
 from builder.store.database import Database
 
@@ -43,11 +43,12 @@ class Fingerprints:
     def __init__(self, database: Database, root: str, selection: Sequence[str]) -> None:
         self._database = database
         self._key = "\0".join((os.path.abspath(root), *selection))
+        self._seen: tuple[Sequence[Match], bytes | None] = ((), None)
 
     def unchanged(self, matches: Sequence[Match]) -> str | None:
         """The digest that was given to `keep`, if the file system says that nothing has changed since."""
         seen = self._database.memo(_SELECTION, self._key)
-        state = _state(matches) if seen is not None else None
+        state = self._state(matches) if seen is not None else None
         if seen is None or state is None or not seen.startswith(state):
             return None
         return seen[len(state) :].decode("ascii")
@@ -55,9 +56,20 @@ class Fingerprints:
     def keep(self, matches: Sequence[Match], digest: str) -> None:
         """Keep the digest of what the matches hold, unless some file is too young to be trusted."""
         settled = time.time_ns() - _SETTLED_NS
-        state = _state(matches)
-        if state is not None and all(_is_settled(item.info, settled) for match in matches for item in match.items):
+        for match in matches:
+            for item in match.items:
+                info = item.info
+                if info.kind is Kind.FILE and (info.version is None or info.version[1] >= settled):
+                    return
+        state = self._state(matches)
+        if state is not None:
             self._database.add_memo(_SELECTION, self._key, state + digest.encode("ascii"))
+
+    def _state(self, matches: Sequence[Match]) -> bytes | None:
+        """What `_state` says of the matches, which nobody changes."""
+        if self._seen[0] is not matches:
+            self._seen = (matches, _state(matches))
+        return self._seen[1]
 
     def known(self, matches: Sequence[Match]) -> dict[str, str]:
         """The digests of those files that are as they were, by their paths in the tree."""
@@ -71,26 +83,31 @@ class Fingerprints:
         found = {}
         for match in matches:
             for item in match.items:
-                seen = prints.get(item.path)
-                if seen is not None and _is_same(item.info, seen):
+                info, seen = item.info, prints.get(item.path)
+                if (
+                    seen is not None
+                    and info.version == (seen.inode, seen.ctime_ns)
+                    and info.size == seen.size
+                    and info.mtime_ns == seen.mtime_ns
+                    and info.kind is Kind.FILE
+                ):
                     found[item.path] = seen.sha256.hex()
         return found
 
     def learn(self, matches: Sequence[Match], digests: Mapping[str, str]) -> None:
         """Keep the digests of the matches' files."""
         settled = time.time_ns() - _SETTLED_NS
-        encoder, count = msgspec.msgpack.Encoder(), 0
-        data = bytearray(5)  # a map's head; the entries follow one by one
+        count, data = 0, bytearray(5)  # a map's head; the entries follow in parts
         for match in matches:
-            for item in match.items:
-                info, digest = item.info, digests.get(item.path)
-                if digest is None or info.version is None or not _is_settled(info, settled):
-                    continue
-                if item.path.isascii() or _is_unicode(item.path):
-                    encoder.encode_into(item.path, data, -1)
-                    seen = Fingerprint(info.size, info.mtime_ns, *info.version, bytes.fromhex(digest))
-                    encoder.encode_into(seen, data, -1)
-                    count += 1
+            for start in range(0, len(match.items), _AT_ONCE):
+                part = {
+                    item.path: (item.info.size, item.info.mtime_ns, *version, bytes.fromhex(digest))
+                    for item in match.items[start : start + _AT_ONCE]
+                    if (digest := digests.get(item.path)) is not None
+                    and (version := item.info.version) is not None
+                    and version[1] < settled
+                }
+                count += _add_entries(data, part)
         data[:5] = b"\xdf" + count.to_bytes(4, "big")
         self._database.add_memo(_FILES, self._key, bytes(data))
 
@@ -108,18 +125,17 @@ def _state(matches: Sequence[Match]) -> bytes | None:
     return state.digest()
 
 
+def _add_entries(data: bytearray, part: Mapping[str, object]) -> int:
+    """Add the entries of a map to another's, as MessagePack; returns how many. Names that are not UTF-8 have no form
+    there, and are left out."""
+    try:
+        encoded = msgspec.msgpack.encode(part)
+    except UnicodeEncodeError:
+        part = {path: seen for path, seen in part.items() if path.isascii() or _is_unicode(path)}
+        encoded = msgspec.msgpack.encode(part)
+    data += memoryview(encoded)[1 if len(part) < 1 << 4 else 3 if len(part) < 1 << 16 else 5 :]
+    return len(part)
+
+
 def _is_unicode(path: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in path)
-
-
-def _is_settled(info: FileInfo, settled: int) -> bool:
-    return info.kind is not Kind.FILE or (info.version is not None and info.version[1] < settled)
-
-
-def _is_same(info: FileInfo, seen: Fingerprint) -> bool:
-    return (
-        info.kind is Kind.FILE
-        and info.version == (seen.inode, seen.ctime_ns)
-        and info.size == seen.size
-        and info.mtime_ns == seen.mtime_ns
-    )

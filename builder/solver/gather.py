@@ -101,6 +101,9 @@ class MemoryTree:
         return {}
 
 
+_FILE = int(Kind.FILE)
+
+
 class Overrides(msgspec.Struct, frozen=True):
     """What a step's flags replace in the files that it takes, so that it is no part of what the source is: the owner
     (`--chown`), the mode (a numeric `--chmod`; a symbolic one builds on the mode)."""
@@ -174,7 +177,7 @@ class FilesSource:
         """Take the digests of the files that are as they were when they were read last."""
         if self._fingerprints is not None and not self._recalled:
             self._recalled = True
-            self._digests = {**self._fingerprints.known(self.matches), **self._digests}
+            self._digests = self._fingerprints.known(self.matches) | self._digests
 
     def _selection(self) -> dict[str, Any]:
         return {"path": self._source.path, "pattern": self._source.pattern, "unpack": self._source.unpack}
@@ -187,10 +190,10 @@ class FilesSource:
         """Take over the digest of a file that was read while the layer was written."""
         self._digests[path] = digest
 
-    def digest(self, path: str) -> str | None:
-        """The SHA-256 of a file's content, as far as it is known without reading it."""
+    def digests(self) -> Mapping[str, str]:
+        """The SHA-256 of each file's content, as far as it is known without reading it; and of what is read later."""
         self._recall()  # which was not needed so far, if all of this source is as it was
-        return self._digests.get(path)
+        return self._digests
 
     def place(self, staging: Staging, destination: Destination) -> None:
         from builder.solver.extract import extract, is_archive
@@ -259,11 +262,18 @@ class FilesSource:
         directory whose contents alone are taken. A directory that is only there for what is below it keeps its mode,
         which the parent's may get (see `place`)."""
         info = item.info
+        overrides = self._overrides
+        if info.kind is Kind.FILE and info.identity is None and not item.lazy and self.layers is None:  # most are
+            mode = None if overrides.mode else info.mode
+            digest = self._digests[item.path]
+            if overrides.owner:
+                return [item.relative, _FILE, mode, None, None, digest]
+            return [item.relative, _FILE, mode, info.uid, info.gid, digest]
         unseen = not item.relative and info.kind is Kind.DIRECTORY
-        mode: int | None = info.mode
-        if unseen or (self._overrides.mode and not item.lazy and info.kind is not Kind.SYMLINK):
+        mode = info.mode
+        if unseen or (overrides.mode and not item.lazy and info.kind is not Kind.SYMLINK):
             mode = None
-        owner: tuple[int | None, int | None] = (None, None) if unseen or self._overrides.owner else (info.uid, info.gid)
+        owner: tuple[int | None, int | None] = (None, None) if unseen or overrides.owner else (info.uid, info.gid)
         described: list[Any] = [item.relative, int(info.kind), mode, *owner]
         if info.kind is Kind.FILE:
             described.append(self._digests[item.path])

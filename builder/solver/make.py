@@ -129,17 +129,24 @@ def _finish(
             _remember(environment, sources, recipe, made, trace)
             return made
         trace.missed(recipe)
-    blob, recycler = _write(environment, node, staging, sources, scratch, trace)
+    told: list[Recipe] = []
+
+    def tell() -> None:
+        """Say what was read, and what it differs in, while threads work on the layer."""
+        recipe = copy_recipe([source.content() for source in sources], flags, asked)
+        trace.content = key_of(recipe)
+        told[:] = [recipe]
+        if trace.recipe is None and (node.ignore_cache or look_up_content(environment, sources, trace) is None):
+            quick = recognised()
+            trace.key = key_of(quick) if quick is not None else ""
+            trace.missed(recipe)
+
+    blob, recycler = _write(environment, node, staging, sources, scratch, trace, tell)
     staging.clear()
-    recipe = copy_recipe([source.content() for source in sources], flags, asked)
-    trace.content = key_of(recipe)
+    recipe = told[0]
     with environment.cache.hold(trace.content):  # it may be known by now, or another build made it meanwhile
         made = None if node.ignore_cache else look_up_content(environment, sources, trace)
         if made is None:
-            if trace.recipe is None:
-                quick = recognised()  # by now everything has been read
-                trace.key = key_of(quick) if quick is not None else ""
-                trace.missed(recipe)
             environment.store.layers.add(blob)
             made = Made(blob.diff_id, now(environment.epoch))
             if recycler is not None:
@@ -155,6 +162,7 @@ def _write(
     sources: Sequence[Source],
     scratch: str,
     trace: Trace,
+    meanwhile: Callable[[], None],
 ) -> tuple[LayerBlob, Recycler | None]:
     """Write the layer, of a context's many files with what is left of the one that this step made before."""
     write = partial(
@@ -165,6 +173,7 @@ def _write(
         epoch=environment.epoch,
         observe=_observer(sources, staging),
         guard=environment.guard,
+        meanwhile=meanwhile,
     )
     files = [source for source in sources if isinstance(source, FilesSource) and source.layers is None]
     if environment.guard is not None or sum(len(match.items) for one in files for match in one.matches) < FEWEST:
@@ -244,11 +253,13 @@ def _observer(sources: Sequence[Source], staging: Staging) -> Callable[[str, str
 def _digests_of(sources: Sequence[FilesSource]) -> Callable[[Staged], str | None]:
     """Tells what is known of the content of these sources' files."""
 
+    known = [(source.tree, source.digests()) for source in sources]
+
     def digest_of(staged: Staged) -> str | None:
         content = staged.content
         if isinstance(content, TreeContent) and content.offset is None:
-            for source in sources:
-                if source.tree is content.tree and (digest := source.digest(content.path)) is not None:
+            for tree, digests in known:
+                if tree is content.tree and (digest := digests.get(content.path)) is not None:
                     return digest
         return None
 

@@ -30,6 +30,8 @@ class Ownership(msgspec.Struct, frozen=True):
 
     def apply(self, info: FileInfo) -> FileInfo:
         """A file's metadata as it will be in the image."""
+        if self.owner is None and self.chmod is None:
+            return info
         uid, gid = self.owner if self.owner is not None else (info.uid, info.gid)
         mode = info.mode
         if self.chmod is not None and info.kind is not Kind.SYMLINK:
@@ -77,7 +79,8 @@ def place(staging: Staging, tree: FileTree, match: Match, destination: str, owne
         make_directories(staging, target.rpartition("/")[0], made)
     else:
         make_directories(staging, target.rpartition("/")[0], made)
-    _Placement(staging, tree, target, ownership).put_all(match.items)
+    is_new = match.info.kind is Kind.DIRECTORY and existing is None
+    _Placement(staging, tree, target, ownership).put_all(match.items, is_new=is_new)
 
 
 class _Placement:
@@ -90,18 +93,26 @@ class _Placement:
         self._ownership = ownership
         self._links: dict[tuple[int, int], str] = {}
 
-    def put_all(self, items: tuple[Item, ...]) -> None:
+    def put_all(self, items: tuple[Item, ...], *, is_new: bool) -> None:
+        """Put a match's items. With `is_new` the target is a directory that was made for them."""
+        prefix = f"{self._target}/" if self._target else ""
+        new = prefix if is_new and prefix else "/"  # begins the paths where nothing can be yet; here: no path
         for item in items:
-            if not item.relative:
-                path = self._target
-            else:
-                path = f"{self._target}/{item.relative}" if self._target else item.relative
-            if item.info.kind is Kind.DIRECTORY:
-                self._put_directory(item, path)
-            else:
+            path = prefix + item.relative if item.relative else self._target
+            if path.startswith(new) and item.info.identity is None:
+                self._put_new(item, path)
+            elif item.info.kind is not Kind.DIRECTORY:
                 self._put_file(item, path)
+            elif self._put_directory(item, path):
+                new = f"{path}/"
 
-    def _put_directory(self, item: Item, path: str) -> None:
+    def _put_new(self, item: Item, path: str) -> None:
+        """Put what is not a hard link below a directory that was not there before: nothing is in its way."""
+        content = TreeContent(self._tree, item.path) if item.info.kind is Kind.FILE else None
+        self._staging.put_new(Staged(path, self._ownership.apply(item.info), content, self._xattrs(item)))
+
+    def _put_directory(self, item: Item, path: str) -> bool:
+        """Put a directory; whether it was not there before."""
         existing = self._staging.lstat(path)
         if existing is not None and existing.kind is not Kind.DIRECTORY:
             raise StepFailed(
@@ -111,11 +122,13 @@ class _Placement:
         info = self._ownership.apply(item.info)
         if existing is None:
             self._staging.put(Staged(path, info, xattrs=self._xattrs(item)))
-        elif item.lazy:
+            return True
+        if item.lazy:
             kept = msgspec.structs.replace(existing, mode=item.info.mode)
             self._staging.put(Staged(path, kept))
         elif item.relative:
             self._staging.put(Staged(path, info, xattrs=self._xattrs(item)))
+        return False
 
     def _put_file(self, item: Item, path: str) -> None:
         existing = self._staging.lstat(path)

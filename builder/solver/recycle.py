@@ -31,6 +31,7 @@ FEWEST = 64
 
 _KIND = "members-2"
 _MARK = 16  # bytes
+_NO_MARK = b""
 _BATCH = 2 << 20  # bytes of the tar stream that are taken over at once
 
 
@@ -57,7 +58,8 @@ class Recycler:
         self._digest_of = digest_of
         self._marks = bytearray()
         self._spans = array("Q")
-        self._earlier: dict[bytes, int] = {}  # where a mark is in `_earlier_spans`
+        self._earlier: dict[bytes, int] = {}  # which entry has a mark
+        self._earlier_marks = b""
         self._earlier_spans = array("Q")
         self._file: BinaryIO | None = None
         self._blocks: Blocks | None = None
@@ -86,42 +88,49 @@ class Recycler:
         except (StoreError, Damaged):  # gone by now; or its index is not one
             return
         marks = members.marks
-        self._earlier_spans = spans
-        self._earlier = {marks[at : at + _MARK]: at // _MARK * 2 for at in range(0, len(marks), _MARK)}
+        if len(marks) * 2 != len(spans) * _MARK:
+            return
+        self._earlier_marks, self._earlier_spans = marks, spans
+        self._earlier = {marks[at : at + _MARK]: at // _MARK for at in range(0, len(marks), _MARK)}
 
     def take(self, entries: Iterable[Staged], sink: LayerSink) -> Iterator[Staged]:
         """Write into `sink` what the earlier layer has. Gives the others, each of which is to be written, and told to
         `written`, before the next is asked for. Raises Damaged."""
         self._sink = sink
-        earlier, spans, digest_of = self._earlier, self._earlier_spans, self._digest_of
-        start = end = 0  # what of the earlier stream comes next
-        ahead = 0  # by how much the stream here is longer
+        find, begins, ends = self._earlier.get, self._earlier_spans[::2], self._earlier_spans[1::2]
+        digest_of = self._digest_of
+        first = after = 0  # which of the earlier layer's entries come next
         for entry in entries:
             digest = digest_of(entry) if entry.info.kind is Kind.FILE else ""
-            mark = _mark(entry, digest) if digest is not None else None
-            place = earlier.get(mark) if mark is not None else None
-            if mark is not None and place is not None:
-                begin = spans[place]
-                if begin != end or start == end:
-                    self._copy(start, end)
-                    start = begin
-                    ahead = sink.total - start
-                end = spans[place + 1]
-                self._marks += mark
-                self._spans.append(begin + ahead)
-                self._spans.append(end + ahead)
-                continue
-            self._copy(start, end)
-            start = end
-            yield entry
-        self._copy(start, end)
+            number = find(_mark(entry, digest)) if digest is not None else None
+            if number is None:
+                self._repeat(first, after)
+                first = after = 0
+                yield entry
+            elif number == after and first < after and begins[number] == ends[number - 1]:
+                after += 1
+            else:
+                self._repeat(first, after)
+                first, after = number, number + 1
+        self._repeat(first, after)
+
+    def _repeat(self, first: int, after: int) -> None:
+        """Write entries of the earlier layer that lie side by side, from `first` to before `after`."""
+        if first == after:
+            return
+        assert self._sink is not None
+        spans = self._earlier_spans[2 * first : 2 * after]
+        ahead = self._sink.total - spans[0]
+        self._copy(spans[0], spans[-1])
+        self._marks += self._earlier_marks[_MARK * first : _MARK * after]
+        self._spans.extend([place + ahead for place in spans])
 
     def written(self, entry: Staged, digest: str | None, start: int) -> None:
         """Note an entry that was written, from `start` on."""
         assert self._sink is not None
         known = digest if entry.info.kind is Kind.FILE else ""
-        mark = _mark(entry, known) if known is not None else None
-        if mark is not None:
+        mark = _mark(entry, known) if known is not None else _NO_MARK
+        if mark:
             self._marks += mark
             self._spans.append(start)
             self._spans.append(self._sink.total)
@@ -140,8 +149,6 @@ class Recycler:
 
     def _copy(self, start: int, end: int) -> None:
         """Write what is from `start` to before `end` of the earlier stream: whole blocks of it as they are."""
-        if start == end:
-            return
         blocks, sink = self._blocks, self._sink
         assert blocks is not None
         assert sink is not None
@@ -169,11 +176,11 @@ class Recycler:
         return max(number, bisect_right(starts, most) - 1)
 
 
-def _mark(entry: Staged, digest: str) -> bytes | None:
-    """The mark of an entry; None for one whose bytes depend on more than that."""
+def _mark(entry: Staged, digest: str) -> bytes:
+    """The mark of an entry; none for one whose bytes depend on more than that."""
     if entry.hardlink is not None or entry.xattrs:
-        return None
+        return _NO_MARK
     try:
         return xxhash.xxh3_128_digest(msgspec.msgpack.encode((entry.path, entry.info, digest)))
     except UnicodeEncodeError:  # a name that is not UTF-8
-        return None
+        return _NO_MARK

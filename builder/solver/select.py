@@ -106,23 +106,24 @@ def _walk(
     yield from _walk_filtered(tree, root, "", include, exclude, literal)
 
 
-def _walk_all(tree: FileTree, directory: str, relative: str) -> Iterator[Item]:
-    open_directories = [_entries(tree, directory, relative)]
+def _walk_all(tree: FileTree, directory: str, relative: str) -> list[Item]:
+    found: list[Item] = []
+    open_directories = [iter(_entries(tree, directory, relative))]
     while open_directories:  # no recursion: how deep a tree is, others decide
         for item in open_directories[-1]:
-            yield item
+            found.append(item)
             if item.info.kind is Kind.DIRECTORY:
-                open_directories.append(_entries(tree, item.path, item.relative))
+                open_directories.append(iter(_entries(tree, item.path, item.relative)))
                 break
         else:
             open_directories.pop()
+    return found
 
 
-def _entries(tree: FileTree, directory: str, relative: str) -> Iterator[Item]:
+def _entries(tree: FileTree, directory: str, relative: str) -> list[Item]:
     prefix = f"{relative}/" if relative else ""
     base = f"{directory}/" if directory else ""
-    for name, info in tree.scan(directory):
-        yield Item(prefix + name, base + name, info)
+    return [Item(prefix + name, base + name, info) for name, info in tree.scan(directory)]
 
 
 def _walk_filtered(
@@ -134,7 +135,7 @@ def _walk_filtered(
     literal: tuple[str, ...],
 ) -> Iterator[Item]:
     pending: list[Item] = []  # directories around the current place that were not taken themselves
-    open_directories = [(_entries(tree, directory, relative), False)]
+    open_directories = [(iter(_entries(tree, directory, relative)), False)]
     while open_directories:
         entries, is_pending = open_directories[-1]
         for item in entries:
@@ -154,7 +155,7 @@ def _walk_filtered(
                 continue
             if not taken:
                 pending.append(Item(below, item.path, item.info, True))
-            open_directories.append((_entries(tree, item.path, below), not taken))
+            open_directories.append((iter(_entries(tree, item.path, below)), not taken))
             break
         else:
             open_directories.pop()

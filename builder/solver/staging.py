@@ -128,6 +128,12 @@ class Staging:
             self._links.setdefault(staged.hardlink, []).append(path)
         self._entries[path] = staged
 
+    def put_new(self, staged: Staged) -> None:
+        """Add an entry, which is no hard link, below a directory that this step made and where nothing is yet."""
+        if staged.info.kind is Kind.DIRECTORY:
+            self._fresh.add(staged.path)
+        self._entries[staged.path] = staged
+
     def restate(self, path: str, info: FileInfo) -> None:
         """Change the metadata of an entry that this step made."""
         self._entries[path] = msgspec.structs.replace(self._entries[path], info=info)
@@ -193,9 +199,12 @@ class Staging:
         # in the order of components
         for path in sorted((*touched, *self._entries), key=lambda path: path.replace("/", "\0")):
             staged = self._entries.get(path) or touched[path]
-            origin = staged.hardlink or path
             if not path:
                 continue
+            if staged.hardlink is None and path not in self._links:
+                yield staged
+                continue
+            origin = staged.hardlink or path
             if origin in first:
                 yield Staged(path, staged.info, hardlink=first[origin])
             elif staged.hardlink:
@@ -203,6 +212,5 @@ class Staging:
                 target = self._entries[origin]
                 yield Staged(path, target.info, target.content, target.xattrs)
             else:
-                if path in self._links:
-                    first[origin] = path
+                first[origin] = path
                 yield staged

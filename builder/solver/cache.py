@@ -71,7 +71,11 @@ class StepCache:
         """Keep a result under its recipe. `lineage` names the place in the Dockerfile; `content` is the key of the
         recipe that says file by file what this one says in short."""
         data = encode(recipe)
-        record = StepRecord(key_of_encoded(data), made.diff_id, data, lineage, made.created)
+        self.remember_encoded(key_of_encoded(data), data, made, lineage, content=content)
+
+    def remember_encoded(self, key: str, data: bytes, made: Made, lineage: str, *, content: str = "") -> None:
+        """The same by a recipe's key, and what `encode` made of it."""
+        record = StepRecord(key, made.diff_id, data, lineage, made.created)
         if made.external:
             self.borrowed[record.key] = record
             return

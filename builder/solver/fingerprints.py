@@ -4,26 +4,28 @@ What a COPY takes is recognised in two steps. The first is one xxh3 over what th
 is taken (names, kinds, modes, sizes, times, inodes): if that is as it was, so is the content, whose digest is kept with
 it. Else each file is compared: size, time of modification, inode and its change time, kept with the SHA-256 of the
 content that was read then. A file that changed less than two seconds before it was read is not trusted, because a
-later change could bear the same time.
+later change could bear the same time. The few files that were read since all were are kept for themselves.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import msgspec
 import xxhash
 
 from builder.filesystem.tree import Kind
-from builder.solver.select import Match
+from builder.solver.select import Item, Match
 from builder.store.database import Database
 
 _FILES = "files-3"
+_LATER = "files-3-later"
 _SELECTION = "selection-2"
 _AT_ONCE = 10_000  # items; encoding all of a million would take as much memory as they do
 _SETTLED_NS = 2_000_000_000
+_FEW = 8  # times as many files there are as are kept for themselves
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -44,6 +46,7 @@ class Fingerprints:
         self._database = database
         self._key = "\0".join((os.path.abspath(root), *selection))
         self._seen: tuple[Sequence[Match], bytes | None] = ((), None)
+        self._later: dict[str, Fingerprint] | None = None  # None: nothing is known that could be added to
 
     def unchanged(self, matches: Sequence[Match]) -> str | None:
         """The digest that was given to `keep`, if the file system says that nothing has changed since."""
@@ -73,13 +76,11 @@ class Fingerprints:
 
     def known(self, matches: Sequence[Match]) -> dict[str, str]:
         """The digests of those files that are as they were, by their paths in the tree."""
-        data = self._database.memo(_FILES, self._key)
-        if data is None:
+        prints = self._kept(_FILES)
+        if prints is None:
             return {}
-        try:
-            prints = msgspec.msgpack.decode(data, type=dict[str, Fingerprint])
-        except msgspec.MsgspecError:
-            return {}
+        self._later = self._kept(_LATER) or {}
+        prints.update(self._later)
         found = {}
         for match in matches:
             for item in match.items:
@@ -94,22 +95,54 @@ class Fingerprints:
                     found[item.path] = seen.sha256.hex()
         return found
 
-    def learn(self, matches: Sequence[Match], digests: Mapping[str, str]) -> None:
-        """Keep the digests of the matches' files."""
+    def _kept(self, kind: str) -> dict[str, Fingerprint] | None:
+        data = self._database.memo(kind, self._key)
+        try:
+            return msgspec.msgpack.decode(data, type=dict[str, Fingerprint]) if data is not None else None
+        except msgspec.MsgspecError:
+            return None
+
+    def learn(self, matches: Sequence[Match], digests: Mapping[str, str], read: Set[str] | None = None) -> None:
+        """Keep the digests of the matches' files. `read` are the paths of those that `known` did not know (None: that
+        was not asked); if they are few, nothing else is written."""
         settled = time.time_ns() - _SETTLED_NS
-        count, data = 0, bytearray(5)  # a map's head; the entries follow in parts
-        for match in matches:
-            for start in range(0, len(match.items), _AT_ONCE):
-                part = {
-                    item.path: (item.info.size, item.info.mtime_ns, *version, bytes.fromhex(digest))
-                    for item in match.items[start : start + _AT_ONCE]
-                    if (digest := digests.get(item.path)) is not None
-                    and (version := item.info.version) is not None
-                    and version[1] < settled
-                }
-                count += _add_entries(data, part)
-        data[:5] = b"\xdf" + count.to_bytes(4, "big")
-        self._database.add_memo(_FILES, self._key, bytes(data))
+        later = self._later
+        if later is not None and read is not None:
+            few = (len(later) + len(read)) * _FEW
+            if few < sum(len(match.items) for match in matches):
+                items = [item for match in matches for item in match.items if item.path in read]
+                new = _prints(items, digests, settled)
+                if new:
+                    self._database.add_memo(_LATER, self._key, _encode([{**later, **new}]))
+                return
+        parts = (
+            _prints(match.items[start : start + _AT_ONCE], digests, settled)
+            for match in matches
+            for start in range(0, len(match.items), _AT_ONCE)
+        )
+        self._database.add_memo(_FILES, self._key, _encode(parts))
+        if later is None or later:
+            self._database.add_memo(_LATER, self._key, _encode(()))
+
+
+def _prints(items: Sequence[Item], digests: Mapping[str, str], settled: int) -> dict[str, Fingerprint]:
+    """What is to be kept of those items that are old enough to be trusted."""
+    return {
+        item.path: Fingerprint(item.info.size, item.info.mtime_ns, *version, bytes.fromhex(digest))
+        for item in items
+        if (digest := digests.get(item.path)) is not None
+        and (version := item.info.version) is not None
+        and version[1] < settled
+    }
+
+
+def _encode(parts: Iterable[dict[str, Fingerprint]]) -> bytes:
+    """Maps as one, in MessagePack."""
+    count, data = 0, bytearray(5)  # the map's head
+    for part in parts:
+        count += _add_entries(data, part)
+    data[:5] = b"\xdf" + count.to_bytes(4, "big")
+    return bytes(data)
 
 
 def _state(matches: Sequence[Match]) -> bytes | None:
@@ -125,7 +158,7 @@ def _state(matches: Sequence[Match]) -> bytes | None:
     return state.digest()
 
 
-def _add_entries(data: bytearray, part: Mapping[str, object]) -> int:
+def _add_entries(data: bytearray, part: dict[str, Fingerprint]) -> int:
     """Add the entries of a map to another's, as MessagePack; returns how many. Names that are not UTF-8 have no form
     there, and are left out."""
     try:

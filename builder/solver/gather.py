@@ -137,6 +137,7 @@ class FilesSource:
         self._open_fingerprints = fingerprints
         self._overrides = overrides
         self._digests: dict[str, str] = {}
+        self._read: set[str] = set()  # the files whose content was read for it
         self._known: str | None = None
         self._recalled = False
 
@@ -189,6 +190,7 @@ class FilesSource:
     def observe(self, path: str, digest: str) -> None:
         """Take over the digest of a file that was read while the layer was written."""
         self._digests[path] = digest
+        self._read.add(path)
 
     def digests(self) -> Mapping[str, str]:
         """The SHA-256 of each file's content, as far as it is known without reading it; and of what is read later."""
@@ -222,9 +224,9 @@ class FilesSource:
         for match in self.matches:
             for item in match.items:
                 if _is_file(item) and item.path not in self._digests:
-                    self._digests[item.path] = digest_file(TreeContent(self.tree, item.path), item.info.size)
+                    self.observe(item.path, digest_file(TreeContent(self.tree, item.path), item.info.size))
         if self._fingerprints is not None:
-            self._fingerprints.learn(self.matches, self._digests)
+            self._fingerprints.learn(self.matches, self._digests, self._read)
         return self._describe_all()
 
     def _describe_all(self) -> Any:

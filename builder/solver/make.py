@@ -17,7 +17,17 @@ from builder.solver.cache import Made, now
 from builder.solver.copy import hide
 from builder.solver.environment import Environment
 from builder.solver.gather import Destination, FilesSource, Source
-from builder.solver.keys import Recipe, copy_recipe, encode, exact_recipe, facts, key_of, placed_recipe, workdir_recipe
+from builder.solver.keys import (
+    Recipe,
+    copy_recipe,
+    encode,
+    exact_recipe,
+    facts,
+    key_of,
+    key_of_encoded,
+    placed_recipe,
+    workdir_recipe,
+)
 from builder.solver.place import Ownership, make_directories
 from builder.solver.recycle import FEWEST, Recycler
 from builder.solver.roots import EmptyTree, Layers, root_tree
@@ -123,19 +133,21 @@ def _finish(
     asked = hide(facts(staging.facts()), node)
     if contents is not None:
         recipe = copy_recipe(contents, flags, asked)
-        trace.content = key_of(recipe)
+        encoded = encode(recipe)
+        trace.content = key_of_encoded(encoded)
         made = None if node.ignore_cache else look_up_content(environment, sources, trace)
         if made is not None:
-            _remember(environment, sources, recipe, made, trace)
+            _remember(environment, sources, encoded, made, trace)
             return made
         trace.missed(recipe)
-    told: list[Recipe] = []
+    encoded = b""
 
     def tell() -> None:
         """Say what was read, and what it differs in, while threads work on the layer."""
+        nonlocal encoded
         recipe = copy_recipe([source.content() for source in sources], flags, asked)
-        trace.content = key_of(recipe)
-        told[:] = [recipe]
+        encoded = encode(recipe)
+        trace.content = key_of_encoded(encoded)
         if trace.recipe is None and (node.ignore_cache or look_up_content(environment, sources, trace) is None):
             quick = recognised()
             trace.key = key_of(quick) if quick is not None else ""
@@ -143,7 +155,6 @@ def _finish(
 
     blob, recycler = _write(environment, node, staging, sources, scratch, trace, tell)
     staging.clear()
-    recipe = told[0]
     with environment.cache.hold(trace.content):  # it may be known by now, or another build made it meanwhile
         made = None if node.ignore_cache else look_up_content(environment, sources, trace)
         if made is None:
@@ -151,7 +162,7 @@ def _finish(
             made = Made(blob.diff_id, now(environment.epoch))
             if recycler is not None:
                 recycler.keep(blob)
-        _remember(environment, sources, recipe, made, trace)
+        _remember(environment, sources, encoded, made, trace)
     return made
 
 
@@ -203,8 +214,9 @@ def look_up_content(environment: Environment, sources: Sequence[Source], trace: 
     return found
 
 
-def _remember(environment: Environment, sources: Sequence[Source], recipe: Recipe, made: Made, trace: Trace) -> None:
-    environment.cache.remember(recipe, made, trace.place)
+def _remember(environment: Environment, sources: Sequence[Source], encoded: bytes, made: Made, trace: Trace) -> None:
+    """Keep a result by the key of its content, with the recipe that this is the key of."""
+    environment.cache.remember_encoded(trace.content, encoded, made, trace.place)
     times = _times(sources)
     if times is not None and not trace.inexact:
         environment.cache.remember(exact_recipe(trace.content, times), made, trace.place, content=trace.content)

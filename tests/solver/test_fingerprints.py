@@ -56,6 +56,38 @@ def test_one_changed_file_leaves_the_others_recognised(tmp_path: Path, store: St
     assert prints.known(matches(context)) == {"d/b": B}
 
 
+@pytest.mark.usefixtures("settled")
+def test_few_files_that_changed_are_kept_for_themselves(tmp_path: Path, store: Store) -> None:
+    context = write(tmp_path / "context", {f"f{number:02}": "1" for number in range(40)})
+    every = {f"f{number:02}": A for number in range(40)}
+
+    def opened() -> Fingerprints:
+        return Fingerprints(store.database, str(context), ("/",))
+
+    def learn(*changed: str) -> int:
+        """Change files, and learn what they are then; returns how many are kept for themselves."""
+        for name in changed:
+            (context / name).write_text("changed")
+        prints = opened()
+        known = prints.known(matches(context))
+        assert known.keys() == every.keys() - set(changed)
+        every.update(dict.fromkeys(changed, B))
+        prints.learn(matches(context), every, set(changed))
+        assert opened().known(matches(context)) == every
+        later = opened()._kept("files-3-later")
+        assert later is not None
+        return len(later)
+
+    opened().learn(matches(context), every, set(every))
+    assert opened().known(matches(context)) == every
+    assert [learn(), learn("f01"), learn("f01", "f02"), learn("f03")] == [0, 1, 2, 3]
+    assert learn(*(f"f{number:02}" for number in range(4, 9))) == 0  # no longer few: all are written
+    assert learn("f01") == 1
+    (context / "f02").unlink()
+    del every["f02"]
+    assert learn("f05") == 2
+
+
 def _same_content_later(path: Path) -> None:
     os.utime(path, ns=(path.stat().st_mtime_ns + 1, path.stat().st_mtime_ns + 1))
 
@@ -157,9 +189,14 @@ def test_contexts_below_the_store_leave_nothing(tmp_path: Path, store: Store) ->
         assert connection.execute("SELECT count(*) FROM memos").fetchone() == (0,)
 
 
+@pytest.mark.usefixtures("settled")
 def test_a_damaged_record_is_no_record(tmp_path: Path, store: Store) -> None:
     context = write(tmp_path / "context", {"a": "1"})
     prints = Fingerprints(store.database, str(context), ("/",))
+    prints.learn(matches(context), {"a": A})
+    prints.keep(matches(context), "all")
+    store.database.add_memo("files-3-later", prints._key, b"\xc1 nonsense")
+    assert prints.known(matches(context)) == {"a": A}
     for kind in ("files-3", "selection-2"):
         store.database.add_memo(kind, prints._key, b"\xc1 nonsense")
     assert prints.known(matches(context)) == {}

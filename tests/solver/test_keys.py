@@ -35,14 +35,16 @@ def layer_and_key(store: Store, context: Path, step: CopyNode, parent: tuple[str
     """What a step's layer holds, without times, and the key under which it is remembered by content and facts."""
     made, _ = environment(store, context)
     keys: list[str] = []
-    remember = made.cache.remember
+    remember = made.cache.remember_encoded
 
-    def spy(recipe: dict[str, Any], made: Made, lineage: str, *, content: str = "") -> None:
+    def spy(key: str, data: bytes, made: Made, lineage: str, *, content: str = "") -> None:
+        recipe = json.loads(data)
+        assert key == key_of(recipe)
         if "facts" in recipe and "times" not in recipe:
-            keys.append(key_of(recipe))
-        remember(recipe, made, lineage, content=content)
+            keys.append(key)
+        remember(key, data, made, lineage, content=content)
 
-    made.cache.remember = spy  # type: ignore[method-assign]
+    made.cache.remember_encoded = spy  # type: ignore[method-assign]
     done = run_copy(made, msgspec.structs.replace(step, ignore_cache=True), parent)
     assert len(keys) == 1
     return entries(store, done.diff_id), keys[0]

@@ -17,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from builder.progress import Reason
+from builder.solver.explain_decode import decode_both
 from builder.solver.explain_files import told_first
 from builder.solver.explain_layers import base_of, changed_base, last, layers_of, owners_of
 from builder.solver.explain_match import match, steps_of
@@ -171,10 +172,11 @@ class Explainer:
         self, step: BuiltStep, earlier: Earlier, recipe: Recipe | None = None, origin: Origin | None = None
     ) -> list[Difference]:
         """All that differs, the most telling first; [] where the recipes are not known."""
-        old = self.recipe(earlier.step)
-        new = msgspec.json.decode(encode(recipe)) if recipe is not None else self.recipe(step)
-        if old is None or new is None:
+        before = self._encoded_recipe(earlier.step)
+        after = encode(recipe) if recipe is not None else self._encoded_recipe(step)
+        if before is None or after is None:
             return []
+        old, new = decode_both(before, after)
         below = self._below(step, earlier)
         found = compare(earlier.step, step, old, new, below, self._part(step, earlier.step))
         if origin is None or len(step.needs) < 2:
@@ -192,11 +194,14 @@ class Explainer:
 
     def recipe(self, step: BuiltStep) -> Recipe | None:
         """A step's recipe, by content if it is known."""
+        encoded = self._encoded_recipe(step)
+        return msgspec.json.decode(encoded) if encoded is not None else None
+
+    def _encoded_recipe(self, step: BuiltStep) -> bytes | None:
         for key in (self._content(step), step.key):
             record = self._records.recipe(key) if key else None
             if record is not None:
-                found: Recipe = msgspec.json.decode(record.recipe)
-                return found
+                return record.recipe
         return None
 
     def _part(self, step: BuiltStep, old: BuiltStep) -> Part:

@@ -37,7 +37,7 @@ class FileChange(msgspec.Struct, frozen=True, omit_defaults=True):
 def compare_files(old: Sequence[Any], new: Sequence[Any], written: str) -> Iterator[FileChange]:
     """Compare what one source of a copy took, as recipes describe it (`FilesSource`). `written` is the source as the
     instruction has it; the paths that come back begin with it, so that people find the file."""
-    before, after = (_by_name(source) for source in _without_same(old, new))
+    before, after = _by_name(old), _by_name(new)
     different = {
         _path(written, *name): (before.get(name), after.get(name))
         for name in {*before, *after}
@@ -87,24 +87,6 @@ def _is_consequence(file: FileChange) -> bool:
     """Whether an added or removed directory goes without saying: what is in it is told."""
     state = file.old or file.new
     return file.change in ("added", "removed") and state is not None and state.kind == "directory"
-
-
-def _without_same(old: Sequence[Any], new: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Both without what they begin and end with alike: of many files few differ."""
-    if len(old) != len(new) or not all(isinstance(match, dict) for match in (*old, *new)):
-        return old, new
-    pairs = [_without_same_items(before, after) for before, after in zip(old, new, strict=True)]
-    return [before for before, _ in pairs], [after for _, after in pairs]
-
-
-def _without_same_items(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    if old["name"] != new["name"]:
-        return old, new
-    one, two = old["items"], new["items"]
-    both = min(len(one), len(two))
-    start = next((at for at in range(both) if one[at] != two[at]), both)
-    end = next((at for at in range(both - start) if one[-1 - at] != two[-1 - at]), both - start)
-    return {**old, "items": one[start : len(one) - end]}, {**new, "items": two[start : len(two) - end]}
 
 
 def _by_name(source: Sequence[Any]) -> dict[tuple[str, str], list[Any]]:

@@ -113,6 +113,8 @@ class Recycler:
                 self._repeat(first, after)
                 first, after = number, number + 1
         self._repeat(first, after)
+        del find
+        self._earlier, self._unpacked = {}, (-1, b"")  # as large as all else that is known of the files
 
     def _repeat(self, first: int, after: int) -> None:
         """Write entries of the earlier layer that lie side by side, from `first` to before `after`."""

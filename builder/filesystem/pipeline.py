@@ -75,21 +75,21 @@ class Pipeline:
         if self._failure is not None:
             raise self._failure
         job = _Job(block)
-        self._room_to_hash.acquire()
+        # All room first: who is interrupted while it waits leaves no thread with a block that never comes.
+        for room in (self._room_to_hash, self._room_to_encode, self._room_to_write):
+            room.acquire()
         self._to_hash.put(block)
-        self._room_to_write.acquire()
-        self._to_write.put(job)
-        self._room_to_encode.acquire()
         self._to_encode.put(job)
+        self._to_write.put(job)
 
     def submit_loaded(self, load: Load) -> None:
         """Have the next block loaded by a thread once it is its turn; waits for nothing."""
         if self._failure is not None:
             raise self._failure
         job = _Job(b"", load)
+        self._to_encode.put(job)
         self._to_hash.put(job)
         self._to_write.put(job)
-        self._to_encode.put(job)
 
     def finish(self) -> tuple[str, int]:
         """Wait for everything; returns the digest and the checksum of all blocks."""

@@ -223,7 +223,7 @@ class FilesSource:
         self._recall()
         for match in self.matches:
             for item in match.items:
-                if _is_file(item) and item.path not in self._digests:
+                if item.path not in self._digests and _is_file(item):
                     self.observe(item.path, digest_file(TreeContent(self.tree, item.path), item.info.size))
         if self._fingerprints is not None:
             self._fingerprints.learn(self.matches, self._digests, self._read)

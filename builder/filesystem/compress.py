@@ -116,16 +116,16 @@ def _zstd_encoder(level: int) -> Encoder:
     return encode
 
 
-def coding(compression: str, level: int | None) -> str:
-    """What makes a block of these bytes what it is, once it is compressed: the format, the level and who does it."""
-    chosen = DEFAULT_LEVELS[compression] if level is None else level
-    if compression == "gzip" and chosen <= 3:
+def _gzip_coding(level: int | None) -> str:
+    """What a block of gzip depends on beside its content: the level, and who compresses."""
+    chosen = DEFAULT_LEVELS["gzip"] if level is None else level
+    if chosen <= 3:
         import isal
 
         return f"gzip {chosen} isal {isal.__version__}"
     import zlib
 
-    return f"{compression} {chosen} zlib {zlib.ZLIB_RUNTIME_VERSION}"
+    return f"gzip {chosen} zlib {zlib.ZLIB_RUNTIME_VERSION}"
 
 
 class Output:
@@ -220,7 +220,7 @@ class LayerSink:
     def _new_indexer(self) -> Indexer:
         from builder.filesystem.blocks import Indexer
 
-        return Indexer(coding(self._compression, self._level), self._output.size)
+        return Indexer(_gzip_coding(self._level), self._output.size)
 
     @property
     def index(self) -> BlockIndex | None:
@@ -245,8 +245,8 @@ class LayerSink:
 
     def take_over(self, blocks: Blocks, first: int, last: int) -> bool:
         """Take what comes next in the stream from an earlier blob: its blocks from `first` to before `last`, none of
-        them its last. Behind them comes what came there, for a header at least. False, and nothing is taken, where
-        compressing would make other blocks. Raises what a thread failed with."""
+        them its last one. What is written next begins with the header that came there, too. False, and nothing is
+        taken, where compressing would make other blocks. Raises what a thread failed with."""
         if self._indexer is None or self._indexer.coding != blocks.coding:
             return False
         self._cut()

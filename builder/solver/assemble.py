@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from builder.errors import BuilderError, LayerError, StoreError
@@ -42,10 +43,10 @@ def write_layer(
     Damaged when the recycler's layer is, and SecretLeak when `guard` finds a secret.
     """
     limit = None if epoch is None else epoch * 1_000_000_000
-    try:
-        form = compression or Compression()
-        indexed = recycler is not None
-        with LayerSink(directory, compression=form.kind, level=form.level, sync=False, indexed=indexed) as sink:
+    form = compression or Compression()
+    indexed = recycler is not None
+    with LayerSink(directory, compression=form.kind, level=form.level, sync=False, indexed=indexed) as sink:
+        with _writing_to(directory):
             writer = guard.writer(sink.write) if guard is not None else TarWriter(sink.write)
             entries = staging.entries()
             if limit is not None:
@@ -58,9 +59,17 @@ def write_layer(
                     start = sink.total
                     recycler.written(entry, _write_entry(writer, entry, observe), start)
             writer.close()
-            if meanwhile is not None:
-                meanwhile()
+        if meanwhile is not None:
+            meanwhile()
+        with _writing_to(directory):
             return sink.finish()
+
+
+@contextmanager
+def _writing_to(directory: str) -> Iterator[None]:
+    """What the system refuses meanwhile, it refuses to the layer's file."""
+    try:
+        yield
     except OSError as error:
         raise StoreError(f"cannot write a layer: {error.strerror}", place=directory) from error
 

@@ -4,7 +4,7 @@ What a COPY takes is recognised in two steps. The first is one xxh3 over what th
 is taken (names, kinds, modes, sizes, times, inodes): if that is as it was, so is the content, whose digest is kept with
 it. Else each file is compared: size, time of modification, inode and its change time, kept with the SHA-256 of the
 content that was read then. A file that changed less than two seconds before it was read is not trusted, because a
-later change could bear the same time. The few files that were read since all were are kept for themselves.
+later change could bear the same time. What is learnt of a few files later is kept apart: to write all takes time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LATER = "files-3-later"
 _SELECTION = "selection-2"
 _AT_ONCE = 10_000  # items; encoding all of a million would take as much memory as they do
 _SETTLED_NS = 2_000_000_000
-_FEW = 8  # times as many files there are as are kept for themselves
+_FEW = 8  # times as many files there are at least as are kept apart
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -46,7 +46,7 @@ class Fingerprints:
         self._database = database
         self._key = "\0".join((os.path.abspath(root), *selection))
         self._seen: tuple[Sequence[Match], bytes | None] = ((), None)
-        self._later: dict[str, Fingerprint] | None = None  # None: nothing is known that could be added to
+        self._later: dict[str, Fingerprint] | None = None  # what is kept apart; None: there is nothing else
 
     def unchanged(self, matches: Sequence[Match]) -> str | None:
         """The digest that was given to `keep`, if the file system says that nothing has changed since."""

@@ -114,7 +114,7 @@ class Recycler:
                 first, after = number, number + 1
         self._repeat(first, after)
         del find
-        self._earlier, self._unpacked = {}, (-1, b"")  # as large as all else that is known of the files
+        self._earlier, self._unpacked = {}, (-1, b"")  # which take as much memory as other things need next
 
     def _repeat(self, first: int, after: int) -> None:
         """Write entries of the earlier layer that lie side by side, from `first` to before `after`."""

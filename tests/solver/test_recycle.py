@@ -12,8 +12,11 @@ import pytest
 from builder.filesystem import compress
 from builder.filesystem.compression import Compression
 from builder.plan.steps import CopyNode
+from builder.solver.assemble import write_layer
 from builder.solver.cache import Made
 from builder.solver.recycle import FEWEST
+from builder.solver.roots import EmptyTree
+from builder.solver.staging import Staging
 from builder.store.store import Store
 from tests.solver.support import environment, node, run_copy, write
 
@@ -211,3 +214,12 @@ def test_a_record_that_cannot_be_read(tmp_path: Path, store: Store) -> None:
     (context / "big").write_text("other")
     fresh = made_of(Store(str(tmp_path / "fresh")), context)
     assert made_of(store, context).diff_id == fresh.diff_id
+
+
+def test_what_is_done_meanwhile_keeps_its_errors(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise FileNotFoundError("a file of the context")
+
+    with pytest.raises(FileNotFoundError, match="of the context"):
+        write_layer(Staging(EmptyTree()), str(tmp_path), meanwhile=fail)
+    assert os.listdir(tmp_path) == []

@@ -16,8 +16,8 @@ _LARGEST = 1 << 20  # bytes of an archive's own
 
 
 def parts_of(archive: str, blobs: str, since: float) -> list[bytes]:
-    """What an archive consists of: bytes of its own, the name of a file in `blobs`, bytes, … Nothing in it may be older
-    than `since` (seconds): it would be another's. Raises OSError, and ValueError for one that is not repeated."""
+    """What an archive consists of: bytes of its own, the name of a file in `blobs`, bytes, … One that was there before
+    `since` (seconds) is another's. Raises OSError, and ValueError for what is not repeated."""
     import tarfile
 
     parts: list[bytes] = []
@@ -66,7 +66,7 @@ def write(path: str, parts: Sequence[bytes], blobs: str) -> bool:
             for place, part in enumerate(parts):
                 if place % 2:
                     with open(os.path.join(blobs, part.decode()), "rb", buffering=0) as blob:
-                        while os.copy_file_range(blob.fileno(), file.fileno(), 1 << 30):
+                        while os.sendfile(file.fileno(), blob.fileno(), None, 1 << 30):
                             pass
                 elif file.write(part) != len(part):
                     return False  # the disk is full, which the whole way says

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -329,6 +330,20 @@ def test_an_archive_is_written_again(archived: Asking) -> None:
     with tarfile.open(archived.archive) as tar:
         assert any(name.startswith("blobs/sha256/") for name in tar.getnames())
     assert [path.name for path in archived.root.parent.glob("image.tar*")] == ["image.tar"]
+
+
+def test_an_archive_on_another_file_system(asking: Asking) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        if os.stat(elsewhere).st_dev == asking.root.parent.stat().st_dev:
+            pytest.skip("needs two file systems")
+        archive = Path(elsewhere, "image.tar")
+        asking.options = options_with(asking.options, outputs=(Output(type="oci", dest=str(archive)),))
+        asking.build()
+        asking.build()
+        expected = archive.read_bytes()
+        archive.unlink()
+        assert asking.answered()
+        assert archive.read_bytes() == expected
 
 
 def test_what_is_no_ordinary_file_takes_the_whole_way(archived: Asking) -> None:

@@ -236,16 +236,22 @@ class Store:
         return self._janitor.spares(self._make_step_scratch)
 
     def _make_step_scratch(self) -> str:
-        path = self._make_scratch()
+        from builder.filesystem.placement import make_apart
+
+        path = self._scratch_path()
         try:
+            make_apart(path, 0o700)
             for name in ("upper", "work"):
                 os.mkdir(os.path.join(path, name))
         except OSError as error:
             raise store_error("cannot make a temporary directory", error, path) from error
         return path
 
+    def _scratch_path(self) -> str:
+        return os.path.join(self.temporary, f"work.{os.getpid()}.{os.urandom(6).hex()}")
+
     def _make_scratch(self) -> str:
-        path = os.path.join(self.temporary, f"work.{os.getpid()}.{os.urandom(6).hex()}")
+        path = self._scratch_path()
         try:
             os.mkdir(path, 0o700)
         except OSError as error:

@@ -13,13 +13,13 @@ stack: `<hex>-<key of the stack>`. So has one whose step linked new names to fil
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
+from builder.boot import current_boot
 from builder.errors import LayerError, StoreError
 from builder.filesystem.archive import Readable
 from builder.filesystem.layered import LayeredTree
@@ -220,7 +220,7 @@ class Snapshots:
 
     def _current_boot(self) -> str:
         if not self._boot:
-            self._boot = _read("/proc/sys/kernel/random/boot_id").strip()
+            self._boot = current_boot()
         return self._boot
 
     def _keep(self, temporary: str, name: str) -> str:
@@ -291,18 +291,5 @@ def _write(path: str, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, os.fsencode(text))
-    finally:
-        os.close(descriptor)
-
-
-def _read(path: str) -> str:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EACCES):
-            return "unknown"
-        raise
-    try:
-        return os.read(descriptor, 4096).decode()
     finally:
         os.close(descriptor)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from builder.boot import current_boot
 from builder.config import ArchiveLimits
 from builder.errors import StoreError
 from builder.oci.layout import Layout
 from builder.store.database import LayerRecord, failure, finds_disk_full, is_damage
 from builder.store.leases import frozen
-from builder.store.settle import current_boot
 
 if TYPE_CHECKING:
     from builder.store.check_layers import Content

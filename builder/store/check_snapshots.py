@@ -13,6 +13,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from builder.boot import current_boot
 from builder.errors import LayerError, StoreError
 from builder.filesystem.archive import ArchiveEntry, TarReader, pieces
 from builder.filesystem.decompress import decompressor
@@ -25,7 +26,6 @@ from builder.store.store import UNPRIVILEGED_SNAPSHOTS, remove_tree
 
 _SNAPSHOT = re.compile(r"([0-9a-f]{64})(-[0-9a-f]{32})?")
 _WHITEOUT, _OPAQUE, _META = ".wh.", ".wh..wh..opq", ".wh..wh."
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def check_snapshots(session: Session) -> None:
@@ -107,8 +107,8 @@ def _fault(session: Session, path: str) -> tuple[str, str]:
 def _is_unsettled(path: str) -> bool:
     """Whether a snapshot was never flushed to the disk and the machine was started again since."""
     try:
-        with open(os.path.join(path, "boot"), encoding="ascii", errors="replace") as file, open(_BOOT_ID) as current:
-            return file.read(64).strip() != current.read().strip()
+        with open(os.path.join(path, "boot"), encoding="ascii", errors="replace") as file:
+            return file.read(64).strip() != current_boot()
     except FileNotFoundError:
         return False
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
+from builder.boot import current_boot
 from builder.config import ArchiveLimits
 from builder.errors import BuilderError, Interrupted, LayerError, StoreError, store_error
 from builder.filesystem.compression import Compression, kind_of
@@ -22,7 +23,7 @@ from builder.filesystem.locks import exclusive
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
 from builder.store.database import Database, LayerRecord
-from builder.store.settle import Settling, current_boot
+from builder.store.settle import Settling
 
 if TYPE_CHECKING:
     from builder.filesystem.archive import Readable

@@ -15,17 +15,6 @@ from builder.errors import store_error
 from builder.oci.layout import Layout, sync_directory
 from builder.store.database import Database
 
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
-
-
-def current_boot(path: str = _BOOT_ID) -> str:
-    """A name of this boot of the machine."""
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return "unknown"
-
 
 class Settling:
     """Flushes the unflushed blobs of one store, and checks those that an earlier boot left."""

@@ -181,10 +181,14 @@ def test_another_directory(noted: Asking, monkeypatch: pytest.MonkeyPatch) -> No
     assert not noted.answered()
 
 
-def test_another_start_of_the_machine(noted: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "boot").write_text("another\n")
-    monkeypatch.setattr(repeating, "_BOOT", str(tmp_path / "boot"))
+def test_another_start_of_the_machine(noted: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeating, "current_boot", lambda: "another")
     assert not noted.answered()
+
+
+def test_a_machine_that_does_not_tell_its_start(noted: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeating, "current_boot", lambda: "unknown")
+    assert repeating.question(["build", "."], noted.environ) is None
 
 
 def test_another_version_of_the_program(noted: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -248,21 +252,21 @@ def test_a_context_that_has_just_changed(asking: Asking, monkeypatch: pytest.Mon
     assert not asking.answered()
 
 
-def test_a_file_that_changes_while_the_build_runs(asking: Asking) -> None:
-    asking.build()
-    asked = asking.ask()
-    result = build_with(asking.options)
+def change_file(asking: Asking) -> None:
     time.sleep(0.02)
     (asking.context / "a").write_text("changed after it was read")
-    noting.remember(asked, asking.options, result, "", LOG)
-    assert not asking.answered()
 
 
-def test_a_store_that_changes_while_the_build_runs(asking: Asking) -> None:
+def change_store(asking: Asking) -> None:
+    build(context(asking.root.parent / "other", "FROM scratch\nLABEL a=b\n"), tags=["x"], root=asking.root)
+
+
+@pytest.mark.parametrize("change", [change_file, change_store])
+def test_what_changes_while_the_build_runs(asking: Asking, change: Callable[[Asking], None]) -> None:
     asking.build()
     asked = asking.ask()
     result = build_with(asking.options)
-    build(context(asking.root.parent / "other", "FROM scratch\nLABEL a=b\n"), tags=["x"], root=asking.root)
+    change(asking)
     noting.remember(asked, asking.options, result, "", LOG)
     assert not asking.answered()
 
@@ -447,6 +451,7 @@ def test_an_answer_loads_little(cli: Cli, tmp_path: Path) -> None:
         "builder.__main__",
         "builder.api",
         "builder.api.repeating",
+        "builder.boot",
         "builder.places",
         "builder.store",
         "builder.store.record_names",

@@ -1,0 +1,18 @@
+"""Which boot of the machine this is: what was not flushed to the disk is believed until the next one.
+
+Standard library only, since a repeated build (`api.repeating`) loads nothing else.
+"""
+
+from __future__ import annotations
+
+UNKNOWN = "unknown"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+def current_boot(path: str = _BOOT_ID) -> str:
+    """A name of this boot, UNKNOWN where the kernel does not tell."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return UNKNOWN

@@ -17,7 +17,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 
 from builder.boot import current_boot
 from builder.errors import LayerError, StoreError
@@ -40,20 +39,21 @@ class Snapshots:
     """The snapshots below `root`, the store's directory, in `name` there. Any number of threads and processes may use
     one root; those that use one name must agree on `userxattr`: neither kind of process can read the other's marks."""
 
-    def __init__(self, root: Path, *, userxattr: bool = False, owners: bool = True, name: str = "snapshots") -> None:
-        self.directory = root / name
-        self._base = str(self.directory)
+    def __init__(
+        self, root: str | os.PathLike[str], *, userxattr: bool = False, owners: bool = True, name: str = "snapshots"
+    ) -> None:
+        self.directory = os.path.join(root, name)
         self._userxattr = userxattr
         self._owners = owners
         self._boot = ""
-        self.shells: Callable[[], str] = lambda: self.make_shell(self._base)
+        self.shells: Callable[[], str] = lambda: self.make_shell(self.directory)
         """Where `adopt` has the directories from that become snapshots: `make_shell` made them."""
 
     def path(self, diff_id: str, below: Sequence[str] = ()) -> str | None:
         """The directory of a layer that is unpacked, or None. `below` are the directories that this method gave for the
         layers underneath, top first."""
         name = _hex(diff_id)
-        plain = f"{self._base}/{name}"
+        plain = f"{self.directory}/{name}"
         if self._complete(plain) and not (below and os.path.exists(f"{plain}/{_IMPLICIT}")):
             return f"{plain}/fs"
         if below:
@@ -104,7 +104,7 @@ class Snapshots:
         StoreError."""
         with self._making(diff_id) as name:
             known = self.path(diff_id, below)
-            if known is not None and (below or not os.path.exists(f"{self._base}/{name}/{_IMPLICIT}")):
+            if known is not None and (below or not os.path.exists(f"{self.directory}/{name}/{_IMPLICIT}")):
                 remove_tree(os.fspath(upper))
                 return known
             shell = self.shells()
@@ -118,7 +118,7 @@ class Snapshots:
 
     def make_shell(self, directory: str) -> str:
         """Make what only lacks its files to be a snapshot, in a directory on the same file system. Raises OSError."""
-        os.makedirs(self._base, exist_ok=True)
+        os.makedirs(self.directory, exist_ok=True)
         shell = f"{directory}/{_GONE}{os.urandom(8).hex()}"  # what `sweep` removes, if it is the snapshots' own
         os.mkdir(shell, 0o700)
         _write(f"{shell}/{_BOOT}", self._current_boot())
@@ -137,14 +137,14 @@ class Snapshots:
         aside = []
         for name in self._names():
             if _SNAPSHOT.fullmatch(name) and f"sha256:{name[:64]}" not in keep:
-                gone = f"{self._base}/{_GONE}{os.urandom(8).hex()}"
-                os.rename(f"{self._base}/{name}", gone)
+                gone = f"{self.directory}/{_GONE}{os.urandom(8).hex()}"
+                os.rename(f"{self.directory}/{name}", gone)
                 aside.append(gone)
         return aside
 
     def diff_ids(self) -> list[str]:
         """The layers that have a complete snapshot, sorted."""
-        names = {name[:64] for name in self._names() if len(name) >= 64 and self._complete(f"{self._base}/{name}")}
+        names = {name[:64] for name in self._names() if len(name) >= 64 and self._complete(f"{self.directory}/{name}")}
         return sorted(f"sha256:{name}" for name in names if _DIFF_ID.fullmatch(f"sha256:{name}"))
 
     def settle(self, waiting: float = 0) -> bool:
@@ -154,7 +154,7 @@ class Snapshots:
         marks = {name: status for name in self._names() if (status := self._mark(name)) is not None}
         if not marks or min(status.st_mtime for status in marks.values()) > time.time() - waiting:
             return False
-        descriptor = os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             syncfs(descriptor)
         finally:
@@ -163,17 +163,17 @@ class Snapshots:
             with self._locks().exclusive_or_not(name[:64]) as held:
                 now = self._mark(name) if held else None
                 if now is not None and os.path.samestat(now, status):  # it is still the one that was flushed
-                    os.unlink(f"{self._base}/{name}/{_BOOT}")
+                    os.unlink(f"{self.directory}/{name}/{_BOOT}")
         return True
 
     def _mark(self, name: str) -> os.stat_result | None:
         """The file that says that a snapshot was made since the last boot and was not flushed; None if there is none,
         or if it was made before."""
         try:
-            status = os.stat(f"{self._base}/{name}/{_BOOT}")
+            status = os.stat(f"{self.directory}/{name}/{_BOOT}")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return status if _SNAPSHOT.fullmatch(name) and self._complete(f"{self._base}/{name}") else None
+        return status if _SNAPSHOT.fullmatch(name) and self._complete(f"{self.directory}/{name}") else None
 
     def sweep(self) -> None:
         """Remove what killed processes left behind."""
@@ -184,13 +184,13 @@ class Snapshots:
         """Remove an entry of `directory` that a killed process left. Whether that was done: not if it is anything else,
         or if its owner is at work."""
         if name.startswith(_GONE):
-            remove_tree(f"{self._base}/{name}")  # which somebody else may be doing, too
+            remove_tree(f"{self.directory}/{name}")  # which somebody else may be doing, too
             return True
         if not name.startswith(_TEMPORARY):
             return False
         with self._locks().exclusive_or_not(name[len(_TEMPORARY) :]) as held:
             if held:
-                remove_tree(f"{self._base}/{name}")
+                remove_tree(f"{self.directory}/{name}")
             return held
 
     def _unpack(
@@ -231,14 +231,14 @@ class Snapshots:
     def _place(self, temporary: str, name: str) -> str:
         """Give a snapshot its name. Whatever has the name is not worth keeping."""
         self._discard(name)
-        os.rename(temporary, f"{self._base}/{name}")
-        return f"{self._base}/{name}/fs"
+        os.rename(temporary, f"{self.directory}/{name}")
+        return f"{self.directory}/{name}/fs"
 
     def _discard(self, name: str) -> None:
         """Remove a snapshot, in one step for whoever looks."""
-        gone = f"{self._base}/{_GONE}{os.urandom(8).hex()}"
+        gone = f"{self.directory}/{_GONE}{os.urandom(8).hex()}"
         try:
-            os.rename(f"{self._base}/{name}", gone)
+            os.rename(f"{self.directory}/{name}", gone)
         except FileNotFoundError:
             return
         remove_tree(gone)
@@ -246,7 +246,7 @@ class Snapshots:
     @contextlib.contextmanager
     def _temporary(self, name: str) -> Iterator[str]:
         """A temporary directory on the snapshots' file system, for the holder of the lock on `name`."""
-        path = f"{self._base}/{_TEMPORARY}{name}"
+        path = f"{self.directory}/{_TEMPORARY}{name}"
         remove_tree(path)
         os.mkdir(path, 0o700)
         try:
@@ -262,12 +262,12 @@ class Snapshots:
             yield name
 
     def _locks(self) -> LockTable:
-        os.makedirs(self._base, exist_ok=True)
-        return LockTable(f"{self._base}/lock")
+        os.makedirs(self.directory, exist_ok=True)
+        return LockTable(f"{self.directory}/lock")
 
     def _names(self) -> list[str]:
         try:
-            return os.listdir(self._base)
+            return os.listdir(self.directory)
         except FileNotFoundError:
             return []
 

@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 from contextlib import suppress
-from pathlib import Path
 
 from builder.boot import current_boot
 from builder.errors import LayerError, StoreError
@@ -34,7 +33,7 @@ def check_snapshots(session: Session) -> None:
         _check_directory(session, session.path(name))
         if session.depth.repair:
             with suppress(OSError):  # those that are left are whole: let them be believed after a restart, too
-                Snapshots(Path(session.root), name=name).settle()
+                Snapshots(session.root, name=name).settle()
 
 
 def _check_directory(session: Session, directory: str) -> None:
@@ -42,7 +41,7 @@ def _check_directory(session: Session, directory: str) -> None:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return
-    store = Snapshots(Path(session.root), name=os.path.basename(directory))
+    store = Snapshots(session.root, name=os.path.basename(directory))
     snapshots = [name for name in names if _SNAPSHOT.fullmatch(name)]
     session.counts["snapshots"] += len(snapshots)
     for number, name in enumerate(snapshots):

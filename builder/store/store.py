@@ -128,28 +128,24 @@ class Store:
     def snapshots(self) -> Snapshots:
         """Those of this process: with neither CAP_SYS_ADMIN nor a user namespace they are kept apart, since overlayfs's
         own marks can then not be made, nor seen where others made them."""
-        from pathlib import Path
-
         from builder.filesystem.snapshots import Snapshots
         from builder.sandbox import capabilities
         from builder.sandbox.namespaces import in_user_namespace
 
         if in_user_namespace():
-            found = Snapshots(Path(self.root), userxattr=True)
+            found = Snapshots(self.root, userxattr=True)
         elif capabilities.held() >> capabilities.SYS_ADMIN & 1:
-            found = Snapshots(Path(self.root))
+            found = Snapshots(self.root)
         else:
-            found = Snapshots(Path(self.root), userxattr=True, name=UNPRIVILEGED_SNAPSHOTS)
+            found = Snapshots(self.root, userxattr=True, name=UNPRIVILEGED_SNAPSHOTS)
         found.shells = self._janitor.spares(lambda: found.make_shell(self.temporary)).take
         return found
 
     def all_snapshots(self) -> list[Snapshots]:
         """Those of this process, and those that others with other privileges made."""
-        from pathlib import Path
-
         from builder.filesystem.snapshots import Snapshots
 
-        others = [Snapshots(Path(self.root), name=name) for name in ("snapshots", UNPRIVILEGED_SNAPSHOTS)]
+        others = [Snapshots(self.root, name=name) for name in ("snapshots", UNPRIVILEGED_SNAPSHOTS)]
         return [self.snapshots, *(one for one in others if one.directory != self.snapshots.directory)]
 
     def settle_snapshots(self, waiting: float = 0.0) -> None:

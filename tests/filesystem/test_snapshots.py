@@ -42,7 +42,7 @@ def test_unpack_once(snapshots: Snapshots, archive: Archive) -> None:
     raw = archive(("d", {}), ("d/f", FILE))
     assert snapshots.path(diff_id(raw)) is None
     path = snapshots.unpack(diff_id(raw), lambda: io.BytesIO(raw))
-    assert path == str(snapshots.directory / diff_id(raw)[7:] / "fs")
+    assert path == os.path.join(snapshots.directory, diff_id(raw)[7:], "fs")
     assert Path(path, "d/f").read_bytes() == b"x"
     assert snapshots.path(diff_id(raw)) == path
     assert snapshots.unpack(diff_id(raw), lambda: pytest.fail("unpacked twice")) == path
@@ -120,7 +120,7 @@ def test_many_threads_unpack_once(snapshots: Snapshots, archive: Archive) -> Non
         return io.BytesIO(raw)
 
     def work() -> None:
-        paths.append(Snapshots(snapshots.directory.parent).unpack(diff_id(raw), open_tar))
+        paths.append(Snapshots(os.path.dirname(snapshots.directory)).unpack(diff_id(raw), open_tar))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -148,7 +148,7 @@ Snapshots(Path(sys.argv[1])).unpack(sys.argv[2], Stream)
 
 def test_a_killed_process_leaves_what_the_next_removes(snapshots: Snapshots, archive: Archive) -> None:
     raw = archive(*((str(number), FILE) for number in range(200)))
-    command = [sys.executable, "-c", KILLED, str(snapshots.directory.parent), diff_id(raw)]
+    command = [sys.executable, "-c", KILLED, os.path.dirname(snapshots.directory), diff_id(raw)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     for clean in (snapshots.sweep, lambda: snapshots.unpack(diff_id(raw), lambda: io.BytesIO(raw))):
         assert subprocess.run(command, input=raw, env=environment, check=False).returncode == -9
@@ -171,7 +171,7 @@ def test_what_is_being_made_is_not_swept(snapshots: Snapshots, archive: Archive)
     assert os.listdir(snapshots.unpack(diff_id(raw), open_tar)) == ["f"]
     assert not snapshots.sweep_one(diff_id(raw)[7:])
     assert not snapshots.sweep_one("lock")
-    (snapshots.directory / "gone-1/d").mkdir(parents=True)
+    (Path(snapshots.directory) / "gone-1/d").mkdir(parents=True)
     assert snapshots.sweep_one("gone-1")
     assert not leftovers(snapshots)
 
@@ -224,11 +224,11 @@ def test_settling_waits_for_its_time(snapshots: Snapshots, archive: Archive) -> 
     first, second = (archive((name, FILE)) for name in "ab")
     snapshots.unpack(diff_id(first), lambda: io.BytesIO(first))
     assert not snapshots.settle(100)
-    mark = snapshots.directory / diff_id(first)[7:] / "boot"
+    mark = Path(snapshots.directory) / diff_id(first)[7:] / "boot"
     os.utime(mark, (mark.stat().st_mtime - 200,) * 2)
     snapshots.unpack(diff_id(second), lambda: io.BytesIO(second))
     assert snapshots.settle(100)
-    assert list(snapshots.directory.glob("*/boot")) == []
+    assert list(Path(snapshots.directory).glob("*/boot")) == []
 
 
 @pytest.mark.parametrize("replaced", [True, False])
@@ -248,7 +248,7 @@ def test_what_is_replaced_while_it_is_flushed_is_not_settled(
 
     monkeypatch.setattr("builder.filesystem.snapshots.syncfs", flush)
     assert snapshots.settle()
-    assert len(list(snapshots.directory.glob("*/boot"))) == replaced
+    assert len(list(Path(snapshots.directory).glob("*/boot"))) == replaced
 
 
 @pytest.mark.parametrize("name", ["file", "link", "tree", "missing"])

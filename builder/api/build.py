@@ -160,6 +160,7 @@ def _solve(
     # More than processors: some steps wait for a network or a disk, and the last ones should not leave one idle.
     jobs = options.jobs or max(4, 2 * len(os.sched_getaffinity(0)))
     solver.solve([image.node for image in planned.images], jobs)
+    environment.rest_sandbox()
     if environment.guard is not None:
         from builder.solver.secret_search import search_layers
 

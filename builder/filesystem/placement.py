@@ -12,6 +12,8 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # linux/fs.h, as on x86-64 and 64-bit ARM; elsewhere they may be unknown, and nothing happens. The numbers speak of a
 # long, the kernel reads and writes an int.
@@ -31,9 +33,10 @@ def make_apart(path: str, mode: int) -> None:
     disk is kept.
     """
     parent = os.path.dirname(path)
-    drawn = [f"{parent}/{os.urandom(8).hex()}" for _ in range(_DRAWN if _spread(parent) else 1)]
-    for directory in drawn:
-        os.mkdir(directory, mode)
+    with _spreading(parent) as able:
+        drawn = [f"{parent}/{os.urandom(8).hex()}" for _ in range(_DRAWN if able else 1)]
+        for directory in drawn:
+            os.mkdir(directory, mode)
     drawn.sort(key=lambda directory: os.stat(directory).st_ino)
     kept = drawn.pop()
     for directory in drawn:
@@ -42,14 +45,27 @@ def make_apart(path: str, mode: int) -> None:
     os.rename(kept, path)
 
 
-def _spread(directory: str) -> bool:
-    """Give a directory the attribute T. Whether the file system knows it: it is a hint, errors mean nothing."""
+@contextmanager
+def _spreading(directory: str) -> Iterator[bool]:
+    """Give a directory the attribute T within the block, not for longer: what else is made in it should lie near it,
+    where less is to be looked for. Whether the file system knows it: it is a hint, errors mean nothing."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        flags = int.from_bytes(fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(4)), sys.byteorder)
-        fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, (flags | _FS_TOPDIR_FL).to_bytes(4, sys.byteorder))
-    except OSError:
-        return False
+        before = _change_flags(descriptor, _FS_TOPDIR_FL, 0)
+        try:
+            yield before is not None
+        finally:
+            if before is not None and not before & _FS_TOPDIR_FL:
+                _change_flags(descriptor, 0, _FS_TOPDIR_FL)
     finally:
         os.close(descriptor)
-    return True
+
+
+def _change_flags(descriptor: int, added: int, removed: int) -> int | None:
+    """Change a directory's attributes. What they were; None where that cannot be done."""
+    try:
+        flags = int.from_bytes(fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(4)), sys.byteorder)
+        fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, (flags & ~removed | added).to_bytes(4, sys.byteorder))
+    except OSError:
+        return None
+    return flags

@@ -171,6 +171,15 @@ def remove_tree(name: str, *, dir_fd: int | None = None) -> None:
         os.rmdir(name, dir_fd=dir_fd)
 
 
+def empty_directory(path: str) -> None:
+    """Remove all that is in a directory, as `remove_tree` does. Raises OSError."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _empty(directory)
+    finally:
+        os.close(directory)
+
+
 def _empty(directory: int) -> None:
     """Remove all below a directory. Goes down by descriptors and up by `..` (checked), so it holds two at most."""
     current = os.dup(directory)

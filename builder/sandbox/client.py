@@ -6,7 +6,7 @@ import marshal
 import os
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from . import namespaces
 from .command import PROTECT, Command, Result, SandboxError
@@ -79,8 +79,15 @@ class Sandbox:
     def prepare(self) -> None:
         """Start what commands run through, ahead of the first of them. Raises SandboxError."""
         with self._lock:
-            if self._helper is None and not self._cancelled:
-                self._helper, self._pid = _start_helper()
+            if not self._cancelled:
+                self._start()
+
+    def _start(self) -> socket.socket:
+        """The helper, started if there is none."""
+        if self._helper is None:
+            self._reap()
+            self._helper, self._pid = _start_helper()
+        return self._helper
 
     @contextmanager
     def _started(self, command: Command, extra: list[int]) -> Iterator[tuple[socket.socket, dict[int, int]]]:
@@ -154,20 +161,30 @@ class Sandbox:
                 except OSError:
                     continue
 
+    def rest(self) -> None:
+        """Let the helper end, unless a command runs: no other is expected. Nobody waits for that before `close`."""
+        with self._lock:
+            if not self._running:
+                self._hang_up()
+
     def close(self) -> None:
         """End what runs, and the helper."""
         self.cancel()
         with self._lock:
-            if self._helper is not None:
-                self._helper.close()
-                self._helper = None
-                self._reap()
+            self._hang_up()
+            self._reap()
+
+    def _hang_up(self) -> None:
+        if self._helper is not None:
+            self._helper.close()
+            self._helper = None
 
     def _reap(self) -> None:
-        try:
-            os.waitpid(self._pid, 0)
-        except ChildProcessError:
-            return  # this program ignores SIGCHLD
+        """Wait for the last helper, which has been hung up on."""
+        if self._pid:
+            with suppress(ChildProcessError):  # this program ignores SIGCHLD
+                os.waitpid(self._pid, 0)
+            self._pid = 0
 
     def _send(self, command: Command, descriptors: list[int]) -> None:
         """Hand a request to the helper; start it if there is none or it has died."""
@@ -177,15 +194,12 @@ class Sandbox:
         body = write_command(command)
         try:
             for _ in range(2):
-                if self._helper is None:
-                    self._helper, self._pid = _start_helper()
+                helper = self._start()
                 try:
-                    socket.send_fds(self._helper, [profile], [descriptors[0], body, *descriptors[1:]])
+                    socket.send_fds(helper, [profile], [descriptors[0], body, *descriptors[1:]])
                     return
                 except OSError:
-                    self._helper.close()
-                    self._helper = None
-                    self._reap()
+                    self._hang_up()
         finally:
             os.close(body)
         raise SandboxError("the sandbox's helper process does not start")

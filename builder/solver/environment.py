@@ -82,7 +82,7 @@ class Environment:
         self.accounts: dict[Layers, Accounts] = {}
         self.cancelled = threading.Event()
         self._sandbox: Sandbox | None = None
-        self._preparing: threading.Thread | None = None
+        self._prepared = False
         self._lock = threading.Lock()
 
     @property
@@ -97,14 +97,20 @@ class Environment:
             return self._sandbox
 
     def prepare_sandbox(self) -> None:
-        """Start the sandbox beside what comes next: a command will run soon."""
-        if self._preparing is None:
-            self._preparing = threading.Thread(target=self._prepare_sandbox, name="sandbox", daemon=True)
-            self._preparing.start()
+        """Start what commands run through, which goes on beside what comes next: one will run soon.
 
-    def _prepare_sandbox(self) -> None:
-        with suppress(Exception):  # the command that needs it says what is wrong
-            self.sandbox.prepare()
+        In this thread: in another the modules that this takes would load by turns with those that the step needs, and
+        both would wait.
+        """
+        if not self._prepared:
+            self._prepared = True
+            with suppress(Exception):  # the command that needs it says what is wrong
+                self.sandbox.prepare()
+
+    def rest_sandbox(self) -> None:
+        """Let what commands run through end beside what comes next: no command is expected."""
+        if self._sandbox is not None:
+            self._sandbox.rest()
 
     def check_cancelled(self) -> None:
         """Raises Interrupted once the build is to end."""
@@ -121,8 +127,6 @@ class Environment:
 
     def close(self) -> None:
         """End what still runs."""
-        if self._preparing is not None:
-            self._preparing.join()
         if self._sandbox is not None:
             self._sandbox.close()
 

@@ -25,9 +25,9 @@ class Janitor:
         """Have `path` removed some time, at the latest at the end."""
         self._doomed.append(path)
 
-    def spares(self, make: Callable[[], str]) -> Spares:
-        """Directories that `make` makes."""
-        found = Spares(make)
+    def spares(self, make: Callable[[], str], renew: Callable[[str], object] | None = None) -> Spares:
+        """Directories that `make` makes; `renew` makes one that was used be as new."""
+        found = Spares(make, renew)
         self._spares.append(found)
         return found
 
@@ -55,9 +55,11 @@ class Janitor:
 class Spares:
     """Directories of one kind, as many ready as were taken at once so far."""
 
-    def __init__(self, make: Callable[[], str]) -> None:
+    def __init__(self, make: Callable[[], str], renew: Callable[[str], object] | None = None) -> None:
         self._make = make
+        self._renew = renew
         self._ready: deque[str] = deque()
+        self._used: deque[str] = deque()
         self._wanted: deque[None] = deque()  # one for each that was taken and not made again
 
     def take(self) -> str:
@@ -68,14 +70,32 @@ class Spares:
         except IndexError:
             return self._make()
 
+    def give_back(self, path: str) -> None:
+        """Have a directory renewed that was taken, rather than another made. Whoever made these says how."""
+        self._used.append(path)
+
     def refill(self) -> None:
-        """Make as many as were taken since. Raises what `make` raises."""
+        """Make as many ready as were taken since. Raises what `make` and `renew` raise."""
         with suppress(IndexError):  # no more are wanted
             while True:
                 self._wanted.popleft()
-                self._ready.append(self._make())
+                self._ready.append(self._next())
+
+    def _next(self) -> str:
+        if self._renew is None:
+            return self._make()
+        try:
+            path = self._used.popleft()
+        except IndexError:
+            return self._make()
+        try:
+            self._renew(path)
+        except BaseException:
+            self._used.append(path)  # to be removed at last
+            raise
+        return path
 
     def left(self) -> list[str]:
-        """Take all that are ready."""
-        left, self._ready = list(self._ready), deque()
+        """Take all that are here."""
+        left, self._ready, self._used = [*self._ready, *self._used], deque(), deque()
         return left

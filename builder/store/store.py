@@ -23,6 +23,7 @@ import errno
 import fcntl
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
 UNPRIVILEGED_SNAPSHOTS = "snapshots-unprivileged"
 _FLUSHED_AFTER = 3600.0  # seconds
+_SHORT = 0.25
+"""Seconds, of a step. One that takes longer may have made and removed so many files that the next one is better off
+elsewhere on the disk (`filesystem.placement`), and making it a place is a small part of that."""
 
 
 class Store:
@@ -102,9 +106,13 @@ class Store:
 
     def close(self) -> None:
         """Let go of the store, which can then no longer be used."""
+        closing = None
+        if "database" in self.__dict__:  # SQLite waits for the disk
+            closing = threading.Thread(target=self.database.close, name="close", daemon=True)
+            closing.start()
         self._janitor.finish()
-        if "database" in self.__dict__:
-            self.database.close()
+        if closing is not None:
+            closing.join()
         if self._leave is not None:
             self._leave()
 
@@ -218,10 +226,14 @@ class Store:
         """The same with the empty directories `upper` and `work` in it, for an overlay: made, mostly, while the command
         of the step before this one ran, and removed while that of the next one does (`catch_up`)."""
         path = self._step_spares.take()
+        began = time.monotonic()
         try:
             yield path
         finally:
-            self._janitor.discard(path)
+            if time.monotonic() - began < _SHORT:
+                self._step_spares.give_back(path)
+            else:
+                self._janitor.discard(path)
 
     def catch_up(self) -> None:
         """Do what others would wait for later. For whoever only waits."""
@@ -229,7 +241,7 @@ class Store:
 
     @cached_property
     def _step_spares(self) -> Spares:
-        return self._janitor.spares(self._make_step_scratch)
+        return self._janitor.spares(self._make_step_scratch, self._renew_step_scratch)
 
     def _make_step_scratch(self) -> str:
         from builder.filesystem.placement import make_apart
@@ -242,6 +254,16 @@ class Store:
         except OSError as error:
             raise store_error("cannot make a temporary directory", error, path) from error
         return path
+
+    def _renew_step_scratch(self, path: str) -> None:
+        """Make a step's scratch as new, but for where it is: a directory is not made and removed in a moment."""
+        from builder.filesystem import syscalls
+
+        for name in os.listdir(path):
+            if name != "work":
+                syscalls.remove_tree(os.path.join(path, name))
+        syscalls.empty_directory(os.path.join(path, "work"))
+        os.mkdir(os.path.join(path, "upper"))
 
     def _scratch_path(self) -> str:
         return os.path.join(self.temporary, f"work.{os.getpid()}.{os.urandom(6).hex()}")

@@ -13,7 +13,7 @@ import pytest
 
 from builder.filesystem import placement
 
-GET_FLAGS, TOP_OF_TREES = 0x80086601, 0x20000
+GET_FLAGS, SET_FLAGS, TOP_OF_TREES = 0x80086601, 0x40086602, 0x20000
 
 
 def flags(directory: Path) -> int:
@@ -23,6 +23,14 @@ def flags(directory: Path) -> int:
         return found
     except OSError:
         pytest.skip("the file system has no attributes of this kind")
+    finally:
+        os.close(descriptor)
+
+
+def set_flags(directory: Path, wanted: int) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.ioctl(descriptor, SET_FLAGS, struct.pack("i", wanted))
     finally:
         os.close(descriptor)
 
@@ -37,13 +45,30 @@ def test_the_mode_is_as_asked_whatever_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "tree").stat().st_mode) == 0o755
 
 
-def test_the_parent_spreads_what_is_made_in_it_and_keeps_its_attributes(tmp_path: Path) -> None:
-    known = flags(tmp_path)
-    placement.make_apart(f"{tmp_path}/tree", 0o755)
-    if flags(tmp_path) == known:
+@pytest.mark.parametrize("known", [0, TOP_OF_TREES])
+def test_the_parent_spreads_only_what_is_made_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: int
+) -> None:
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    plain = flags(parent)
+    set_flags(parent, plain | TOP_OF_TREES)
+    if not flags(parent) & TOP_OF_TREES:
         pytest.skip("the file system does not spread directories")
-    assert flags(tmp_path) == known | TOP_OF_TREES
-    assert not flags(tmp_path / "tree") & TOP_OF_TREES
+    before = plain | known
+    set_flags(parent, before)
+    meanwhile: list[int] = []
+    mkdir = os.mkdir
+
+    def noting(path: str, mode: int) -> None:
+        meanwhile.append(flags(parent))
+        mkdir(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", noting)
+    placement.make_apart(f"{parent}/tree", 0o755)
+    assert {now & TOP_OF_TREES for now in meanwhile} == {TOP_OF_TREES}
+    assert flags(parent) == before
+    assert not flags(parent / "tree") & TOP_OF_TREES
 
 
 def test_each_tree_is_made_under_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

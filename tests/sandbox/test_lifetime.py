@@ -86,6 +86,34 @@ def test_a_helper_that_died_is_replaced(run: Run) -> None:
         assert run("true", by=own).result.exit_status == 0
 
 
+def test_a_helper_that_may_rest_ends_and_another_starts(run: Run) -> None:
+    with Sandbox() as own:
+        assert run("true", by=own).result.exit_status == 0
+        first = own._pid
+        own.rest()
+        assert wait_until(lambda: _state(first) == "Z")  # nobody has waited for it
+        assert run("echo on", by=own).out == "on\n"
+        assert own._pid not in (0, first)
+        assert not os.path.exists(f"/proc/{first}")
+    assert wait_until(lambda: not os.path.exists(f"/proc/{own._pid}"))
+
+
+def test_a_helper_at_work_does_not_rest(run: Run) -> None:
+    word = f"1.{os.getpid()}3"
+    with Sandbox() as own:
+        outcomes = []
+        thread = threading.Thread(target=lambda: outcomes.append(run(f"sleep {word}; echo on", by=own)))
+        thread.start()
+        assert wait_until(lambda: bool(processes_with(f"sleep\0{word}")))
+        own.rest()
+        thread.join(10)
+        assert outcomes[0].out == "on\n"
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 CLIENT = """
 import sys
 from builder.sandbox.client import Sandbox

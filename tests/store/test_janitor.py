@@ -68,16 +68,20 @@ def test_what_is_discarded_goes_when_there_is_time(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_each_is_given_once(tmp_path: Path) -> None:
+def test_each_is_given_to_one_at_a_time(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     taken: list[str] = []
+    held: set[str] = set()
 
     def work() -> None:
         for _ in range(20):
             with store.step_scratch() as path:
+                assert path not in held
+                held.add(path)
                 assert sorted(os.listdir(path)) == ["upper", "work"]
                 taken.append(path)
                 store.catch_up()
+                held.remove(path)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -85,8 +89,74 @@ def test_each_is_given_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     store.close()
-    assert len(taken) == len(set(taken)) == 80
+    assert len(taken) == 80
     assert os.listdir(store.temporary) == []
+
+
+def test_what_is_given_back_is_renewed_and_given_again(tmp_path: Path) -> None:
+    made: list[str] = []
+    renewed: list[str] = []
+
+    def make() -> str:
+        made.append(str(tmp_path / str(len(made))))
+        return made[-1]
+
+    spares = Janitor(remove_tree).spares(make, renewed.append)
+    first = spares.take()
+    spares.give_back(first)
+    spares.refill()
+    assert renewed == [first]
+    assert spares.take() == first
+    assert spares.take() not in (first, None)
+    assert len(made) == 2
+
+
+def test_what_cannot_be_renewed_is_removed_at_last(tmp_path: Path) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError
+
+    def make() -> str:
+        (tmp_path / "a").mkdir()
+        return str(tmp_path / "a")
+
+    janitor = Janitor(remove_tree)
+    spares = janitor.spares(make, refuse)
+    spares.give_back(spares.take())
+    janitor.catch_up()
+    janitor.finish()
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_scratch_of_a_short_step_is_emptied_for_another(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with store.step_scratch() as first:
+        above = Path(first)
+        (above / "upper/d").mkdir(parents=True)
+        (above / "layer").write_text("left")
+        hidden = above / "work/work/incompat/volatile"  # as overlayfs leaves it
+        hidden.mkdir(parents=True)
+        (above / "work/work").chmod(0)
+    with store.step_scratch() as second:  # nobody has had time yet
+        assert second != first
+        store.catch_up()
+    with store.step_scratch() as third:
+        assert third == first
+        assert sorted(os.listdir(third)) == ["upper", "work"]
+        assert os.listdir(f"{third}/upper") == os.listdir(f"{third}/work") == []
+    store.close()
+    assert os.listdir(store.temporary) == []
+
+
+def test_the_place_of_a_long_step_is_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.store.store._SHORT", 0)
+    store = Store(str(tmp_path))
+    with store.step_scratch() as first:
+        pass
+    store.catch_up()
+    assert not os.path.exists(first)
+    with store.step_scratch() as second:
+        assert second != first
+    store.close()
 
 
 @pytest.mark.parametrize("error", [OSError, StoreError])

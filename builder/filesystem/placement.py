@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,28 +22,48 @@ _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_TOPDIR_FL = 0x00020000
 
-_DRAWN = 3
+_DRAWN = 8
+_QUICK = 40e-6
+"""Seconds for making a file where nothing was removed lately: 5 to 10 µs. It is about 60 ns more for each inode that
+was."""
 
 
 def make_apart(path: str, mode: int) -> None:
     """Make a directory away from what was removed lately, where the file system can be told to. Its parent is the
     caller's alone. Raises OSError.
 
-    A search that begins among groups in use ends at the first free one after them, like the search for whatever else
-    was made, and perhaps removed, lately. Disks fill from the start: of a few drawn directories the last one on the
-    disk is kept.
+    The group that has the fewest directories may well be one that has just been emptied. So a file is made in each
+    directory that is drawn, until that is quick; else the best of them is kept.
     """
     parent = os.path.dirname(path)
+    drawn: list[tuple[float, str]] = []
     with _spreading(parent) as able:
-        drawn = [f"{parent}/{os.urandom(8).hex()}" for _ in range(_DRAWN if able else 1)]
-        for directory in drawn:
+        while len(drawn) < _DRAWN:
+            directory = f"{parent}/{os.urandom(8).hex()}"
             os.mkdir(directory, mode)
-    drawn.sort(key=lambda directory: os.stat(directory).st_ino)
-    kept = drawn.pop()
-    for directory in drawn:
+            drawn.append((_seconds_for_a_file(directory) if able else 0, directory))
+            if drawn[-1][0] < _QUICK:
+                break
+    drawn.sort(reverse=True)
+    kept = drawn.pop()[1]
+    for _, directory in drawn:
         os.rmdir(directory)
     os.chmod(kept, mode)  # whatever the umask
     os.rename(kept, path)
+
+
+def _seconds_for_a_file(directory: str) -> float:
+    """How long it takes to make a file in a directory, when the kernel has read what it needs for that."""
+    seconds = 0.0
+    try:
+        for _ in range(2):
+            began = time.perf_counter()
+            descriptor = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            seconds = time.perf_counter() - began
+            os.close(descriptor)
+    except OSError:  # a file system without nameless files
+        return 0
+    return seconds
 
 
 @contextmanager

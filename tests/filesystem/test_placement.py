@@ -83,6 +83,7 @@ def test_each_tree_is_made_under_a_name_of_its_own(tmp_path: Path, monkeypatch: 
         mkdir(path, mode)
 
     monkeypatch.setattr(os, "mkdir", noting)
+    monkeypatch.setattr(placement, "_QUICK", 0)
     for parent in ("a", "b"):
         placement.make_apart(f"{tmp_path}/{parent}/fs", 0o755)
         assert (tmp_path / parent / "fs").is_dir()
@@ -90,18 +91,36 @@ def test_each_tree_is_made_under_a_name_of_its_own(tmp_path: Path, monkeypatch: 
     assert len(set(names)) == len(names) >= 2
 
 
-def test_of_the_drawn_places_the_last_on_the_disk_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "drawn", "kept"),
+    [
+        pytest.param([1e-5], 1, 0, id="the first is good"),
+        pytest.param([1e-3, 2e-3, 1e-5], 3, 2, id="until one is good"),
+        pytest.param([8e-3, 7e-3, 3e-3, 5e-3, 4e-3, 6e-3, 9e-3, 8e-3], 8, 2, id="the best of several bad ones"),
+    ],
+)
+def test_places_are_drawn_until_files_are_made_quickly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: list[float], drawn: int, kept: int
+) -> None:
     inodes: list[int] = []
-    mkdir = os.mkdir
 
-    def noting(path: str, mode: int) -> None:
-        mkdir(path, mode)
-        inodes.append(os.stat(path).st_ino)
+    def noting(directory: str) -> float:
+        inodes.append(os.stat(directory).st_ino)
+        return seconds[len(inodes) - 1]
 
-    monkeypatch.setattr(os, "mkdir", noting)
+    flags(tmp_path)
+    monkeypatch.setattr(placement, "_seconds_for_a_file", noting)
     placement.make_apart(f"{tmp_path}/tree", 0o755)
-    assert (tmp_path / "tree").stat().st_ino == max(inodes)
+    assert len(inodes) == drawn
+    assert (tmp_path / "tree").stat().st_ino == inodes[kept]
     assert os.listdir(tmp_path) == ["tree"]
+
+
+def test_looking_at_a_place_leaves_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 <= placement._seconds_for_a_file(str(tmp_path)) < 1
+    assert os.listdir(tmp_path) == []
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY | os.O_CREAT)  # refused by every file system
+    assert placement._seconds_for_a_file(str(tmp_path)) == 0
 
 
 @pytest.mark.parametrize("number", [errno.ENOTTY, errno.EOPNOTSUPP, errno.EPERM])

@@ -12,7 +12,7 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 def current_boot(path: str = _BOOT_ID) -> str:
     """A name of this boot, UNKNOWN where the kernel does not tell."""
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
+        with open(path, "rb") as file:  # as text it would take a module for its encoding
+            return file.read().decode("utf-8", "replace").strip()
     except OSError:
         return UNKNOWN

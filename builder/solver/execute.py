@@ -180,7 +180,7 @@ def _layer(
             LayerSink(scratch, compression=form.kind, level=form.level, sync=False) as sink,
         ):
             writer = TarWriter(sink.write) if environment.guard is None else environment.guard.writer(sink.write)
-            _write_root(writer, upper, lowers)
+            _write_root(writer, upper, lowers, environment.epoch)
             found = changes(upper, below if lowers else None, left_out)
             write_changes(filter(counts, found), writer)
             writer.close()
@@ -192,9 +192,11 @@ def _layer(
         raise StoreError(f"cannot write the step's layer: {error.strerror}", place=scratch) from error
 
 
-def _write_root(writer: TarWriter, upper: str, lowers: list[str]) -> None:
-    """State the owner and mode of `/` if the command changed them: layers that differ in that alone are not equal."""
+def _write_root(writer: TarWriter, upper: str, lowers: list[str], epoch: int | None) -> None:
+    """State the owner and mode of `/` if the command changed them: layers that differ in that alone are not equal. With
+    `epoch` (seconds) it is no younger than that; `clamp_times` leaves it alone."""
     root, before = os.stat(upper), os.stat(lowers[0]) if lowers else None
     owner = (before.st_uid, before.st_gid) if before is not None else (0, 0)
     if (root.st_uid, root.st_gid) != owner or root.st_mode & 0o7777 != 0o755:
-        writer.add(".", FileInfo(Kind.DIRECTORY, root.st_mode & 0o7777, root.st_uid, root.st_gid, 0, root.st_mtime_ns))
+        mtime = root.st_mtime_ns if epoch is None else min(root.st_mtime_ns, epoch * 1_000_000_000)
+        writer.add(".", FileInfo(Kind.DIRECTORY, root.st_mode & 0o7777, root.st_uid, root.st_gid, 0, mtime))

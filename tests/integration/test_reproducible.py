@@ -106,7 +106,8 @@ def test_commands(tmp_path: Path, arguments: tuple[str, ...]) -> None:
         tmp_path / "context",
         "WORKDIR /app\nADD files.tar.gz .\nCOPY a .\n"
         "RUN echo made > made && mkdir -p sub/dir && ln made sub/hard && ln -s made sub/soft && rm a\n"
-        "RUN rm -r d && chmod 0700 sub && echo again >> made\n",
+        "RUN rm -r d && chmod 0700 sub && echo again >> made\n"
+        "RUN chmod 0700 /\n",
     )
     (directory / "a").write_text("a")
     archive(directory / "files.tar.gz")

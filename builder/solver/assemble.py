@@ -115,12 +115,13 @@ def _write_entry(writer: TarWriter, entry: Staged, observe: Observe | None) -> s
 def _write_file(writer: TarWriter, entry: Staged, info: FileInfo, content: Content, descriptor: int) -> str:
     if content.offset:
         os.lseek(descriptor, content.offset, os.SEEK_SET)
+    most = info.size + 1 if content.offset is None else info.size  # one more tells a file that has grown
     if info.size <= _PIECE:
-        data = os.read(descriptor, info.size + 1 if content.offset is None else info.size)
+        data = os.read(descriptor, most)
         writer.add(entry.path, info, xattrs=entry.xattrs, content=data)
         return hashlib.sha256(data).hexdigest()
     hasher = hashlib.sha256()
-    writer.add(entry.path, info, xattrs=entry.xattrs, content=_pieces(descriptor, info.size, hasher.update))
+    writer.add(entry.path, info, xattrs=entry.xattrs, content=_pieces(descriptor, most, hasher.update))
     return hasher.hexdigest()
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from builder.errors import MAKE_ROOM, NO_ROOM, StoreError, Unsupported
-from builder.filesystem.cuts import HEADER, cut
+from builder.filesystem.cuts import HEADER, ONE_IN, cut
 from builder.filesystem.decompress import decompressor
 from builder.oci.spec import OCI_LAYER
 
@@ -117,15 +117,16 @@ def _zstd_encoder(level: int) -> Encoder:
 
 
 def _gzip_coding(level: int | None) -> str:
-    """What a block of gzip depends on beside its content: the level, and who compresses."""
+    """What a block of gzip depends on beside its content: where streams are cut, the level, and who compresses."""
     chosen = DEFAULT_LEVELS["gzip"] if level is None else level
+    blocks = f"gzip {_LEAST}-{_BLOCKS['gzip']} one in {ONE_IN}, {chosen}"
     if chosen <= 3:
         import isal
 
-        return f"gzip {chosen} isal {isal.__version__}"
+        return f"{blocks} isal {isal.__version__}"
     import zlib
 
-    return f"gzip {chosen} zlib {zlib.ZLIB_RUNTIME_VERSION}"
+    return f"{blocks} zlib {zlib.ZLIB_RUNTIME_VERSION}"
 
 
 class Output:

@@ -11,7 +11,7 @@ import zlib
 HEADER = 512  # bytes; every header of a tar archive begins at a multiple of that
 _MAGIC = b"ustar\0"
 _MAGIC_AT = 257
-_ONE_IN = 8  # headers
+ONE_IN = 8  # headers are chosen
 
 
 def cut(data: bytes, start: int, least: int, most: int) -> int:
@@ -30,4 +30,4 @@ def cut(data: bytes, start: int, least: int, most: int) -> int:
 
 
 def _is_chosen(header: bytes) -> bool:
-    return zlib.crc32(header) % _ONE_IN == 0
+    return zlib.crc32(header) % ONE_IN == 0

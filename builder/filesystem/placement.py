@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 # linux/fs.h, as on x86-64 and 64-bit ARM; elsewhere they may be unknown, and nothing happens. The numbers speak of a
 # long, the kernel reads and writes an int.
@@ -37,19 +37,22 @@ def make_apart(path: str, mode: int) -> None:
     """
     parent = os.path.dirname(path)
     drawn: list[tuple[float, str]] = []
-    with _spreading(parent) as able:
-        while len(drawn) < _DRAWN:
-            directory = f"{parent}/{os.urandom(8).hex()}"
-            os.mkdir(directory, mode)
-            drawn.append((_seconds_for_a_file(directory) if able else 0, directory))
-            if drawn[-1][0] < _QUICK:
-                break
-    drawn.sort(reverse=True)
-    kept = drawn.pop()[1]
-    for _, directory in drawn:
-        os.rmdir(directory)
-    os.chmod(kept, mode)  # whatever the umask
-    os.rename(kept, path)
+    try:
+        with _spreading(parent) as able:
+            while len(drawn) < _DRAWN:
+                directory = f"{parent}/{os.urandom(8).hex()}"
+                os.mkdir(directory, mode)
+                drawn.append((_seconds_for_a_file(directory) if able else 0, directory))
+                if drawn[-1][0] < _QUICK:
+                    break
+        kept = min(drawn)
+        os.chmod(kept[1], mode)  # whatever the umask
+        os.rename(kept[1], path)
+        drawn.remove(kept)
+    finally:
+        for _, directory in drawn:
+            with suppress(OSError):
+                os.rmdir(directory)
 
 
 def _seconds_for_a_file(directory: str) -> float:

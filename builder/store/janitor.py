@@ -45,11 +45,13 @@ class Janitor:
         self._remove_all()
 
     def _remove_all(self) -> None:
-        with suppress(IndexError):  # no more
-            while True:
+        while True:
+            try:
                 path = self._doomed.popleft()
-                with suppress(OSError):
-                    self._remove(path)
+            except IndexError:
+                return
+            with suppress(OSError):
+                self._remove(path)
 
 
 class Spares:
@@ -71,15 +73,21 @@ class Spares:
             return self._make()
 
     def give_back(self, path: str) -> None:
-        """Have a directory renewed that was taken, rather than another made. Whoever made these says how."""
+        """Have a directory renewed that was taken, rather than another made. One that cannot be is tried again, and
+        removed at last."""
         self._used.append(path)
 
     def refill(self) -> None:
         """Make as many ready as were taken since. Raises what `make` and `renew` raise."""
-        with suppress(IndexError):  # no more are wanted
-            while True:
-                self._wanted.popleft()
-                self._ready.append(self._next())
+        while self._is_wanted():
+            self._ready.append(self._next())
+
+    def _is_wanted(self) -> bool:
+        try:
+            self._wanted.popleft()
+        except IndexError:
+            return False
+        return True
 
     def _next(self) -> str:
         if self._renew is None:
@@ -91,7 +99,7 @@ class Spares:
         try:
             self._renew(path)
         except BaseException:
-            self._used.append(path)  # to be removed at last
+            self._used.append(path)
             raise
         return path
 

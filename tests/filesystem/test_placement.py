@@ -116,6 +116,31 @@ def test_places_are_drawn_until_files_are_made_quickly(
     assert os.listdir(tmp_path) == ["tree"]
 
 
+@pytest.mark.parametrize("failing", ["mkdir", "rename"])
+def test_what_was_drawn_goes_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    calls: list[str] = []
+    mkdir = os.mkdir
+
+    def make(path: str, mode: int) -> None:
+        calls.append(path)
+        if failing == "mkdir" and len(calls) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        mkdir(path, mode)
+
+    def rename(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    flags(tmp_path)
+    monkeypatch.setattr(os, "mkdir", make)
+    monkeypatch.setattr(placement, "_QUICK", 0)
+    if failing == "rename":
+        monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError, match="No space left"):
+        placement.make_apart(f"{tmp_path}/tree", 0o755)
+    assert len(calls) >= 3
+    assert os.listdir(tmp_path) == []
+
+
 def test_looking_at_a_place_leaves_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 <= placement._seconds_for_a_file(str(tmp_path)) < 1
     assert os.listdir(tmp_path) == []

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def run() -> NoReturn:
     """Run the command line and end the process."""
+    _open_streams()
     asked = question(sys.argv[1:], os.environ)
     said = asked.answer() if asked is not None else None
     if said is None:
@@ -26,12 +27,32 @@ def run() -> NoReturn:
         run_commands(asked)
     status = 0
     try:
-        for stream, text in zip((sys.stdout, sys.stderr), said, strict=True):
+        for stream, text in ((sys.stderr, said[1]), (sys.stdout, said[0])):  # the name of the image comes last
             stream.write(text)
             stream.flush()
     except BrokenPipeError:
         status = 1
+    except OSError as error:
+        status = 1
+        _say(error, asked.root if asked is not None else "")
     os._exit(status)
+
+
+def _say(error: OSError, root: str) -> None:
+    from builder.cli.main import system_error
+    from builder.errors import render
+
+    try:
+        os.write(2, f"{render(system_error(error, root))}\n".encode())
+    except OSError:
+        return
+
+
+def _open_streams() -> None:
+    """Open those standard streams on /dev/null that whoever called has closed: other files would get their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # until the end
 
 
 if __name__ == "__main__":

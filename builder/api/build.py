@@ -15,6 +15,7 @@ from builder.api.prepare import caches_of, check_options, make_environment
 from builder.api.recording import Recording, recording
 from builder.api.special import special_arguments
 from builder.export.deliver import Approve, Delivery, deliver
+from builder.export.destination import WrittenFile
 from builder.oci.reference import Reference
 from builder.oci.spec import INDEXES
 from builder.plan.locate import Locator
@@ -62,6 +63,7 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
             caches = caches_of(options, special, environment, bases)
             planned, solver = _solve(store, inputs, options, bases, environment, caches, record)
             roots = solver.roots
+            archives: list[WrittenFile] = []
             attester = None
             if options.attestations:
                 from builder.api.attesting import make_attester
@@ -84,12 +86,13 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
                 connect=connector(options.environ, record),
                 approve=_approve(store, options, planned, locator(inputs)),
                 attester=attester,
+                wrote=archives.append,
             )
             committed = deliver(delivery)
             if caches is not None:
                 caches.write(planned, roots, record.portable_steps())
             record.image_ids = committed.config_digests if committed is not None else ()
-            record.result = _result(store, planned, committed, names, time.monotonic() - started)
+            record.result = _result(store, planned, committed, names, archives, time.monotonic() - started)
             if os.path.isdir(os.path.join(store.root, "failed")):
                 from builder.api.failing import forget_failures
 
@@ -105,7 +108,12 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
 
 
 def _result(
-    store: Store, planned: Plan, committed: Committed | None, names: tuple[Reference, ...], seconds: float
+    store: Store,
+    planned: Plan,
+    committed: Committed | None,
+    names: tuple[Reference, ...],
+    archives: list[WrittenFile],
+    seconds: float,
 ) -> BuildResult:
     """What was made; what became of the steps is added when the record is finished."""
     platforms = tuple(str(image.platform) for image in planned.images)
@@ -121,6 +129,7 @@ def _result(
         platforms=platforms,
         seconds=seconds,
         root=store.root,
+        archives=tuple(archives),
     )
 
 

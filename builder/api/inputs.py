@@ -35,7 +35,8 @@ from builder.plan.steps import MAIN_CONTEXT
 from builder.store.store import Store
 
 _MAX_DOCKERFILE = 16 << 20
-_DEFAULTS = ("Dockerfile", "dockerfile", "Containerfile")
+DOCKERFILES = ("Dockerfile", "dockerfile", "Containerfile")
+"""What a Dockerfile is called that no -f names."""
 _RULES = "ignore-2"
 
 
@@ -216,7 +217,7 @@ def find_dockerfile(directory: str, given: str, *, local: bool = True) -> str:
             place=directory,
             remedy="give a directory, a URL, or - for standard input",
         )
-    for name in _DEFAULTS:
+    for name in DOCKERFILES:
         path = os.path.join(directory, name)
         if os.path.isfile(path) and (local or _is_within(directory, path)):
             return path

@@ -14,9 +14,11 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from builder.api.inputs import DOCKERFILES
 from builder.api.repeating import ARCHIVE, FILE, FORM, IMAGES, INPUT, PROGRAM, TREE, Question, state_of
 from builder.context.source import LocalContext, parse_context
 from builder.errors import BuilderError
+from builder.export.destination import WrittenFile
 from builder.oci.layout import Layout
 from builder.oci.spec import MANIFESTS, Manifest, decode
 from builder.places import configuration_files
@@ -79,7 +81,7 @@ def _note(question: Question, options: BuildOptions, result: BuildResult, output
         raise ValueError("the context changed just now")
     if question.look_at_images() != question.images:
         raise ValueError("the store's images changed meanwhile")
-    archive = os.path.abspath(options.outputs[0].dest) if options.outputs else ""
+    archive = _absolute(options.outputs[0].dest) if options.outputs else ""
     fields = [FORM, state, output, errors, os.fsencode(archive), str(len(paths)).encode()]
     fields += [*map(os.fsencode, paths), *_pieces(question, result), FORM]
     if any(b"\0" in field for field in fields) or _takes_time(errors):
@@ -90,20 +92,27 @@ def _note(question: Question, options: BuildOptions, result: BuildResult, output
     if archive:
         from builder.api.repeated_archive import encode, parts_of
 
-        question.write(question.note + ARCHIVE, encode(parts_of(archive, question.blobs, question.began), state))
+        with open(archive, "rb") as file:
+            if WrittenFile.of(file) != result.archives[0]:
+                raise ValueError("another build wrote there meanwhile")
+            question.write(question.note + ARCHIVE, encode(parts_of(file, question.blobs), state))
     question.write(question.note, b"\0".join(fields))
 
 
 def _paths(question: Question, options: BuildOptions, result: BuildResult) -> Iterator[str]:
     """All that the build may have looked at, each with the letter of what it is."""
-    yield TREE + os.path.abspath(options.context)
-    if options.dockerfile:  # which is looked for in both places, with its ignore file
-        for path in (options.dockerfile, os.path.join(options.context, options.dockerfile)):
-            yield INPUT + os.path.abspath(path)
-            yield INPUT + os.path.abspath(path) + ".dockerignore"
-    yield PROGRAM + _HERE
+    yield TREE + _absolute(options.context)
+    # Below the context these may be links to elsewhere. What -f names is looked for in both places.
+    names = (options.dockerfile,) if options.dockerfile else DOCKERFILES
+    for path in (
+        *((options.dockerfile,) if options.dockerfile else ()),
+        *(f"{options.context}/{name}" for name in names),
+    ):
+        yield INPUT + _absolute(path)
+        yield INPUT + _absolute(path) + ".dockerignore"
     for path in configuration_files(options.environ):
-        yield FILE + os.path.abspath(path)
+        yield INPUT + _absolute(path)
+    yield PROGRAM + _HERE
     for name in IMAGES + _CACHE:
         yield FILE + os.path.join(question.root, name)
     layout = Layout(question.root)
@@ -127,8 +136,13 @@ def _pieces(question: Question, result: BuildResult) -> list[bytes]:
 
 
 def _takes_time(log: bytes) -> bool:
-    """Whether a build's log has times that another one would not have, or is for machines."""
-    return re.search(rb"(?m)^#\d+ DONE (?!0\.0s$)|^\{", log) is not None
+    """Whether a build's log has times that another one would not have, or is for machines or terminals."""
+    return re.search(rb"(?m)^#\d+ DONE (?!0\.0s$)|^\{|[\r\x1b]", log) is not None
+
+
+def _absolute(path: str) -> str:
+    """A path from the root on, with its `..` as they are: before one there may be a link."""
+    return os.path.join(os.getcwd(), path)
 
 
 def _forget_oldest(directory: str) -> None:

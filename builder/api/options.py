@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from builder.errors import StoreError, UsageError
+from builder.export.destination import WrittenFile
 from builder.export.output import Output
 from builder.oci.spec import Platform
 from builder.progress import Warned
@@ -107,7 +108,7 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `steps` are the steps in the order of the Dockerfile, with `outcome` (`cached`, `ran`, `not needed`), `reason` and
     `seconds`; `warnings` what was dubious. `build` is the name under which the build is recorded, `seconds` how long it
-    took, `root` the store.
+    took, `root` the store. `archives` tells the files apart that images were written to.
     """
 
     image_id: str = ""
@@ -121,6 +122,7 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     build: str = ""
     seconds: float = 0.0
     root: str = ""
+    archives: tuple[WrittenFile, ...] = ()
 
     @property
     def image(self) -> Image:

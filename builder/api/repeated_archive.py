@@ -15,26 +15,23 @@ if TYPE_CHECKING:
 _LARGEST = 1 << 20  # bytes of an archive's own
 
 
-def parts_of(archive: str, blobs: str, since: float) -> list[bytes]:
-    """What an archive consists of: bytes of its own, the name of a file in `blobs`, bytes, … One that was there before
-    `since` (seconds) is another's. Raises OSError, and ValueError for what is not repeated."""
+def parts_of(file: BinaryIO, blobs: str) -> list[bytes]:
+    """What an archive consists of: bytes of its own, the name of a file in `blobs`, bytes, … Raises OSError, and
+    ValueError for what is not repeated."""
     import tarfile
 
     parts: list[bytes] = []
-    with open(archive, "rb") as file:
-        if os.fstat(file.fileno()).st_ctime < since:
-            raise ValueError("not the archive that was written")
-        done = 0
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in list(tar):
-                name = member.name.removeprefix("blobs/sha256/")
-                blob = os.path.join(blobs, name)
-                if member.isreg() and name != member.name and os.path.exists(blob):
-                    if os.path.getsize(blob) != member.size:
-                        raise ValueError("another blob")
-                    parts += [_read(file, done, member.offset_data - done), name.encode()]
-                    done = member.offset_data + member.size
-        parts.append(_read(file, done, os.fstat(file.fileno()).st_size - done))
+    done = 0
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in list(tar):
+            name = member.name.removeprefix("blobs/sha256/")
+            blob = os.path.join(blobs, name)
+            if member.isreg() and name != member.name and os.path.exists(blob):
+                if os.path.getsize(blob) != member.size:
+                    raise ValueError("another blob")
+                parts += [_read(file, done, member.offset_data - done), name.encode()]
+                done = member.offset_data + member.size
+    parts.append(_read(file, done, os.fstat(file.fileno()).st_size - done))
     return parts
 
 

@@ -37,10 +37,12 @@ FORM = b"builder repeat 1"
 """How a note begins and ends; its fields are separated by NUL."""
 ARCHIVE = ".archive"
 TREE, INPUT, FILE, PROGRAM = "t", "i", "f", "p"
-"""What a noted path is, its first letter: the context, with all that is below it; another file that the image is made
-from; any other file (of a directory its own state alone); this program."""
-IMAGES = ("index.json", os.path.join("blobs", "sha256"), "failed")
+"""What a noted path is, its first letter: the context, with all that is below it; another file that people write; one
+of the store (of a directory its own state alone); this program."""
+IMAGES = ("index.json", os.path.join("blobs", "sha256"), "failed", "oci-layout")
 """What a build of cached steps leaves as it was, in the store: if it is otherwise, another process was there."""
+_GOOD_FOR = 1800.0
+"""Seconds. Then the whole way is gone once more, on which the store's cache learns that it is used."""
 _LARGEST = 3_000
 """Files and directories of a context. Looking at so many takes a fifth of the time that loading the parts takes which
 know what is needed; it is in vain where something changed."""
@@ -72,6 +74,8 @@ class Question:
         recorded as a build. None if that cannot be said."""
         try:
             with open(self.note, "rb") as file:
+                if not 0 <= self.began - os.fstat(file.fileno()).st_mtime <= _GOOD_FOR:
+                    return None
                 form, state, output, errors, archive, count, *rest = file.read().split(b"\0")
             paths, pieces, end = rest[: int(count)], rest[int(count) : -1], rest[-1]
             if form != FORM or end != FORM or state_of(map(os.fsdecode, paths))[0] != state:
@@ -83,7 +87,7 @@ class Question:
                 return None
             self._record(pieces)
             return output.decode(), errors.decode()
-        except (OSError, ValueError):
+        except (OSError, ValueError, LookupError):  # a note that is damaged, or the store
             return None
 
     def _write_archive(self, path: str, state: bytes) -> bool:
@@ -135,15 +139,15 @@ def question(arguments: Sequence[str], environ: Mapping[str, str]) -> Question |
 
 
 def state_of(paths: Iterable[str]) -> tuple[bytes, int]:
-    """The state of all that `paths` name, as a digest, and when an inode changed last of those that the image is made
-    from, in nanoseconds. Raises OSError, and ValueError for too many files."""
+    """The state of all that `paths` name, as a digest, and when an inode changed last of those that people write, in
+    nanoseconds. Raises OSError, and ValueError for too many files."""
     state, last = xxhash.xxh3_128(), 0
     for path in paths:
         kind, path = path[:1], path[1:]
         facts = _look(path) if kind != PROGRAM else ()
         state.update(repr((path, facts)).encode("utf-8", "surrogateescape"))
         if kind in (TREE, INPUT):
-            last = max(last, *facts[3::6], 0)
+            last = max(last, *facts[_CHANGED::_FACTS], 0)
         if kind in (TREE, PROGRAM):
             newest = _add_tree(path, state, program=kind == PROGRAM)
             last = max(last, newest) if kind == TREE else last
@@ -168,8 +172,8 @@ def _add_tree(path: str, state: xxhash.xxh3_128, *, program: bool) -> int:
                     continue
                 facts = _facts(entry.stat(follow_symlinks=False))
                 found += entry.name, facts
-                if facts[3] > last:
-                    last = facts[3]
+                if facts[_CHANGED] > last:
+                    last = facts[_CHANGED]
         state.update(repr(found).encode("utf-8", "surrogateescape"))
     return last
 
@@ -180,6 +184,10 @@ def _look(path: str) -> tuple[int, ...]:
         return _facts(os.lstat(path)) + _facts(os.stat(path))
     except FileNotFoundError:
         return ()
+
+
+_FACTS, _CHANGED = 6, 3
+"""How many facts there are of a file, and which of them is when its inode changed, in nanoseconds."""
 
 
 def _facts(found: os.stat_result) -> tuple[int, ...]:

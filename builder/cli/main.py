@@ -256,7 +256,7 @@ def main(asked: Question | None = None) -> NoReturn:
     except OSError as error:
         if debug:
             raise
-        print(render(_system_error(error, settings.root)), file=sys.stderr)
+        print(render(system_error(error, settings.root)), file=sys.stderr)
         status = EXIT_FAILED
     except Exception as error:
         if debug:
@@ -270,7 +270,7 @@ def main(asked: Question | None = None) -> NoReturn:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _system_error(error: OSError, root: str) -> BuilderError:
+def system_error(error: OSError, root: str) -> BuilderError:
     """An error of the system's that nobody foresaw. One that names no file is the store's if its disk is full."""
     if error.errno in NO_ROOM and error.filename is None and root:
         from builder.store.room import is_full

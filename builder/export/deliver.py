@@ -12,7 +12,7 @@ import msgspec
 
 from builder.errors import BuilderError, UsageError
 from builder.export.archive import ArchivedImage, write_archive
-from builder.export.destination import destination
+from builder.export.destination import WrittenFile, destination
 from builder.export.output import Output
 from builder.filesystem.compression import Compression
 from builder.oci import reference
@@ -38,7 +38,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
     `index` asks for an index, and for directories by platform, even where there is one platform only. `approve` is
     shown the images as they will be, before anything is written; it raises what keeps them from that. `attester`
-    says what goes beside them, if anything does.
+    says what goes beside them, if anything does. `wrote` is told of each file that images were written to.
     """
 
     store: Store
@@ -55,6 +55,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     connect: Callable[[], Session]
     approve: Approve | None = None
     attester: Attester | None = None
+    wrote: Callable[[WrittenFile], object] = lambda _: None
 
 
 def deliver(delivery: Delivery) -> Committed | None:
@@ -188,6 +189,8 @@ def _write_archive(delivery: Delivery, output: Output, committed: Committed) -> 
         return
     with _step(delivery, output.dest, f"writing {output.dest}"), destination(output.dest) as file:
         write_archive(delivery.store, images, file.write, docker=output.type == "docker")
+        if output.dest != "-":
+            delivery.wrote(WrittenFile.of(file))
 
 
 @contextmanager

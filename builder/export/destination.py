@@ -6,9 +6,28 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, Self
+
+import msgspec
 
 from builder.errors import StoreError
+
+
+class WrittenFile(msgspec.Struct, frozen=True):
+    """What tells a file from what others write under its name: the same before and after it got that name."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> Self:
+        """The state of an open file, with what was written to it so far."""
+        if file.writable():
+            file.flush()
+        status = os.fstat(file.fileno())
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @contextmanager

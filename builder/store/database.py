@@ -52,7 +52,9 @@ _ADD_LAYER = (
     " uncompressed = max(uncompressed, excluded.uncompressed)"
 )
 _ALL_LAYERS = "SELECT diff_id, digest, media_type, size, origin, uncompressed FROM layers"
-_USED_AGAIN = 3600.0  # seconds after which a step's use is noted anew: a rebuild need not write
+_USED_AGAIN = 1800.0
+"""Seconds after which a step's use is noted anew: a rebuild need not write. One that is answered from a note does not
+come here for as long again."""
 
 
 class LayerRecord(msgspec.Struct, frozen=True):

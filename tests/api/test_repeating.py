@@ -156,6 +156,9 @@ def changes() -> dict[str, Callable[[Asking], object]]:
         "all blobs": lambda asking: shutil.rmtree(asking.root / "blobs"),
         "a damaged blob": lambda asking: [path.write_bytes(b"?") for path in blobs(asking)],
         "failed steps": lambda asking: (asking.root / "failed").mkdir(),
+        "no layout": lambda asking: (asking.root / "oci-layout").unlink(),
+        "an hour": lambda asking: os.utime(asking.ask().note, (time.time() - 3600,) * 2),
+        "a clock that was put back": lambda asking: os.utime(asking.ask().note, (time.time() + 60,) * 2),
         "the note": lambda asking: Path(asking.ask().note).unlink(),
         "half a note": lambda asking: os.truncate(asking.ask().note, os.path.getsize(asking.ask().note) // 2),
         "an empty note": lambda asking: os.truncate(asking.ask().note, 0),
@@ -166,6 +169,47 @@ def changes() -> dict[str, Callable[[Asking], object]]:
 def test_what_changed_is_built(noted: Asking, change: str) -> None:
     changes()[change](noted)
     assert not noted.answered()
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.dockerignore"])
+def test_what_a_link_out_of_the_context_leads_to_changed(asking: Asking, name: str) -> None:
+    outside = asking.root.parent / "outside"
+    outside.write_text("FROM scratch\nCOPY a /\n" if name == "Dockerfile" else "ignored\n")
+    (asking.context / name).unlink(missing_ok=True)
+    (asking.context / name).symlink_to(outside)
+    time.sleep(0.02)
+    asking.build()
+    asking.build()
+    assert asking.answered()
+    outside.write_text("FROM scratch\nCOPY dir /\n" if name == "Dockerfile" else "a\n")
+    assert not asking.answered()
+
+
+def test_a_path_that_leaves_a_link(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`link/..` is above what the link leads to, whatever is beside it."""
+    elsewhere = asking.root.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "link").symlink_to(asking.context / "dir")
+    context(elsewhere, DOCKERFILE, a="a", dir__b="b")
+    monkeypatch.chdir(elsewhere)
+    asking.options = options_with(asking.options, context="link/..", dockerfile="link/../Dockerfile")
+    asking.build()
+    asking.build()
+    assert asking.answered()
+    (elsewhere / "a").write_text("another")
+    assert asking.answered()
+    (asking.context / "a").write_text("another")
+    assert not asking.answered()
+
+
+def test_every_piece_of_a_note(noted: Asking) -> None:
+    note = Path(noted.ask().note)
+    fields = note.read_bytes().split(b"\0")
+    for count in range(len(fields)):
+        note.write_bytes(b"\0".join(fields[:count]))
+        assert not noted.answered()
+    note.write_bytes(b"\0".join(fields))
+    assert noted.answered()
 
 
 @pytest.mark.parametrize(
@@ -381,16 +425,22 @@ def test_a_damaged_list_of_parts(archived: Asking, damage: str) -> None:
 
 
 def test_an_archive_that_is_another_s_is_not_noted(asking: Asking) -> None:
-    """It was replaced before it was looked at."""
+    """Another build wrote there before it was looked at."""
+    options = options_with(asking.options, outputs=(Output(type="oci", dest=str(asking.archive)),))
     asking.build()
-    archive = asking.root.parent / "image.tar"
-    archive.write_bytes(b"")
-    time.sleep(0.02)
+    build_with(options, target="one", tags=("y",))  # so that nothing but the archive changes another time
     asked = asking.ask()
-    result = build_with(asking.options)
-    options = options_with(asking.options, outputs=(Output(type="oci", dest=str(archive)),))
+    result = build_with(options)
+    own = asking.archive.read_bytes()
+    assert len(result.archives) == 1
+    build_with(options, target="one", tags=("y",))
     noting.remember(asked, options, result, "", LOG)
     assert not asking.answered()
+    asking.archive.write_bytes(own)  # which was not written by this build, either
+    noting.remember(asked, options, result, "", LOG)
+    assert not asking.answered()
+    noting.remember(asked, options, build_with(options), "", LOG)
+    assert asking.answered()
 
 
 @pytest.mark.parametrize(
@@ -429,6 +479,50 @@ def test_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     assert quiet[0].out.decode().strip() == cli.image_id("x")
     (directory / "a").write_text("another")
     assert "COPY a /\n#1 because a changed" in cli.spawn("build", "-t", "x", directory).err
+
+
+def test_the_image_s_name_comes_after_the_warnings(cli: Cli, tmp_path: Path) -> None:
+    directory = context(tmp_path / "context", "from scratch as Base\nCOPY a /\n", a="a")
+    time.sleep(2.1)
+    cli.spawn("build", "-q", directory)
+    for _ in range(2):
+        command = [sys.executable, "-m", "builder", *cli.arguments("build", "-q", directory)]
+        both = subprocess.run(
+            command, env=cli.environ, cwd=PROJECT, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ).stdout.decode()
+        assert "Base" in both
+        assert both.splitlines()[-1].startswith("sha256:")
+    assert len(list((cli.root / "repeats").iterdir())) == 1
+
+
+@pytest.mark.parametrize("redirection", ["", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_or_full(cli: Cli, tmp_path: Path, redirection: str) -> None:
+    directory = context(tmp_path / "context", DOCKERFILE, a="a", dir__b="b")
+    time.sleep(2.1)
+    line = f'exec "$@" {redirection}'
+    command = ["sh", "-c", line, "-", sys.executable, "-m", "builder", *cli.arguments("build", "-q", directory)]
+    for _ in range(3):
+        done = subprocess.run(command, env=cli.environ, cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((cli.root / "builds").glob("*.json"))) == 3
+    assert len(list((cli.root / "repeats").iterdir())) == 1
+
+
+def test_an_answer_to_where_there_is_no_room(cli: Cli, tmp_path: Path) -> None:
+    directory = context(tmp_path / "context", DOCKERFILE, a="a", dir__b="b")
+    time.sleep(2.1)
+    command = [sys.executable, "-m", "builder", *cli.arguments("build", "-q", directory)]
+    said = []
+    for number in range(3):
+        with open("/dev/full" if number != 1 else os.devnull, "w") as output:
+            done = subprocess.run(
+                command, env=cli.environ, cwd=PROJECT, stdout=output, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert done.returncode == (number != 1)
+        said.append(done.stderr)
+    assert len(list((cli.root / "repeats").iterdir())) == 1
+    assert said[0].startswith("error: input/output: No space left on device\n")
+    assert said == [said[0], "", said[0]]
 
 
 def test_an_answer_loads_little(cli: Cli, tmp_path: Path) -> None:

@@ -66,6 +66,26 @@ class Sandbox:
                 meanwhile()
             return self._follow(control, outputs, on_output) if outputs else Result(cancelled=True)
 
+    def foresee(self, command: Command) -> int:
+        """Have the root made of a command that will probably come next, under the name `command.root`. Nobody may
+        write to its layers any more; they may get other names when the descriptor that is returned is at its end. A
+        command that comes under this name must be of the same `shape`, over the same directories, whatever their paths
+        are by then. Any other takes its way as if nothing had been said.
+
+        Raises SandboxError. That a root cannot be made is said to the command.
+        """
+        opened, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            with self._lock:
+                if not self._cancelled:
+                    self._send(command, [theirs])
+        except BaseException:
+            os.close(opened)
+            raise
+        finally:
+            os.close(theirs)
+        return opened
+
     def attach(self, command: Command, session: Session) -> Result:
         """Run a command to its end with the session's input, output, terminal and signals. Raises SandboxError; OSError
         where its output cannot be written, which ends it."""
@@ -190,13 +210,13 @@ class Sandbox:
         """Hand a request to the helper; start it if there is none or it has died."""
         import socket
 
-        profile = marshal.dumps(command.profile().pack())
+        request = marshal.dumps((command.profile().pack(), command.root))
         body = write_command(command)
         try:
             for _ in range(2):
                 helper = self._start()
                 try:
-                    socket.send_fds(helper, [profile], [descriptors[0], body, *descriptors[1:]])
+                    socket.send_fds(helper, [request], [body, *descriptors])
                     return
                 except OSError:
                     self._hang_up()

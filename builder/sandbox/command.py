@@ -106,6 +106,11 @@ class Profile(Record):
         self.pids = pids
 
 
+_FREE = frozenset(
+    ("arguments", "environment", "lowers", "upper", "work", "groups", "hostname", "ulimits", "terminal", "root")
+)  # fmt: skip
+
+
 class Command(Record):
     """A command and all that it may see.
 
@@ -122,12 +127,13 @@ class Command(Record):
     - `shm_size` bytes of /dev/shm (0: 64 MiB); `ulimits`: (name as in `ulimit`, soft, hard), -1 for unlimited.
     - `memory` bytes (and as much swap again, as Docker), `cpus` processors, `pids` processes: 0 for no limit.
     - `terminal`: rows and columns of a terminal of its own, None for none; `Sandbox.attach` sets it.
+    - `root`: the name under which `Sandbox.foresee` was told of its root, "" if it was not.
     """
 
     __slots__ = (  # noqa: RUF023
         "arguments", "environment", "lowers", "upper", "work", "mounts", "directory", "create_directory", "uid", "gid",
         "groups", "network", "security", "hostname", "hosts", "resolv_conf", "shm_size", "ulimits", "memory", "cpus",
-        "pids", "terminal",
+        "pids", "terminal", "root",
     )  # fmt: skip
 
     def __init__(
@@ -155,6 +161,7 @@ class Command(Record):
         cpus: float = 0.0,
         pids: int = 0,
         terminal: tuple[int, int] | None = None,
+        root: str = "",
     ) -> None:
         if network not in ("default", "host", "none"):
             raise ValueError(f"there is no network {network!r}")
@@ -182,9 +189,14 @@ class Command(Record):
         self.cpus = cpus
         self.pids = pids
         self.terminal = terminal
+        self.root = root
 
     def profile(self) -> Profile:
         return Profile(self.network, self.security, self.shm_size, self.memory, self.cpus, self.pids)
+
+    def shape(self) -> tuple[object, ...]:
+        """All that its root depends on but the layers."""
+        return tuple(getattr(self, name) for name in self.__slots__ if name not in _FREE)
 
     def pack(self) -> tuple[Any, ...]:
         return tuple(

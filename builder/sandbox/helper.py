@@ -2,8 +2,10 @@
 
     client ── helper (process 1 of an outer PID namespace) ── command (process 1 of an inner one)
 
-A request is a `Profile` that carries descriptors: the command's own socket, a file with the `Command`, and its streams
+A request is a `Profile` that carries descriptors: a file with the `Command`, the command's own socket, and its streams
 (`messages.STREAMS`). On its socket the client sends numbers of signals, and gets the `Result` at last (`running`).
+With the file and one more descriptor it is a command that is foreseen: the spare process makes its root, closes that
+descriptor when it has its layers open, and is kept for it.
 
 Half of a command's set-up depends on its profile alone. So after each request the helper forks a spare process for the
 same profile, which gets that half done on another processor while the command runs.
@@ -71,11 +73,15 @@ class Helper:
         data, descriptors = receive_descriptors(self.socket, _MOST, 2 + STREAMS)
         if not data:
             return False
-        profile = Profile.unpack(marshal.loads(data))
+        values, root = marshal.loads(data)
+        profile = Profile.unpack(values)
+        if len(descriptors) == 2:
+            self._foresee(profile, root, descriptors)
+            return True
         try:
-            self._start(profile, descriptors)
+            self._start(profile, root, descriptors)
         except (SandboxError, OSError) as error:
-            answer(_socket.socket(fileno=descriptors.pop(0)), Result(error=describe(error), setup_failed=True))
+            answer(_socket.socket(fileno=descriptors.pop(1)), Result(error=describe(error), setup_failed=True))
         for descriptor in descriptors:
             os.close(descriptor)
         self.discarded = [running for running in self.discarded if not running.is_gone()]
@@ -84,11 +90,18 @@ class Helper:
             self._make_spare(profile)
         return True
 
-    def _start(self, profile: Profile, descriptors: list[int]) -> None:
-        """Hand a command to the spare process, or to a new one if that is for another profile or has died."""
+    def _foresee(self, profile: Profile, root: str, descriptors: list[int]) -> None:
+        """Have the spare process make a root, if there is one for this profile."""
+        if self.spare is not None and self.spare.profile == profile and not self.spare.root:
+            self.spare.foresee(root, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _start(self, profile: Profile, root: str, descriptors: list[int]) -> None:
+        """Hand a command to the spare process, or to a new one if that is for others or has died."""
         spare, self.spare = self.spare, None
         if spare is not None:
-            if spare.profile == profile and self._hand(spare, descriptors):
+            if spare.profile == profile and spare.root in ("", root) and self._hand(spare, descriptors):
                 self._follow(spare)
                 return
             self._discard(spare)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _SIZE = 4  # bytes of a descriptor in a message
 _LONGEST_REPORT = 1000  # characters, of four bytes at most: a pipe holds 4096 bytes, whatever the system's settings
 
+COMMAND, FORESEEN = b"r", b"f"
+"""Kinds of messages to a process that becomes a command: the command and its streams; one that may come later."""
 STREAMS = 3
 """Descriptors that a command may come with: its standard output and error, and either its standard input or a socket on
 which the caller waits for its terminal."""

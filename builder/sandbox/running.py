@@ -10,7 +10,7 @@ import time
 
 from . import cgroups, namespaces, syscalls
 from .command import Profile, Result
-from .messages import send_descriptors
+from .messages import COMMAND, FORESEEN, send_descriptors
 from .step import Reports, Step
 
 TYPE_CHECKING = False
@@ -51,20 +51,31 @@ class Running:
             if self.group:
                 self.group.remove()
             raise
+        self.root = ""  # the name of the root that it has made
         self._control: _socket.socket | None = None
         self.ended = -1
         self._cancelled = False
 
+    def foresee(self, root: str, descriptors: list[int]) -> None:
+        """Have it make the root of a command, see `client`. The descriptors stay open here. If it has ended, `start`
+        tells."""
+        self.root = root
+        try:
+            send_descriptors(self._commands, FORESEEN, descriptors)
+        except OSError:
+            return
+
     def start(self, descriptors: list[int]) -> bool:
-        """Give it its command: the client's socket, the command and its streams, see `client`. They stay open here.
+        """Give it its command: the command, the client's socket and its streams, see `client`. They stay open here.
 
         False if it has ended meanwhile, for a reason that `finish` tells. Raises OSError; `discard` it then.
         """
-        self._control = _socket.socket(fileno=os.dup(descriptors[0]))
+        command, control, *streams = descriptors
+        self._control = _socket.socket(fileno=os.dup(control))
         self._started = time.monotonic()
         self.ended = os.pidfd_open(self._pid)
         try:
-            send_descriptors(self._commands, b"r", descriptors[1:])
+            send_descriptors(self._commands, COMMAND, [command, *streams])
         except OSError:
             return False
         return True

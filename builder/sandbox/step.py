@@ -9,6 +9,8 @@ import sys
 from . import cgroups, landlock, namespaces, process, syscalls
 from .command import Command, Profile, SandboxError
 from .messages import (
+    COMMAND,
+    FORESEEN,
     STREAMS,
     describe,
     read_command,
@@ -31,7 +33,7 @@ _LONGEST = 1 << 13  # bytes of a report
 
 class Step:
     """The command and its streams come over `commands`, which closes when the command is executed; all that `profile`
-    decides is set up before.
+    decides is set up before, and the root, too, if the command is foreseen.
 
     Over the same socket goes what there is to report, see `Reports`: the root, with a file that names the mount
     points that were made, and what goes wrong. Nobody reads it before the process has ended.
@@ -76,19 +78,43 @@ class Step:
         if point is not None:
             self.system = System(self.profile, self.host, Scratch(point))
 
-    def _receive(self) -> tuple[Command, list[int]]:
-        data, descriptors = receive_descriptors(self.commands, 1, 1 + STREAMS)
-        if not data:
-            os._exit(0)  # there is no command for this process
-        return read_command(descriptors[0]), descriptors[1:]
+    def _receive(self) -> tuple[Command, Root, list[int]]:
+        """The command, the root that it was made, and its streams."""
+        root: Root | None = None
+        failure: Exception | None = None
+        while True:
+            data, descriptors = receive_descriptors(self.commands, 1, 1 + STREAMS)
+            if not data:
+                os._exit(0)  # there is no command for this process
+            command = read_command(descriptors[0])
+            if root is None and failure is None:
+                try:
+                    root = self._make_root(command, descriptors[1] if data == FORESEEN else -1)
+                except (SandboxError, OSError) as error:
+                    failure = error
+            if data == COMMAND:
+                if root is None:
+                    raise failure or SandboxError("there is no root")
+                if root.command.shape() != command.shape():
+                    raise SandboxError("the command is not the one that was foreseen")
+                root.command = command
+                return command, root, descriptors[1:]
 
-    def _run(self) -> None:
-        command, streams = self._receive()
-        sources = Sources(command)
+    def _make_root(self, command: Command, opened: int) -> Root:
+        """The command's root, all but the mounts that it asks for. `opened` is closed when its layers are open."""
+        try:
+            sources = Sources(command)
+        finally:
+            if opened >= 0:
+                os.close(opened)
         system = self.system or System(self.profile, self.host, Scratch(scratch_point()))
         root = Root(command, sources, system.scratch, self.helper.user_namespace)
         root.mount_layers()
         system.mount(root)
+        return root
+
+    def _run(self) -> None:
+        command, root, streams = self._receive()
         root.mount_requested()
         process.own_pipes(streams, command.uid)
         if command.terminal is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from builder.plan.steps import CopyNode
     from builder.sandbox.client import Sandbox
     from builder.solver.failed import Before, Keep
+    from builder.solver.foresee import Foreseen
     from builder.solver.gather import Source
     from builder.solver.roots import Layers
     from builder.solver.secrets import Guard
@@ -83,6 +84,7 @@ class Environment:
         self.cancelled = threading.Event()
         self._sandbox: Sandbox | None = None
         self._prepared = False
+        self._foreseen: Foreseen | None = None
         self._lock = threading.Lock()
 
     @property
@@ -107,8 +109,22 @@ class Environment:
             with suppress(Exception):  # the command that needs it says what is wrong
                 self.sandbox.prepare()
 
+    def keep_foreseen(self, foreseen: Foreseen | None) -> None:
+        """Keep the root that is made for the next step, instead of the one that was kept, which is given up."""
+        before = self.take_foreseen()
+        if before is not None:
+            before.give_up(self.store)
+        self._foreseen = foreseen
+
+    def take_foreseen(self) -> Foreseen | None:
+        """Take what was kept, if nobody has."""
+        with self._lock:
+            foreseen, self._foreseen = self._foreseen, None
+        return foreseen
+
     def rest_sandbox(self) -> None:
         """Let what commands run through end beside what comes next: no command is expected."""
+        self.keep_foreseen(None)
         if self._sandbox is not None:
             self._sandbox.rest()
 
@@ -127,6 +143,7 @@ class Environment:
 
     def close(self) -> None:
         """End what still runs."""
+        self.keep_foreseen(None)
         if self._sandbox is not None:
             self._sandbox.close()
 

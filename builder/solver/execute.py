@@ -22,9 +22,10 @@ from builder.sandbox.command import Command, Result, SandboxError
 from builder.solver.cache import Made, now
 from builder.solver.commands import overlay_directories, step_command
 from builder.solver.environment import Environment
+from builder.solver.foresee import foresee
 from builder.solver.mounts import Mounting
 from builder.solver.roots import Layers
-from builder.solver.users import accounts_of, find_user
+from builder.solver.users import ExecUser, accounts_of, find_user
 
 if TYPE_CHECKING:
     from builder.solver.secret_output import Masking
@@ -40,14 +41,16 @@ def execute(
     roots: dict[int, Layers],
     contents: dict[str, str],
     step: str,
+    following: RunNode | None = None,
 ) -> Made:
+    """Run a command, and keep what it wrote. `following` is the command that comes next, if that is known and nothing
+    else runs. Raises StepFailed, Unsupported."""
     store = environment.store
     lowers = store.layers.directories(parent)
     user = find_user(accounts_of(environment, parent), node.user)
-    with store.step_scratch() as scratch, ExitStack() as held:
-        upper, work = overlay_directories(scratch, lowers)
-        mounting = Mounting(environment, roots, contents, scratch, held)
-        command = step_command(environment, node, user, lowers, (upper, work), mounting)
+    with ExitStack() as held:
+        scratch, command = _begin(environment, node, user, lowers, roots, contents, held)
+        upper = command.upper
         result, tail, masking = run_command(
             environment, command, lambda stream, data: environment.report(StepOutput(step, data, stream))
         )
@@ -67,10 +70,46 @@ def execute(
                 )
                 error.kept = environment.keep(state, error.cause, upper)
             raise
-        blob, complete = _layer(upper, lowers, result.mount_points, scratch, environment)
+        ahead = None
+        if following is not None and environment.keep is None and environment.before is None:
+            ahead = foresee(environment, command, node, following)
+            environment.keep_foreseen(ahead)
+        blob, left_out = _layer(upper, lowers, result.mount_points, scratch, environment)
+        if ahead is not None and (left_out.paths or not ahead.has_its_layers()):
+            environment.keep_foreseen(None)  # it has what the layer has not, or may not find it
+        if left_out.paths:
+            drop(upper, left_out.paths)
         store.layers.add(blob)
-        store.layers.adopt(blob.diff_id, upper, () if complete else lowers)
+        store.layers.adopt(blob.diff_id, upper, lowers if left_out.linked else ())
     return Made(blob.diff_id, now(environment.epoch))
+
+
+def _begin(
+    environment: Environment,
+    node: RunNode,
+    user: ExecUser,
+    lowers: list[str],
+    roots: dict[int, Layers],
+    contents: dict[str, str],
+    held: ExitStack,
+) -> tuple[str, Command]:
+    """The step's scratch, which `held` gives back, and its command: with the root that was foreseen, if it is that."""
+    store = environment.store
+    foreseen = environment.take_foreseen()
+    if foreseen is not None:
+        if not node.mounts and node.script is None:
+            overlay = (foreseen.command.upper, foreseen.command.work)
+            mounting = Mounting(environment, roots, contents, foreseen.scratch, held)
+            command = step_command(environment, node, user, lowers, overlay, mounting)
+            if foreseen.serves(command):
+                os.close(foreseen.opened)
+                command.root = foreseen.command.root
+                return held.enter_context(store.step_scratch(foreseen.scratch)), command
+        foreseen.give_up(store)
+    scratch = held.enter_context(store.step_scratch())
+    overlay = overlay_directories(scratch, lowers)
+    mounting = Mounting(environment, roots, contents, scratch, held)
+    return scratch, step_command(environment, node, user, lowers, overlay, mounting)
 
 
 def run_command(
@@ -159,9 +198,9 @@ def _signal_name(number: int) -> str:
 
 def _layer(
     upper: str, lowers: list[str], mount_points: tuple[str, ...], scratch: str, environment: Environment
-) -> tuple[LayerBlob, bool]:
-    """The layer of what the command wrote, and whether `upper` now holds that and nothing else: files stay that others
-    of the layer are hard links to. That a mount point is gone, which only this step had, is no change."""
+) -> tuple[LayerBlob, LeftOut]:
+    """The layer of what the command wrote, and what is in `upper` and not in it. That a mount point is gone, which only
+    this step had, is no change."""
     passing = {path.strip("/") for path in mount_points}
     left_out = LeftOut()
 
@@ -185,9 +224,7 @@ def _layer(
             write_changes(filter(counts, found), writer)
             writer.close()
             blob = sink.finish()
-        if left_out.paths:
-            drop(upper, left_out.paths)
-        return blob, not left_out.linked
+        return blob, left_out
     except OSError as error:
         raise StoreError(f"cannot write the step's layer: {error.strerror}", place=scratch) from error
 

@@ -16,8 +16,16 @@ from builder.solver.roots import Layers
 from builder.solver.trace import Trace
 
 
-def run(environment: Environment, node: RunNode, parent: Layers, roots: dict[int, Layers], trace: Trace) -> Made:
-    """Run a command on a parent's layers, or find its result in the cache. Raises StepFailed."""
+def run(
+    environment: Environment,
+    node: RunNode,
+    parent: Layers,
+    roots: dict[int, Layers],
+    trace: Trace,
+    following: RunNode | None = None,
+) -> Made:
+    """Run a command on a parent's layers, or find its result in the cache. `following` as for `execute`. Raises
+    StepFailed."""
     check_required(environment, node.mounts)
     contents = _context_layers(environment, node, trace)
     if environment.before is not None:
@@ -38,7 +46,7 @@ def run(environment: Environment, node: RunNode, parent: Layers, roots: dict[int
         trace.missed(recipe)
         from builder.solver.execute import execute
 
-        made = execute(environment, _as_run(environment, node), parent, roots, contents, trace.step)
+        made = execute(environment, _as_run(environment, node), parent, roots, contents, trace.step, following)
         environment.cache.remember(recipe, made, trace.place)
         return made
 

@@ -92,6 +92,7 @@ class Solver:
         self.roots: dict[int, Root] = {}
         self.solved: dict[int, Solved] = {}
         self._leading: set[int] = set()
+        self._followers: dict[int, list[int]] = {}
         self._ready: dict[int, float] = {}  # since when a node has all that it needs
 
     @property
@@ -119,6 +120,7 @@ class Solver:
 
     def _attempt(self, targets: Sequence[int], jobs: int) -> None:
         sorter: TopologicalSorter[int] = TopologicalSorter()
+        self._followers = {}
         waiting = list(targets)
         seen: set[int] = set()
         while waiting:
@@ -127,6 +129,8 @@ class Solver:
                 seen.add(number)
                 needs = self._plan.nodes[number].needs()
                 sorter.add(number, *needs)
+                for need in needs:
+                    self._followers.setdefault(need, []).append(number)
                 waiting.extend(needs)
         self._leading = self._leading_to_commands(seen)
         sorter.prepare()
@@ -145,7 +149,7 @@ class Solver:
                     ready.extend(fresh)
                     if len(ready) == 1 and not running:
                         number = ready.pop()
-                        self.roots[number] = self._solve_one(number)
+                        self.roots[number] = self._solve_one(number, alone=True)
                         sorter.done(number)
                         continue
                     while ready and running < jobs:
@@ -190,7 +194,7 @@ class Solver:
 
         threading.Thread(target=work, name=f"step-{number}", daemon=True).start()
 
-    def _solve_one(self, number: int) -> Root:
+    def _solve_one(self, number: int, *, alone: bool = False) -> Root:
         node = self._plan.nodes[number]
         environment = self._environment
         environment.check_cancelled()
@@ -207,7 +211,7 @@ class Solver:
         started = time.monotonic()
         try:
             with self._locate(node):
-                made = self._make(node, trace)
+                made = self._make(node, trace, self._following(number) if alone else None)
         except BaseException as error:
             if self._may_do_without(error):
                 raise
@@ -266,7 +270,13 @@ class Solver:
                 leading.update((number, *node.needs()))
         return leading
 
-    def _make(self, node: AnyNode, trace: Trace) -> Made:
+    def _following(self, number: int) -> RunNode | None:
+        """The command that comes next, if it stands on this node and nothing else needs that."""
+        followers = self._followers.get(number, ())
+        node = self._plan.nodes[followers[0]] if len(followers) == 1 else None
+        return node if isinstance(node, RunNode) and node.parent == number else None
+
+    def _make(self, node: AnyNode, trace: Trace, following: RunNode | None) -> Made:
         if isinstance(node, TreeNode):
             return tree_root(self._environment, node, trace)
         assert isinstance(node, (RunNode, CopyNode, WorkdirNode))
@@ -279,7 +289,7 @@ class Solver:
             return copy(self._environment, node, parent, needed, trace)
         if isinstance(node, WorkdirNode):
             return workdir(self._environment, node, parent, trace)
-        return run(self._environment, node, parent, needed, trace)
+        return run(self._environment, node, parent, needed, trace, following)
 
 
 def _why_again(missing: MissingLayer) -> str:

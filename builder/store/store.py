@@ -222,10 +222,11 @@ class Store:
             remove_tree(path)
 
     @contextmanager
-    def step_scratch(self) -> Iterator[str]:
+    def step_scratch(self, taken: str = "") -> Iterator[str]:
         """The same with the empty directories `upper` and `work` in it, for an overlay: made, mostly, while the command
-        of the step before this one ran, and removed while that of the next one does (`catch_up`)."""
-        path = self._step_spares.take()
+        of the step before this one ran, and removed while that of the next one does (`catch_up`). It may be `taken`
+        before (`take_step_scratch`)."""
+        path = taken or self.take_step_scratch()
         began = time.monotonic()
         try:
             yield path
@@ -234,6 +235,14 @@ class Store:
                 self._step_spares.give_back(path)
             else:
                 self._janitor.discard(path)
+
+    def take_step_scratch(self) -> str:
+        """Take the scratch of a step that is to come. It is the caller's, until a `step_scratch` or `discard`."""
+        return self._step_spares.take()
+
+    def discard(self, path: str) -> None:
+        """Have a scratch removed some time, at the latest when the store is closed."""
+        self._janitor.discard(path)
 
     def catch_up(self) -> None:
         """Do what others would wait for later. For whoever only waits."""

@@ -85,11 +85,12 @@ def test_nothing_is_left_of_a_process_that_cannot_be_watched(
     quiet: Helper, monkeypatch: pytest.MonkeyPatch, with_spare: bool
 ) -> None:
     control, theirs = _socket.socketpair()
+    command = os.open(os.devnull, os.O_RDONLY)
     before = descriptors()
     quiet.spare = quiet._fork(PROFILE) if with_spare else None
     monkeypatch.setattr(os, "pidfd_open", refuse)
     with pytest.raises(OSError, match="no more processes"):
-        quiet._start(PROFILE, [theirs.fileno()])
+        quiet._start(PROFILE, "", [command, theirs.fileno()])
     assert descriptors() == before
     assert len(quiet.discarded) == 1
     deadline = time.monotonic() + 5
@@ -99,6 +100,7 @@ def test_nothing_is_left_of_a_process_that_cannot_be_watched(
     assert Group.here == 0
     control.close()
     theirs.close()
+    os.close(command)
 
 
 def test_a_request_is_taken_before_descriptors_are_closed(quiet: Helper) -> None:

@@ -70,14 +70,17 @@ def _check_layers(session: Session, connection: sqlite3.Connection) -> list[Laye
 
 def _record_fault(session: Session, record: LayerRecord) -> tuple[str, str]:
     """What is wrong with a layer's record, '' if nothing is, and how bad that is."""
+    gone = "" if record.origin else "its blob is not here and cannot be fetched"
     if not session.is_here(record.digest):
-        return "" if record.origin else "its blob is not here and cannot be fetched", LEFTOVER
-    if os.stat(session.layout.blob_path(record.digest)).st_size != record.size:
-        return "its blob has another size", DAMAGE
+        return gone, LEFTOVER
+    try:
+        if os.stat(session.layout.blob_path(record.digest)).st_size != record.size:
+            return "its blob has another size", DAMAGE
+        fault = content_fault(session, Descriptor(record.media_type, record.digest, record.size), record.diff_id)
+    except FileNotFoundError:  # a collection took it just now
+        return gone, LEFTOVER
     # What a build cache claims is compared before it is used, so a wrong claim does no harm.
-    severity = LEFTOVER if is_claim(record) else DAMAGE
-    fault = content_fault(session, Descriptor(record.media_type, record.digest, record.size), record.diff_id)
-    return f"its blob {fault}" if fault else "", severity
+    return f"its blob {fault}" if fault else "", LEFTOVER if is_claim(record) else DAMAGE
 
 
 def _with_true_size(session: Session, connection: sqlite3.Connection, record: LayerRecord) -> LayerRecord:

@@ -11,7 +11,7 @@ from builder.config import ArchiveLimits
 from builder.store import check_blobs
 from builder.store.check import check
 from builder.store.check_layers import HashedFile
-from builder.store.check_session import LEFTOVER
+from builder.store.check_session import LEFTOVER, Session
 from tests.support.builds import Cli
 from tests.support.checks import CHECK, DEEP, DROP, REPAIR, add_blob, blob_path, database, edit_config, run
 
@@ -72,6 +72,18 @@ def test_what_a_cache_claims_does_no_harm(cli: Cli) -> None:
     (problem,) = run(cli, REPAIR).problems
     assert (problem.severity, problem.repair) == (LEFTOVER, "forgotten")
     assert run(cli).problems == ()
+
+
+def test_a_blob_that_a_collection_takes_while_its_record_is_looked_at(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("rmi", "x")
+    digest = database(cli, "SELECT digest FROM layers")[0][0]
+    blob_path(cli, digest).unlink()
+    monkeypatch.setattr(Session, "is_here", lambda *_: True)
+    problems = [problem for problem in run(cli).problems if problem.area == "record"]
+    assert [problem.severity for problem in problems] == [LEFTOVER]
+    assert problems[0].cause == "its blob is not here and cannot be fetched"
 
 
 def test_an_image_with_other_diff_ids_than_its_layers(cli: Cli) -> None:

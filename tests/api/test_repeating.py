@@ -8,89 +8,19 @@ import pty
 import shutil
 import subprocess
 import sys
-import tarfile
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from builder.api import noting, repeated_archive, repeating
-from builder.api.options import BuildOptions, BuildResult
+from builder.api import noting, repeating
+from builder.api.options import BuildOptions
 from builder.api.public import build
-from builder.export.output import Output
 from builder.store.record_names import KEPT_BUILDS, SLACK
+from tests.api.asking import DOCKERFILE, LOG, Asking, build_with, options_with
 from tests.support.builds import PROJECT, Cli, context
-
-DOCKERFILE = "FROM scratch AS one\nCOPY a /\nFROM scratch\nCOPY --from=one a /b\nCOPY dir /dir\nLABEL x=y\n"
-LOG = "#1 [stage-1 1/2] COPY\n#1 CACHED\n"
-
-
-class Asking:
-    """A build that is asked for again and again, with a context that is thought to have settled."""
-
-    def __init__(self, directory: Path) -> None:
-        self.root = directory / "store"
-        self.context = context(
-            directory / "context", DOCKERFILE, a="a", dir__b="b", ignored="", **{".dockerignore": "ignored"}
-        )
-        self.environ = {"HOME": str(directory), "BUILDER_CONFIG": str(directory / "builder.toml")}
-        (directory / "builder.toml").touch()
-        self.archive = directory / "image.tar"
-        self.options = BuildOptions(context=str(self.context), tags=("x",), root=str(self.root), environ=self.environ)
-
-    def ask(self, *more: str, **environ: str) -> repeating.Question:
-        arguments = ["--root", str(self.root), "build", "-t", "x", *more, str(self.context)]
-        found = repeating.question(arguments, self.environ | environ)
-        assert found is not None
-        return found
-
-    def build(self, log: str = LOG, **options: Any) -> BuildResult:
-        """Build the whole way, and note it if it may be repeated."""
-        asked = self.ask()
-        result = build_with(self.options, **options)
-        noting.remember(asked, options_with(self.options, **options), result, "", log)
-        return result
-
-    def answered(self) -> bool:
-        return self.ask().answer() is not None
-
-
-def options_with(options: BuildOptions, **changes: Any) -> BuildOptions:
-    from msgspec.structs import replace
-
-    return replace(options, **changes)
-
-
-def build_with(options: BuildOptions, **changes: Any) -> BuildResult:
-    from builder.api.build import build as build_options
-
-    return build_options(options_with(options, **changes))
-
-
-@pytest.fixture
-def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asking:
-    monkeypatch.setattr(noting, "_SETTLED", 0.0)
-    monkeypatch.setattr(os, "isatty", lambda _: False)
-    for name in noting._REMOTE:  # which other tests loaded
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    found = Asking(tmp_path)
-    time.sleep(0.02)  # the clock of files goes in steps
-    return found
-
-
-@pytest.fixture
-def noted(asking: Asking) -> Asking:
-    asking.build()
-    assert not asking.answered()  # its steps ran
-    asking.build()
-    assert asking.answered()
-    return asking
 
 
 def test_the_same_words(noted: Asking) -> None:
@@ -352,114 +282,6 @@ def test_a_collection_removes_the_notes(noted: Asking) -> None:
 def test_what_is_no_such_question(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "isatty", lambda _: False)
     assert repeating.question(arguments, {}) is None
-
-
-# --- archives
-
-
-@pytest.fixture(params=["oci", "docker"])
-def archived(asking: Asking, request: pytest.FixtureRequest) -> Asking:
-    asking.options = options_with(
-        asking.options, outputs=(Output(type=request.param, dest=str(asking.archive), names=()),)
-    )
-    asking.build()
-    asking.build()
-    return asking
-
-
-def test_an_archive_is_written_again(archived: Asking) -> None:
-    expected = archived.archive.read_bytes()
-    archived.archive.unlink()
-    assert archived.answered()
-    assert archived.archive.read_bytes() == expected
-    archived.archive.write_bytes(b"another")
-    assert archived.answered()
-    assert archived.archive.read_bytes() == expected
-    with tarfile.open(archived.archive) as tar:
-        assert any(name.startswith("blobs/sha256/") for name in tar.getnames())
-    assert [path.name for path in archived.root.parent.glob("image.tar*")] == ["image.tar"]
-
-
-def test_an_archive_on_another_file_system(asking: Asking) -> None:
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
-        if os.stat(elsewhere).st_dev == asking.root.parent.stat().st_dev:
-            pytest.skip("needs two file systems")
-        archive = Path(elsewhere, "image.tar")
-        asking.options = options_with(asking.options, outputs=(Output(type="oci", dest=str(archive)),))
-        asking.build()
-        asking.build()
-        expected = archive.read_bytes()
-        archive.unlink()
-        assert asking.answered()
-        assert archive.read_bytes() == expected
-
-
-def test_what_is_no_ordinary_file_takes_the_whole_way(archived: Asking) -> None:
-    archived.archive.unlink()
-    archived.archive.symlink_to("elsewhere")
-    assert not archived.answered()
-    assert archived.archive.is_symlink()
-
-
-def test_an_archive_that_cannot_be_written_takes_the_whole_way(archived: Asking) -> None:
-    archived.archive.unlink()
-    archived.archive.mkdir()
-    before = len(list((archived.root / "builds").iterdir()))
-    assert not archived.answered()
-    assert len(list((archived.root / "builds").iterdir())) == before
-
-
-@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "longer", "of another state"])
-def test_a_damaged_list_of_parts(archived: Asking, damage: str) -> None:
-    parts = Path(archived.ask().note + repeating.ARCHIVE)
-    data = parts.read_bytes()
-    if damage == "gone":
-        parts.unlink()
-    else:
-        parts.write_bytes(
-            {"empty": b"", "cut": data[:-1], "longer": data + b"x", "of another state": b"0" + data}[damage]
-        )
-    archived.archive.unlink()
-    assert not archived.answered()
-    assert not archived.archive.exists()
-
-
-def test_an_archive_that_is_another_s_is_not_noted(asking: Asking) -> None:
-    """Another build wrote there before it was looked at."""
-    options = options_with(asking.options, outputs=(Output(type="oci", dest=str(asking.archive)),))
-    asking.build()
-    build_with(options, target="one", tags=("y",))  # so that nothing but the archive changes another time
-    asked = asking.ask()
-    result = build_with(options)
-    own = asking.archive.read_bytes()
-    assert len(result.archives) == 1
-    build_with(options, target="one", tags=("y",))
-    noting.remember(asked, options, result, "", LOG)
-    assert not asking.answered()
-    asking.archive.write_bytes(own)  # which was not written by this build, either
-    noting.remember(asked, options, result, "", LOG)
-    assert not asking.answered()
-    noting.remember(asked, options, build_with(options), "", LOG)
-    assert asking.answered()
-
-
-@pytest.mark.parametrize(
-    "output",
-    [{"type": "local", "dest": "d"}, {"type": "tar", "dest": "t"}, {"type": "oci", "dest": "o", "tar": False}],
-)
-def test_other_outputs_are_not_noted(asking: Asking, output: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(asking.root.parent)
-    asking.build()
-    asking.build(outputs=(Output(**output),))
-    assert not asking.answered()
-
-
-@given(st.lists(st.binary(max_size=20), min_size=1), st.binary(max_size=8))
-def test_parts_of_archives_survive(parts: list[bytes], junk: bytes) -> None:
-    data = repeated_archive.encode(parts, b"state")
-    assert repeated_archive.decode(data, b"state") == parts
-    with suppress(ValueError):
-        repeated_archive.decode(junk, b"state")
 
 
 # --- from the command line

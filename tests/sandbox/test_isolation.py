@@ -191,7 +191,7 @@ def test_the_interpreter_cannot_be_changed_through_proc(
         os.open(f"/proc/{helper}/exe", os.O_WRONLY)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="calls by number")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="makes system calls by the numbers of x86-64")
 def test_filter_by_calls(tmp_path: Path) -> None:
     """The filter itself, in a child of this process: each call that Docker's profile decides by an argument."""
     from builder.sandbox import capabilities, syscalls

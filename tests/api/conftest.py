@@ -1,0 +1,33 @@
+"""A build that may be repeated, and one that is noted."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from builder.api import noting
+from tests.api.asking import Asking
+
+
+@pytest.fixture
+def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asking:
+    monkeypatch.setattr(noting, "_SETTLED", 0.0)
+    monkeypatch.setattr(os, "isatty", lambda _: False)
+    for name in noting._REMOTE:  # which other tests loaded
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    found = Asking(tmp_path)
+    time.sleep(0.02)  # the clock of files goes in steps
+    return found
+
+
+@pytest.fixture
+def noted(asking: Asking) -> Asking:
+    asking.build()
+    assert not asking.answered()  # its steps ran
+    asking.build()
+    assert asking.answered()
+    return asking

@@ -1,5 +1,5 @@
 #!python
-"""The program's start: a build that only repeats the one before is answered at once, all else is for the commands.
+"""The program's start: a command that only repeats the one before is answered at once, all else is for the commands.
 
 Installed, it is `builder` as well (the first line becomes the path of the interpreter).
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from builder.api.repeating import question
+from builder.api.repeat.question import question
 
 TYPE_CHECKING = False  # as type checkers know it; loading `typing` takes longer than all the rest here
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Which boot of the machine this is: what was not flushed to the disk is believed until the next one.
 
-Standard library only, since a repeated build (`api.repeating`) loads nothing else.
+Standard library only, since a repeated build (`api.repeat`) loads nothing else.
 """
 
 from __future__ import annotations

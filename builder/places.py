@@ -1,6 +1,6 @@
 """Where things lie on this machine: the store, the configuration files.
 
-Standard library only, since a repeated build (`api.repeating`) loads nothing else.
+Standard library only, since a repeated build (`api.repeat`) loads nothing else.
 """
 
 from __future__ import annotations

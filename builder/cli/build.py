@@ -209,7 +209,7 @@ def command(settings: Settings, /, **given: Any) -> int:
     if given["metadata_file"]:
         _write(given["metadata_file"], values.metadata(result))
     if settings.asked is not None and not given["iidfile"] and not given["metadata_file"]:
-        from builder.api.noting import remember
+        from builder.api.repeat.build import remember
 
         remember(settings.asked, options, result, output.heard, errors.heard)
     return 0

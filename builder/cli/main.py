@@ -18,7 +18,7 @@ from builder.places import default_root
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from builder.api.repeating import Question
+    from builder.api.repeat.question import Question
 
 COMMANDS = {
     "build": "builder.cli.build",
@@ -118,7 +118,7 @@ class Settings:
     """The global options, for the commands."""
 
     def __init__(self, root: str = "", debug: bool = False, asked: Question | None = None) -> None:
-        """`asked` is the build that this may be the first of several to ask for."""
+        """`asked` is the command that this may be the first of several to ask for."""
         self.root = root
         self.debug = debug
         self.asked = asked

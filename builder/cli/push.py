@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from builder.store.store import Store
 if TYPE_CHECKING:
     from builder.registry.transport import Session
 
+_DEFAULTED = f"Using default tag: {DEFAULT_TAG}"
+
 
 @click.command("push", cls=Command, epilog="Example: builder push registry.example.com/team/app:1")
 @click.argument("names", metavar="NAME[:TAG]…", nargs=-1, required=True)
@@ -36,14 +39,55 @@ def command(settings: Settings, names: tuple[str, ...], all_tags: bool, platform
     """
     store = open_store(settings)
     wanted = platform_of(platform)
+    pushed: list[tuple[Descriptor, list[Reference]]] = []
+    whole = True
     with store.lease(), TransferView(PUSHED, quiet=quiet) as view, open_session(report=view) as session:
         for descriptor, tags in _images(store, names, wanted, all_tags, view):
-            view.line(f"The push refers to repository [{tags[0].name}]")
+            view.line(_heading(tags))
             sent = _push(store, session, descriptor, tags, view)
             for tag in tags:
-                view.line(f"{tag.tag}: digest: {sent.digest} size: {sent.size}")
+                view.line(_ending(tag, sent))
             if quiet:
                 print(*tags, sep="\n")
+            pushed.append((sent, tags))
+            whole = whole and sent is descriptor
+        if settings.asked is not None and whole:
+            from builder.api.repeat.push import remember
+
+            remember(settings.asked, pushed, _words_again(store, names, pushed, quiet, all_tags), os.environ)
+
+
+def _heading(tags: Sequence[Reference]) -> str:
+    return f"The push refers to repository [{tags[0].name}]"
+
+
+def _ending(tag: Reference, sent: Descriptor) -> str:
+    return f"{tag.tag}: digest: {sent.digest} size: {sent.size}"
+
+
+def _words_again(
+    store: Store,
+    names: Sequence[str],
+    pushed: Sequence[tuple[Descriptor, Sequence[Reference]]],
+    quiet: bool,
+    all_tags: bool,
+) -> str:
+    """What the same push says when the registry has all of it."""
+    lines = []
+    if not quiet and not all_tags:
+        lines += [_DEFAULTED for text in names if not references.parse(text, default_tag=False).tag]
+    for image, tags in pushed:
+        if quiet:
+            lines += map(str, tags)
+            continue
+        lines.append(_heading(tags))
+        lines += [_present(layer) for layer in dict.fromkeys(_layers(store, image))]
+        lines += [_ending(tag, image) for tag in tags]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _present(layer: str) -> str:
+    return f"{layer[7:19]}: {PUSHED['present']}"
 
 
 def _images(
@@ -58,7 +102,7 @@ def _images(
         if all_tags and given.tag:
             raise UsageError("a tag cannot be used with --all-tags", remedy="name the repository alone")
         if not all_tags and not given.tag:
-            view.line(f"Using default tag: {DEFAULT_TAG}")
+            view.line(_DEFAULTED)
         found = [
             (entry.reference, entry.descriptor)
             for entry in store.images.all()
@@ -121,7 +165,7 @@ def _push(
     told = {*pushed.uploaded, *pushed.mounted, *pushed.present}
     for layer in dict.fromkeys(_layers(store, sent)):
         if layer not in told:  # the repository had the image: nothing was asked about its parts
-            view.line(f"{layer[7:19]}: {PUSHED['present']}")
+            view.line(_present(layer))
     if lone is not None:
         view.line(
             "Not all multiplatform-content is present and only the available single-platform image was pushed\n"

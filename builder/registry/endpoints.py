@@ -78,7 +78,7 @@ def tls_files(config: Config, endpoint: Endpoint) -> TLSFiles:
     """
     registry = config.registry(endpoint.settings)
     ca, keypairs = list(registry.ca), list(registry.keypair)
-    for directory in (*registry.tlsconfigdir, *_certificate_directories(config, endpoint.settings)):
+    for directory in (*registry.tlsconfigdir, *certificate_directories(config, endpoint.settings)):
         try:
             names = sorted(os.listdir(directory))
         except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -143,8 +143,9 @@ def _scheme(config: Config, settings: str, host: str) -> str:
 
 def _has_tls(config: Config, settings: str, registry: RegistryConfig) -> bool:
     given = registry.insecure or registry.ca or registry.keypair or registry.tlsconfigdir
-    return bool(given) or any(os.path.isdir(directory) for directory in _certificate_directories(config, settings))
+    return bool(given) or any(os.path.isdir(directory) for directory in certificate_directories(config, settings))
 
 
-def _certificate_directories(config: Config, settings: str) -> list[str]:
+def certificate_directories(config: Config, settings: str) -> list[str]:
+    """Where a registry's certificates may lie, `settings` being its name (Docker's `certs.d/HOST`)."""
     return [os.path.join(directory, settings) for directory in config.certificate_directories]

@@ -1,6 +1,6 @@
 """How the records of builds are named, how many are kept, see `builds`, and where notes for repeated builds are.
 
-Standard library only, since a repeated build (`api.repeating`) loads nothing else."""
+Standard library only, since a repeated build (`api.repeat`) loads nothing else."""
 
 from __future__ import annotations
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from builder.api import noting, repeating
 from builder.api.options import BuildOptions, BuildResult
+from builder.api.repeat.build import remember
+from builder.api.repeat.question import Question, question
 from tests.support.builds import context
 
 DOCKERFILE = "FROM scratch AS one\nCOPY a /\nFROM scratch\nCOPY --from=one a /b\nCOPY dir /dir\nLABEL x=y\n"
@@ -26,9 +27,9 @@ class Asking:
         self.archive = directory / "image.tar"
         self.options = BuildOptions(context=str(self.context), tags=("x",), root=str(self.root), environ=self.environ)
 
-    def ask(self, *more: str, **environ: str) -> repeating.Question:
+    def ask(self, *more: str, **environ: str) -> Question:
         arguments = ["--root", str(self.root), "build", "-t", "x", *more, str(self.context)]
-        found = repeating.question(arguments, self.environ | environ)
+        found = question(arguments, self.environ | environ)
         assert found is not None
         return found
 
@@ -36,7 +37,7 @@ class Asking:
         """Build the whole way, and note it if it may be repeated."""
         asked = self.ask()
         result = build_with(self.options, **options)
-        noting.remember(asked, options_with(self.options, **options), result, "", log)
+        remember(asked, options_with(self.options, **options), result, "", log)
         return result
 
     def answered(self) -> bool:

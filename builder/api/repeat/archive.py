@@ -1,6 +1,6 @@
 """The archive that a repeated build writes again: which bytes of it are blobs of the store, and which are its own.
 
-Standard library only, see `repeating`.
+Standard library only, see the package.
 """
 
 from __future__ import annotations

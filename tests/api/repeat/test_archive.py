@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.api import noting, repeated_archive, repeating
+from builder.api.repeat import archive as repeated_archive
+from builder.api.repeat import build as noting
+from builder.api.repeat.question import ARCHIVE
 from builder.export.output import Output
-from tests.api.asking import LOG, Asking, build_with, options_with
+from tests.api.repeat.asking import LOG, Asking, build_with, options_with
 
 
 @pytest.fixture(params=["oci", "docker"])
@@ -72,7 +74,7 @@ def test_an_archive_that_cannot_be_written_takes_the_whole_way(archived: Asking)
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut", "longer", "of another state"])
 def test_a_damaged_list_of_parts(archived: Asking, damage: str) -> None:
-    parts = Path(archived.ask().note + repeating.ARCHIVE)
+    parts = Path(archived.ask().note + ARCHIVE)
     data = parts.read_bytes()
     if damage == "gone":
         parts.unlink()

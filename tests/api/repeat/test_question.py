@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from builder.api import noting, repeating
 from builder.api.options import BuildOptions
 from builder.api.public import build
+from builder.api.repeat import build as noting
+from builder.api.repeat import leave, notes, question
 from builder.store.record_names import KEPT_BUILDS, SLACK
-from tests.api.asking import DOCKERFILE, LOG, Asking, build_with, options_with
+from tests.api.repeat.asking import DOCKERFILE, LOG, Asking, build_with, options_with
 from tests.support.builds import PROJECT, Cli, context
 
 
@@ -156,20 +157,20 @@ def test_another_directory(noted: Asking, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_another_start_of_the_machine(noted: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeating, "current_boot", lambda: "another")
+    monkeypatch.setattr(question, "current_boot", lambda: "another")
     assert not noted.answered()
 
 
 def test_a_machine_that_does_not_tell_its_start(noted: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeating, "current_boot", lambda: "unknown")
-    assert repeating.question(["build", "."], noted.environ) is None
+    monkeypatch.setattr(question, "current_boot", lambda: "unknown")
+    assert question.question(["build", "."], noted.environ) is None
 
 
 def test_another_version_of_the_program(noted: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "program"
     (program / "__pycache__").mkdir(parents=True)
     (program / "part.py").write_text("a = 1\n")
-    monkeypatch.setattr(noting, "_HERE", str(program))
+    monkeypatch.setattr(noting, "HERE", str(program))
     noted.build()
     (program / "__pycache__/part.pyc").touch()  # as Python does while modules are loaded
     assert noted.answered()
@@ -220,7 +221,7 @@ def test_a_time_is_not_repeated(asking: Asking) -> None:
 
 def test_a_context_that_has_just_changed(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files may change again within what is one moment to the file system."""
-    monkeypatch.setattr(noting, "_SETTLED", 60.0)
+    monkeypatch.setattr(leave, "SETTLED", 60.0)
     asking.build()
     asking.build()
     assert not asking.answered()
@@ -246,7 +247,7 @@ def test_what_changes_while_the_build_runs(asking: Asking, change: Callable[[Ask
 
 
 def test_a_large_context(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeating, "_LARGEST", 5)
+    monkeypatch.setattr(notes, "_LARGEST", 5)
     asking.build()
     asking.build()
     assert not asking.answered()
@@ -262,7 +263,7 @@ def test_the_oldest_builds_are_dropped_by_the_whole_way(noted: Asking) -> None:
 
 def test_few_notes_are_kept(noted: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = Path(noted.ask().note).parent
-    monkeypatch.setattr(noting, "_KEPT", 3)
+    monkeypatch.setattr(leave, "KEPT", 3)
     for number in range(5):
         (notes / str(number)).touch()
         os.utime(notes / str(number), (number, number))
@@ -281,7 +282,7 @@ def test_a_collection_removes_the_notes(noted: Asking) -> None:
 )
 def test_what_is_no_such_question(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "isatty", lambda _: False)
-    assert repeating.question(arguments, {}) is None
+    assert question.question(arguments, {}) is None
 
 
 # --- from the command line
@@ -366,7 +367,9 @@ def test_an_answer_loads_little(cli: Cli, tmp_path: Path) -> None:
     assert ours <= {
         "builder.__main__",
         "builder.api",
-        "builder.api.repeating",
+        "builder.api.repeat",
+        "builder.api.repeat.notes",
+        "builder.api.repeat.question",
         "builder.boot",
         "builder.places",
         "builder.store",
@@ -379,7 +382,10 @@ def test_a_terminal_shows_what_moves(cli: Cli, tmp_path: Path) -> None:
     directory = context(tmp_path / "context", "FROM scratch\nCOPY a /\n", a="a")
     primary, secondary = pty.openpty()
     try:
-        asked = "import sys, os\nfrom builder.api.repeating import question\nprint(question(sys.argv[1:], os.environ))"
+        asked = (
+            "import sys, os\nfrom builder.api.repeat.question import question\n"
+            "print(question(sys.argv[1:], os.environ))"
+        )
         done = subprocess.run(
             [sys.executable, "-c", asked, *cli.arguments("build", directory)], env=cli.environ, stderr=secondary,
             stdout=subprocess.PIPE, text=True, check=True,

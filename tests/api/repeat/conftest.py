@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from builder.api import noting
-from tests.api.asking import Asking
+from builder.api.repeat import build, leave
+from tests.api.repeat.asking import Asking
 
 
 @pytest.fixture
 def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asking:
-    monkeypatch.setattr(noting, "_SETTLED", 0.0)
+    monkeypatch.setattr(leave, "SETTLED", 0.0)
     monkeypatch.setattr(os, "isatty", lambda _: False)
-    for name in noting._REMOTE:  # which other tests loaded
+    for name in build._REMOTE:  # which other tests loaded
         monkeypatch.delitem(sys.modules, name, raising=False)
     found = Asking(tmp_path)
     time.sleep(0.02)  # the clock of files goes in steps

@@ -1,9 +1,8 @@
-"""The note that a build leaves, so that one that only repeats it can be answered with its words (`repeating`).
+"""The note that a build leaves, so that one that only repeats it can be answered with its words.
 
 What might come out otherwise another time is not noted: whatever came over a network, secrets, several platforms, files
-about the build, outputs but for one archive of the image, which is written again (`repeated_archive`), large contexts.
-Neither is a build whose context changed within the last `_SETTLED` seconds: a file may change twice within what is one
-moment to its file system.
+about the build, outputs but for one archive of the image, which is written again, large contexts, and contexts that
+changed just now.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from builder.api.inputs import DOCKERFILES
-from builder.api.repeating import ARCHIVE, FILE, FORM, IMAGES, INPUT, PROGRAM, TREE, Question, state_of
+from builder.api.repeat.leave import leave, make_room, take_note
+from builder.api.repeat.notes import FILE, HERE, INPUT, PROGRAM, TREE
+from builder.api.repeat.question import ARCHIVE, IMAGES, Question
 from builder.context.source import LocalContext, parse_context
 from builder.errors import BuilderError
 from builder.export.destination import WrittenFile
@@ -28,12 +29,7 @@ from builder.store.record_names import RECORD
 if TYPE_CHECKING:
     from builder.api.options import BuildOptions, BuildResult
 
-_KEPT = 64
-"""Files of notes in one store; a note is some kilobytes."""
-_SETTLED = 2.0  # seconds: the coarsest times of file systems that contexts lie on (FAT, some servers')
 _CACHE = ("cache.db", "cache.db-wal")
-_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-"""Where this program's modules are."""
 _REMOTE = ("builder.registry.transport", "builder.context.http", "builder.context.git")
 """Through these modules comes whatever a build knows of other machines."""
 _REPEATABLE = (
@@ -49,7 +45,7 @@ def remember(question: Question, options: BuildOptions, result: BuildResult, out
     if not _is_repeatable(options, result):
         return
     try:
-        _note(question, options, result, output.encode(), errors.encode())
+        _note(question, options, result, output, errors)
     except (OSError, ValueError, BuilderError):
         return
 
@@ -73,30 +69,22 @@ def _is_archive(options: BuildOptions) -> bool:
     return len(options.outputs) == 1 and output.type in ("oci", "docker") and output.tar and output.dest != "-"
 
 
-def _note(question: Question, options: BuildOptions, result: BuildResult, output: bytes, errors: bytes) -> None:
+def _note(question: Question, options: BuildOptions, result: BuildResult, output: str, errors: str) -> None:
     """Raises BuilderError, OSError, and ValueError for what cannot be noted."""
-    paths = list(_paths(question, options, result))
-    state, changed = state_of(paths)
-    if changed > (question.began - _SETTLED) * 1e9:
-        raise ValueError("the context changed just now")
-    if question.look_at_images() != question.images:
-        raise ValueError("the store's images changed meanwhile")
-    archive = _absolute(options.outputs[0].dest) if options.outputs else ""
-    fields = [FORM, state, output, errors, os.fsencode(archive), str(len(paths)).encode()]
-    fields += [*map(os.fsencode, paths), *_pieces(question, result), FORM]
-    if any(b"\0" in field for field in fields) or _takes_time(errors):
+    if _takes_time(errors):
         raise ValueError("a text that cannot be noted")
-    directory = os.path.dirname(question.note)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    _forget_oldest(directory)
+    archive = _absolute(options.outputs[0].dest) if options.outputs else ""
+    rest = [os.fsencode(archive), *_pieces(question, result)]
+    note = take_note(question, list(_paths(question, options, result)), output, errors, rest)
     if archive:
-        from builder.api.repeated_archive import encode, parts_of
+        from builder.api.repeat.archive import encode, parts_of
 
         with open(archive, "rb") as file:
             if WrittenFile.of(file) != result.archives[0]:
                 raise ValueError("another build wrote there meanwhile")
-            question.write(question.note + ARCHIVE, encode(parts_of(file, question.blobs), state))
-    question.write(question.note, b"\0".join(fields))
+            make_room(question)
+            question.write(question.note + ARCHIVE, encode(parts_of(file, question.blobs), note.state))
+    leave(question, note)
 
 
 def _paths(question: Question, options: BuildOptions, result: BuildResult) -> Iterator[str]:
@@ -112,7 +100,7 @@ def _paths(question: Question, options: BuildOptions, result: BuildResult) -> It
         yield INPUT + _absolute(path) + ".dockerignore"
     for path in configuration_files(options.environ):
         yield INPUT + _absolute(path)
-    yield PROGRAM + _HERE
+    yield PROGRAM + HERE
     for name in IMAGES + _CACHE:
         yield FILE + os.path.join(question.root, name)
     layout = Layout(question.root)
@@ -135,18 +123,11 @@ def _pieces(question: Question, result: BuildResult) -> list[bytes]:
     return [repr(float(piece) - float(head[1])).encode() if place % 2 else piece for place, piece in enumerate(pieces)]
 
 
-def _takes_time(log: bytes) -> bool:
+def _takes_time(log: str) -> bool:
     """Whether a build's log has times that another one would not have, or is for machines or terminals."""
-    return re.search(rb"(?m)^#\d+ DONE (?!0\.0s$)|^\{|[\r\x1b]", log) is not None
+    return re.search(r"(?m)^#\d+ DONE (?!0\.0s$)|^\{|[\r\x1b]", log) is not None
 
 
 def _absolute(path: str) -> str:
     """A path from the root on, with its `..` as they are: before one there may be a link."""
     return os.path.join(os.getcwd(), path)
-
-
-def _forget_oldest(directory: str) -> None:
-    with os.scandir(directory) as entries:
-        notes = sorted((entry.stat().st_mtime, entry.path) for entry in entries)
-    for _, path in notes[: -_KEPT + 1]:
-        os.unlink(path)

@@ -1,0 +1,43 @@
+"""Leaving a note, so that the same command can be answered with its words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from builder.api.repeat.notes import Note, state_of
+from builder.api.repeat.question import Question
+
+KEPT = 64
+"""Files of notes in one store; a note is some kilobytes."""
+SETTLED = 2.0  # seconds: the coarsest times of file systems that contexts lie on (FAT, some servers')
+
+
+def take_note(question: Question, paths: Sequence[str], output: str, errors: str, rest: Sequence[bytes]) -> Note:
+    """The note of a command that is done. Raises OSError, and ValueError for what cannot be noted: files that changed
+    within the last `SETTLED` seconds, since they may change twice within what is one moment to their file system, and a
+    store whose images are others by now."""
+    state, changed = state_of(paths)
+    if changed > (question.began - SETTLED) * 1e9:
+        raise ValueError("what people write changed just now")
+    if question.look_at_images() != question.images:
+        raise ValueError("the store's images changed meanwhile")
+    return Note(state, output.encode(), errors.encode(), [os.fsencode(path) for path in paths], rest)
+
+
+def leave(question: Question, note: Note) -> None:
+    """Write a note where the question is answered from it, and drop the oldest of many. Raises OSError, and ValueError
+    for what cannot be noted."""
+    data = note.encode()
+    make_room(question)
+    question.write(question.note, data)
+
+
+def make_room(question: Question) -> None:
+    """See to it that another note can be written. Raises OSError."""
+    directory = os.path.dirname(question.note)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    with os.scandir(directory) as entries:
+        notes = sorted((entry.stat().st_mtime, entry.path) for entry in entries)
+    for _, path in notes[: -KEPT + 1]:
+        os.unlink(path)

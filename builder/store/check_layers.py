@@ -110,10 +110,14 @@ def content_fault(session: Session, layer: Descriptor, diff_id: str) -> str:
 
 
 def stack_fault(session: Session, layers: Sequence[Descriptor], diff_ids: Sequence[str]) -> str:
-    """How the layers of a manifest, which are all here, differ from its configuration's diff IDs; '' if they do not."""
+    """How a manifest's layers, which were all here, differ from its configuration's diff IDs; '' if they do not."""
     if len(layers) != len(diff_ids):
         return f"the configuration has {len(diff_ids)} diff IDs, the manifest {len(layers)} layers"
     for layer, diff_id in zip(layers, diff_ids, strict=True):
-        if fault := content_fault(session, layer, diff_id):
+        try:
+            fault = content_fault(session, layer, diff_id)
+        except FileNotFoundError as error:  # the image was removed just now
+            fault = f"{layer.digest} is missing: {error.strerror}"
+        if fault:
             return f"the layer {fault}"
     return ""

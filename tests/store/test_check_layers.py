@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from builder.config import ArchiveLimits
-from builder.store import check_blobs
+from builder.oci.spec import Descriptor
+from builder.store import check_blobs, check_layers
 from builder.store.check import check
-from builder.store.check_layers import HashedFile
+from builder.store.check_layers import HashedFile, content_fault
 from builder.store.check_session import LEFTOVER, Session
 from tests.support.builds import Cli
 from tests.support.checks import CHECK, DEEP, DROP, REPAIR, add_blob, blob_path, database, edit_config, run
@@ -84,6 +85,23 @@ def test_a_blob_that_a_collection_takes_while_its_record_is_looked_at(
     problems = [problem for problem in run(cli).problems if problem.area == "record"]
     assert [problem.severity for problem in problems] == [LEFTOVER]
     assert problems[0].cause == "its blob is not here and cannot be fetched"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_blob_that_goes_while_its_image_is_looked_at(cli: Cli, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an image that was removed meanwhile nothing is said."""
+    digest = cli.manifest("x")["layers"][1]["digest"]
+
+    def remove(session: Session, layer: Descriptor, diff_id: str) -> str:
+        if not named:
+            cli("rmi", "x")
+        blob_path(cli, digest).unlink(missing_ok=True)
+        session.contents.clear()
+        return content_fault(session, layer, diff_id)
+
+    monkeypatch.setattr(check_layers, "content_fault", remove)
+    problems = [problem for problem in run(cli).problems if problem.area == "image"]
+    assert [problem.cause.endswith("is missing: No such file or directory") for problem in problems] == [True] * named
 
 
 def test_an_image_with_other_diff_ids_than_its_layers(cli: Cli) -> None:

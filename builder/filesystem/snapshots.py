@@ -70,8 +70,10 @@ class Snapshots:
         *,
         max_entries: int | None = None,
         max_bytes: int | None = None,
+        large: bool = True,
     ) -> str:
-        """The directory of a layer, unpacked now unless it is already.
+        """The directory of a layer, unpacked now unless it is already. A `large` one is worth a place of its own on the
+        disk (`placement`).
 
         `open_tar` gives the uncompressed tar stream; it is called at most once. The stream is the caller's to close.
         Raises LayerError when the stream is malformed or when its digest is not `diff_id`.
@@ -82,7 +84,11 @@ class Snapshots:
                 return known
             with self._temporary(name) as temporary:
                 files = f"{temporary}/fs"
-                make_apart(files, 0o755)
+                if large:
+                    make_apart(files, 0o755)
+                else:
+                    os.mkdir(files)
+                    os.chmod(files, 0o755)  # whatever the umask
                 done = self._unpack(open_tar, files, below, max_entries, max_bytes)
                 if done.diff_id != diff_id:
                     raise LayerError(
@@ -142,9 +148,14 @@ class Snapshots:
                 aside.append(gone)
         return aside
 
-    def diff_ids(self) -> list[str]:
-        """The layers that have a complete snapshot, sorted."""
-        names = {name[:64] for name in self._names() if len(name) >= 64 and self._complete(f"{self.directory}/{name}")}
+    def diff_ids(self, among: Collection[str] | None = None) -> list[str]:
+        """The layers that have a complete snapshot, sorted; `among` some of them."""
+        asked = None if among is None else {_hex(diff_id) for diff_id in among}
+        names = {
+            name[:64]
+            for name in self._names()
+            if len(name) >= 64 and (asked is None or name[:64] in asked) and self._complete(f"{self.directory}/{name}")
+        }
         return sorted(f"sha256:{name}" for name in names if _DIFF_ID.fullmatch(f"sha256:{name}"))
 
     def settle(self, waiting: float = 0) -> bool:

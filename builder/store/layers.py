@@ -36,6 +36,8 @@ Fetch = Callable[[str, Descriptor, BinaryIO], None]
 """Fetches a blob: the reference it belongs to, its descriptor, the file that takes the verified bytes. The file is at
 its start, and may hold a beginning of the blob, which an earlier transfer left."""
 
+_SMALL = 64 << 10
+"""Bytes of a blob that holds some hundred files at most."""
 CACHE = "cache:"
 """Begins the origin of a layer that a build cache claims to have."""
 
@@ -286,7 +288,7 @@ class Layers:
         what to do without one that does not keep its promise."""
         from builder.store.arriving import Arriving
 
-        unpacked = set(self._snapshots.diff_ids())
+        unpacked = set(self._snapshots.diff_ids(diff_ids))
         records = [self.record(diff_id) for diff_id in dict.fromkeys(diff_ids) if diff_id not in unpacked]
         absent = [one for one in records if one and not one.origin.startswith(CACHE) and not self._is_here(one)]
         return Arriving(absent, self.fetch_form, self._partial)
@@ -313,7 +315,9 @@ class Layers:
         limits = self._limits()
         with closing(stream):
             reader = decompressor(stream, limits=limits, place=record.digest)
-            path = self._snapshots.unpack(record.diff_id, lambda: reader, below, max_entries=limits.entries or None)
+            path = self._snapshots.unpack(
+                record.diff_id, lambda: reader, below, max_entries=limits.entries or None, large=record.size > _SMALL
+            )
         if not record.uncompressed and reader.total:
             self._database.add_layer(msgspec.structs.replace(record, uncompressed=reader.total))
         return path

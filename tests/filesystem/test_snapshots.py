@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -36,6 +37,26 @@ def snapshots(tmp_path: Path) -> Snapshots:
 
 def leftovers(snapshots: Snapshots) -> list[str]:
     return [name for name in os.listdir(snapshots.directory) if name.startswith(("tmp-", "gone-"))]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_mode_of_the_root_whatever_the_umask(snapshots: Snapshots, archive: Archive, large: bool) -> None:
+    raw = archive(("f", FILE))
+    before = os.umask(0o077)
+    try:
+        path = snapshots.unpack(diff_id(raw), lambda: io.BytesIO(raw), large=large)
+    finally:
+        os.umask(before)
+    assert os.stat(path).st_mode & 0o7777 == 0o755
+
+
+def test_which_of_some_layers_are_there(snapshots: Snapshots, archive: Archive) -> None:
+    archives = [archive((name, FILE)) for name in "abc"]
+    for raw in archives[:2]:
+        snapshots.unpack(diff_id(raw), functools.partial(io.BytesIO, raw))
+    assert snapshots.diff_ids() == sorted(map(diff_id, archives[:2]))
+    assert snapshots.diff_ids([diff_id(raw) for raw in archives[1:]]) == [diff_id(archives[1])]
+    assert snapshots.diff_ids([]) == []
 
 
 def test_unpack_once(snapshots: Snapshots, archive: Archive) -> None:

@@ -89,7 +89,7 @@ class Snapshots:
                 else:
                     os.mkdir(files)
                     os.chmod(files, 0o755)  # whatever the umask
-                done = self._unpack(open_tar, files, below, max_entries, max_bytes)
+                done = self._unpack(open_tar, files, below, max_entries, max_bytes, temporary)
                 if done.diff_id != diff_id:
                     raise LayerError(
                         f"the layer's content is {done.diff_id}", place=diff_id,
@@ -211,11 +211,12 @@ class Snapshots:
         below: Sequence[str],
         max_entries: int | None,
         max_bytes: int | None,
+        beside: str,
     ) -> Unpacked:
         with LayeredTree(below) as tree:
             return unpack(
                 open_tar(), files, layer=True, below=tree if below else None, userxattr=self._userxattr,
-                owners=self._owners, max_entries=max_entries, max_bytes=max_bytes,
+                owners=self._owners, max_entries=max_entries, max_bytes=max_bytes, beside=beside,
             )  # fmt: skip
 
     def _complete(self, directory: str) -> bool:

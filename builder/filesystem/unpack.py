@@ -17,6 +17,7 @@ import msgspec
 from builder.errors import MAKE_ROOM, NO_ROOM, LayerError
 from builder.filesystem.archive import ArchiveEntry, Readable, TarReader
 from builder.filesystem.overlay_format import OPAQUE, OWN_PREFIXES
+from builder.filesystem.placement import Placement
 from builder.filesystem.readahead import ReadAhead
 from builder.filesystem.syscalls import open_beneath, remove_tree
 from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
@@ -24,7 +25,6 @@ from builder.filesystem.tree import FileInfo, FileTree, Kind
 from builder.filesystem.unpack_parents import Parents
 
 _META_PREFIX = ".wh..wh."  # AUFS's own files, which containerd skips too
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Unpacked(msgspec.Struct, frozen=True):
@@ -48,6 +48,7 @@ def unpack(
     owners: bool = True,
     max_entries: int | None = None,
     max_bytes: int | None = None,
+    beside: str = "",
 ) -> Unpacked:
     """Unpack an uncompressed tar stream into an existing directory, which nobody else may use meanwhile.
 
@@ -55,15 +56,15 @@ def unpack(
     the archive leaves out, and targets of its hard links, are looked up there. `userxattr` says that we are in a user
     namespace: opaque directories get `user.overlay.opaque`, and devices that cannot be made are left out. Without
     `owners` files belong to the process. Attributes of overlayfs itself are dropped (they would let a layer forge the
-    stack); so is an attribute that the file system does not know. `max_bytes` bounds the sum of the file sizes. The
-    whole stream is read, also what follows the archive's end. Raises LayerError naming the entry; what was unpacked so
-    far stays.
+    stack); so is an attribute that the file system does not know. `max_bytes` bounds the sum of the file sizes;
+    `beside` is for `Placement`. The whole stream is read, also what follows the archive's end. Raises LayerError naming
+    the entry; what was unpacked so far stays.
     """
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with ReadAhead(stream) as chunks:
             reader = TarReader(chunks, max_entries=max_entries, max_bytes=max_bytes)
-            unpacker = Unpacker(root, layer=layer, below=below, userxattr=userxattr, owners=owners)
+            unpacker = Unpacker(root, layer=layer, below=below, userxattr=userxattr, owners=owners, beside=beside)
             try:
                 for entry in reader:
                     try:
@@ -92,7 +93,9 @@ def _failed(entry: ArchiveEntry, error: OSError) -> LayerError:
 class Unpacker:
     """The work of `unpack`, entry by entry; `root` is a descriptor that stays open meanwhile."""
 
-    def __init__(self, root: int, *, layer: bool, below: FileTree | None, userxattr: bool, owners: bool) -> None:
+    def __init__(
+        self, root: int, *, layer: bool, below: FileTree | None, userxattr: bool, owners: bool, beside: str
+    ) -> None:
         self._root = root
         self._layer = layer
         self._below = below
@@ -100,6 +103,7 @@ class Unpacker:
         self._owners = owners
         self._opaque_attribute = OPAQUE[userxattr]
         self._times: dict[str, int] = {}  # directories' times, set when nothing is added any more
+        self._placement = Placement(beside)
         self.parents = Parents(root, below, self)
 
     def add(self, entry: ArchiveEntry) -> None:
@@ -140,6 +144,7 @@ class Unpacker:
 
     def close(self) -> None:
         self.parents.close()
+        self._placement.close()
 
     def make_directory(
         self, parent: int, name: str, path: str, info: FileInfo, xattrs: Mapping[str, bytes], *, existing: bool = True
@@ -147,13 +152,13 @@ class Unpacker:
         """Make a directory, or take over the one that is there; a whiteout there makes it opaque."""
         opaque = False
         try:
-            os.mkdir(name, 0o700, dir_fd=parent)
+            self._placement.mkdir(name, 0o700, parent)
         except FileExistsError:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if not existing or (status.st_mode & 0o170000) != 0o040000:
                 opaque = self._layer
                 self._remove(parent, name)
-                os.mkdir(name, 0o700, dir_fd=parent)
+                self._placement.mkdir(name, 0o700, parent)
         descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         if opaque:
             os.setxattr(descriptor, self._opaque_attribute, b"y")
@@ -169,10 +174,10 @@ class Unpacker:
 
     def _file(self, parent: int, name: str, path: str, entry: ArchiveEntry) -> None:
         try:
-            descriptor = os.open(name, _CREATE, 0o600, dir_fd=parent)
+            descriptor = self._placement.create(name, parent)
         except FileExistsError:
             self._remove(parent, name)
-            descriptor = os.open(name, _CREATE, 0o600, dir_fd=parent)
+            descriptor = self._placement.create(name, parent)
         try:
             for piece in entry.content.chunks():
                 written = os.write(descriptor, piece)
@@ -212,7 +217,7 @@ class Unpacker:
         for attempt in range(2):
             try:
                 if info.kind is Kind.SYMLINK:
-                    os.symlink(info.link, name, dir_fd=parent)
+                    self._placement.symlink(info.link, name, parent)
                 elif not self._make_node(parent, name, info):
                     return
                 break
@@ -299,7 +304,7 @@ class Unpacker:
         self.parents.implicit.add(real)
         source = below.open(real)
         try:
-            descriptor = os.open(base, _CREATE, 0o600, dir_fd=parent)
+            descriptor = self._placement.create(base, parent)
             try:
                 while os.sendfile(descriptor, source, None, 1 << 24):
                     pass

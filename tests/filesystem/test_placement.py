@@ -7,6 +7,8 @@ import fcntl
 import os
 import stat
 import struct
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -158,3 +160,122 @@ def test_a_file_system_that_cannot_be_told_is_no_obstacle(
     monkeypatch.setattr(fcntl, "ioctl", refuse)
     placement.make_apart(f"{tmp_path}/tree", 0o755)
     assert (tmp_path / "tree").is_dir()
+
+
+class Making:
+    """A tree that is made by a `Placement`, each thing of it as slow as `seconds` says."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = directory
+        self.tree = directory / "tree"
+        self.tree.mkdir()
+        self.descriptor = os.open(self.tree, os.O_RDONLY)
+        self.placement = placement.Placement(str(directory))
+        self.seconds = 0.0
+        self.now = 0.0
+        self.drawn = 0
+        self.finds = True
+        monkeypatch.setattr(time, "perf_counter", self.clock)
+        monkeypatch.setattr(placement, "make_apart", self.draw)
+
+    def clock(self) -> float:
+        self.now += self.seconds
+        return self.now
+
+    def draw(self, path: str, mode: int) -> bool:
+        self.drawn += 1
+        os.mkdir(path, mode)
+        return self.finds
+
+    def files(self, *names: str) -> None:
+        for name in names:
+            os.close(self.placement.create(name, self.descriptor))
+
+
+@pytest.fixture
+def making(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Making]:
+    found = Making(tmp_path, monkeypatch)
+    yield found
+    found.placement.close()
+    os.close(found.descriptor)
+    assert os.listdir(tmp_path) == ["tree"]
+
+
+def test_what_is_quick_stays(making: Making) -> None:
+    making.seconds = 50e-6
+    making.files(*"abcdefgh")
+    assert making.drawn == 0
+
+
+def test_what_is_slow_again_and_again_is_made_elsewhere(making: Making) -> None:
+    making.seconds = 1e-3
+    making.files(*"abc")
+    making.seconds = 0  # it was something else
+    making.files("d")
+    making.seconds = 1e-3
+    making.files(*"efg")
+    assert making.drawn == 0
+    making.files("h")
+    assert making.drawn == 1
+    making.placement.mkdir("directory", 0o700, making.descriptor)
+    making.placement.symlink("a", "link", making.descriptor)
+    making.files(*"ijklm")
+    assert making.drawn == 1
+    making.files("n")  # twice as many as the first time
+    assert making.drawn == 2
+    making.seconds = 0
+    making.files("o")
+    assert sorted(os.listdir(making.tree)) == sorted([*"abcdefghijklmno", "directory", "link"])
+    assert os.readlink(making.tree / "link") == "a"
+    assert (making.tree / "directory").is_dir()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "symlink"])
+def test_what_is_there_is_not_replaced(making: Making, kind: str) -> None:
+    making.seconds = 1e-3
+    making.files(*"abcd")
+    assert making.drawn == 1
+    makers: dict[str, Callable[[str], None]] = {
+        "file": making.files,
+        "directory": lambda name: making.placement.mkdir(name, 0o700, making.descriptor),
+        "symlink": lambda name: making.placement.symlink("elsewhere", name, making.descriptor),
+    }
+    make = makers[kind]
+    make("new")
+    for name in ("a", "new"):
+        before = os.lstat(making.tree / name)
+        with pytest.raises(FileExistsError):
+            make(name)
+        assert os.lstat(making.tree / name) == before
+    make("newer")
+
+
+def test_a_place_that_is_no_better_is_left_alone(making: Making) -> None:
+    making.seconds = 1e-3
+    making.finds = False
+    making.files(*"abcdefghij")
+    assert making.drawn == 1
+    assert [os.listdir(path) for path in making.placement._places] == [[]]
+    assert making.placement._place < 0
+
+
+def test_without_another_place_all_goes_on(making: Making, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str, mode: int) -> bool:
+        raise OSError(errno.ENOSPC, "full", path)
+
+    monkeypatch.setattr(placement, "make_apart", fail)
+    making.seconds = 1e-3
+    making.files(*"abcdefghij")
+    assert sorted(os.listdir(making.tree)) == [*"abcdefghij"]
+
+
+def test_a_tree_that_is_to_stay_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "_SLOW", 0)
+    monkeypatch.setattr(placement, "make_apart", None)
+    made = placement.Placement("")
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    for number in range(20):
+        os.close(made.create(str(number), descriptor))
+    made.close()
+    os.close(descriptor)
+    assert len(os.listdir(tmp_path)) == 20

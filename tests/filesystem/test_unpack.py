@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from builder.errors import LayerError
-from builder.filesystem import syscalls
+from builder.filesystem import placement, syscalls
 from builder.filesystem.decompress import decompressor
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.unpack import Unpacked, unpack
@@ -30,11 +30,15 @@ CAPABILITY = "\x01\0\0\x02\0\x04" + "\0" * 14
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners and devices need root")
 
 
-@pytest.fixture(params=["openat2", "walk"], autouse=True)
+@pytest.fixture(params=["openat2", "walk", "elsewhere"], autouse=True)
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is tried with openat2 and with what replaces it."""
+    """Everything is tried with openat2 and with what replaces it, and with all made where it is not slow to be made."""
     if request.param == "walk":
         monkeypatch.setattr(syscalls, "_openat2", lambda: None)
+    if request.param == "elsewhere":
+        monkeypatch.setattr(placement, "_SLOW", 0)
+        monkeypatch.setattr(placement, "_ENOUGH", 1)
+        monkeypatch.setattr(placement, "_QUICK", 1)
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def run(raw: bytes, target: Path, *, layer: bool = True, **more: Any) -> Unpacked:
-    return unpack(io.BytesIO(raw), target, layer=layer, **more)
+    return unpack(io.BytesIO(raw), target, layer=layer, beside=str(target.parent), **more)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from builder.dockerfile import plain
 from builder.dockerfile.grammar import exchange, line_parser
 from builder.dockerfile.lines import no_nul
 from builder.dockerfile.text import SPACE, quote
@@ -58,6 +59,9 @@ def read_node(line: str, escape: str) -> Node:
 
 
 def _split(line: str, escape: str) -> Split:
+    found = plain.command(line)
+    if found is not None:
+        return found
     keyword, flags, body = _parse("command", line, escape)
     return (
         exchange(keyword, escape), tuple(exchange(flag, escape) for flag in flags), exchange(body, escape)
@@ -70,6 +74,9 @@ def _parse(rule: str, text: str, escape: str) -> Split:
 
 def _strings(rule: str, text: str, escape: str = "\\") -> tuple[str, ...] | None:
     """The strings that a rule gives, None where the text does not have its form."""
+    known = _PLAIN[rule](text) if rule in _PLAIN else None
+    if known is not None:
+        return tuple(known)
     from lark import UnexpectedInput
 
     try:
@@ -89,10 +96,13 @@ def _arguments(node: Node, escape: str) -> Node:
 
 def _array(text: str) -> tuple[str, ...] | None:
     """The strings of a JSON array, None for a text that is no JSON array: BuildKit takes that for the shell form."""
-    from lark import UnexpectedInput
-
     if not text.startswith("["):
         return None
+    known = plain.array(text)
+    if known is not None:
+        return tuple(known)
+    from lark import UnexpectedInput
+
     try:
         found: list[str] | None = line_parser().parse(text, start="array")  # type: ignore[assignment]
     except UnexpectedInput:
@@ -181,4 +191,5 @@ _FORMS: dict[str, Callable[[Node, str], Node]] = {
     "volume": _list,
     "workdir": _text,
 }
+_PLAIN = {"words": plain.words, "arguments": plain.words, "origin": plain.origin}
 INSTRUCTIONS = tuple(name.upper() for name in _FORMS)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 _COMMAND = re.compile(r"""([A-Za-z]+)((?:[ \t]+--[^\s'"\\`]+)*)[ \t]+([^\s-].*)""", re.DOTALL)
 _SPECIAL = re.compile(r"""['"\\`]|[^\S \t]""")
-_ARRAY = re.compile(r"""\[ *(?:"[^"\\\x00-\x1f\ud800-\udfff]*" *(?:, *"[^"\\\x00-\x1f\ud800-\udfff]*" *)*)?\]""")
-_STRING = re.compile(r'"([^"]*)"')
 
 
 def command(line: str) -> tuple[str, tuple[str, ...], str] | None:
@@ -36,4 +36,9 @@ def origin(text: str) -> list[str] | None:
 
 def array(text: str) -> list[str] | None:
     """A JSON array of strings without escapes."""
-    return _STRING.findall(text) if _ARRAY.fullmatch(text) else None
+    if "\\" in text:
+        return None
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        return None

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from builder.api.inputs import DOCKERFILES
-from builder.api.repeat.leave import leave, make_room, take_note
-from builder.api.repeat.notes import FILE, HERE, INPUT, PROGRAM, TREE
+from builder.api.repeat.leave import leave, make_room, settled_state
+from builder.api.repeat.notes import FILE, HERE, INPUT, PROGRAM, TREE, Note
 from builder.api.repeat.question import ARCHIVE, IMAGES, Question
 from builder.context.source import LocalContext, parse_context
 from builder.errors import BuilderError
@@ -71,11 +71,12 @@ def _is_archive(options: BuildOptions) -> bool:
 
 def _note(question: Question, options: BuildOptions, result: BuildResult, output: str, errors: str) -> None:
     """Raises BuilderError, OSError, and ValueError for what cannot be noted."""
+    paths = list(_paths(question, options, result))
+    state = settled_state(question, paths)  # first: where people are at work it ends here
     if _takes_time(errors):
         raise ValueError("a text that cannot be noted")
     archive = _absolute(options.outputs[0].dest) if options.outputs else ""
     rest = [os.fsencode(archive), *_pieces(question, result)]
-    note = take_note(question, list(_paths(question, options, result)), output, errors, rest)
     if archive:
         from builder.api.repeat.archive import encode, parts_of
 
@@ -83,8 +84,8 @@ def _note(question: Question, options: BuildOptions, result: BuildResult, output
             if WrittenFile.of(file) != result.archives[0]:
                 raise ValueError("another build wrote there meanwhile")
             make_room(question)
-            question.write(question.note + ARCHIVE, encode(parts_of(file, question.blobs), note.state))
-    leave(question, note)
+            question.write(question.note + ARCHIVE, encode(parts_of(file, question.blobs), state))
+    leave(question, Note(state, output.encode(), errors.encode(), list(map(os.fsencode, paths)), rest))
 
 
 def _paths(question: Question, options: BuildOptions, result: BuildResult) -> Iterator[str]:

@@ -13,16 +13,14 @@ KEPT = 64
 SETTLED = 2.0  # seconds: the coarsest times of file systems that contexts lie on (FAT, some servers')
 
 
-def take_note(question: Question, paths: Sequence[str], output: str, errors: str, rest: Sequence[bytes]) -> Note:
-    """The note of a command that is done. Raises OSError, and ValueError for what cannot be noted: files that changed
-    within the last `SETTLED` seconds, since they may change twice within what is one moment to their file system, and a
-    store whose images are others by now."""
-    state, changed = state_of(paths)
-    if changed > (question.began - SETTLED) * 1e9:
-        raise ValueError("what people write changed just now")
+def settled_state(question: Question, paths: Sequence[str]) -> bytes:
+    """The state of what a command looked at, which is done. Raises OSError, and ValueError for what cannot be noted:
+    files that changed within the last `SETTLED` seconds, since they may change twice within what is one moment to their
+    file system, and a store whose images are others by now."""
+    state = state_of(paths, settled=question.began - SETTLED)
     if question.look_at_images() != question.images:
         raise ValueError("the store's images changed meanwhile")
-    return Note(state, output.encode(), errors.encode(), [os.fsencode(path) for path in paths], rest)
+    return state
 
 
 def leave(question: Question, note: Note) -> None:

@@ -63,20 +63,20 @@ class Note:
         return Note(state, output, errors, more[: int(count)], more[int(count) :])
 
 
-def state_of(paths: Iterable[str]) -> tuple[bytes, int]:
-    """The state of all that `paths` name, as a digest, and when an inode changed last of those that people write, in
-    nanoseconds. Raises OSError, and ValueError for too many files."""
-    state, last = xxhash.xxh3_128(), 0
+def state_of(paths: Iterable[str], settled: float | None = None) -> bytes:
+    """The state of all that `paths` name, as a digest. Raises OSError, and ValueError for too many files, and for what
+    people write when an inode of it changed after `settled`, in seconds."""
+    state = xxhash.xxh3_128()
     for path in paths:
         kind, path = path[:1], path[1:]
         facts = look(path) if kind != PROGRAM else ()
         state.update(repr((path, facts)).encode("utf-8", "surrogateescape"))
-        if kind in (TREE, INPUT):
-            last = max(last, *facts[_CHANGED::_FACTS], 0)
+        changed = max(facts[_CHANGED::_FACTS], default=0)
         if kind in (TREE, PROGRAM):
-            newest = _add_tree(path, state, program=kind == PROGRAM)
-            last = max(last, newest) if kind == TREE else last
-    return state.hexdigest().encode(), last
+            changed = max(changed, _add_tree(path, state, program=kind == PROGRAM))
+        if settled is not None and kind in (TREE, INPUT) and changed > settled * 1e9:
+            raise ValueError("what people write changed just now")
+    return state.hexdigest().encode()
 
 
 def _add_tree(path: str, state: xxhash.xxh3_128, *, program: bool) -> int:

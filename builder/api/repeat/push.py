@@ -10,8 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 from builder import config as configuration
-from builder.api.repeat.leave import leave, take_note
-from builder.api.repeat.notes import FILE, HERE, INPUT, PROGRAM
+from builder.api.repeat.leave import leave, settled_state
+from builder.api.repeat.notes import FILE, HERE, INPUT, PROGRAM, Note
 from builder.api.repeat.question import Question
 from builder.api.repeat.registry import held
 from builder.config import is_loopback
@@ -40,7 +40,8 @@ def remember(
             paths += [INPUT + path for path in certificate_directories(config, endpoint.settings)]
             manifests += [_held(endpoint, tag, image) for tag in tags]
         paths += [PROGRAM + HERE, FILE + os.path.join(question.root, _INDEX)]
-        leave(question, take_note(question, paths, words, "", manifests))
+        state = settled_state(question, paths)
+        leave(question, Note(state, words.encode(), b"", list(map(os.fsencode, paths)), manifests))
     except (OSError, ValueError, BuilderError):
         return
 

@@ -73,7 +73,7 @@ class Question:
             if not 0 <= self.began - os.fstat(file.fileno()).st_mtime <= _GOOD_FOR:
                 return None
             note = Note.decode(file.read())
-        return note if state_of(map(os.fsdecode, note.paths))[0] == note.state else None
+        return note if state_of(map(os.fsdecode, note.paths)) == note.state else None
 
     def _push(self, note: Note) -> bool:
         """Whether the registry has all that the noted push left there."""

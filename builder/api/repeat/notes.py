@@ -91,7 +91,7 @@ def _add_tree(path: str, state: xxhash.xxh3_128, *, program: bool) -> int:
                 left -= 1
                 if left < 0:
                     raise ValueError("too many files")
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=False) and not (program and entry.name == "__pycache__"):
                     directories.append(entry.path)
                 if program and not entry.name.endswith(".py"):
                     continue

@@ -168,11 +168,12 @@ def test_a_machine_that_does_not_tell_its_start(noted: Asking, monkeypatch: pyte
 
 def test_another_version_of_the_program(noted: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "program"
-    (program / "__pycache__").mkdir(parents=True)
+    program.mkdir()
     (program / "part.py").write_text("a = 1\n")
     monkeypatch.setattr(noting, "HERE", str(program))
     noted.build()
-    (program / "__pycache__/part.pyc").touch()  # as Python does while modules are loaded
+    (program / "__pycache__").mkdir()  # as Python does while modules are loaded
+    (program / "__pycache__/part.pyc").touch()
     assert noted.answered()
     (program / "part.py").write_text("a = 2\n")
     assert not noted.answered()

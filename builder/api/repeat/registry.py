@@ -9,13 +9,14 @@ Standard library only, see the package.
 from __future__ import annotations
 
 import _socket  # `socket` without its modules, which would take a third of the time of the whole answer
+import time
 
 TYPE_CHECKING = False  # as type checkers know it; loading `typing` takes longer than all the rest here
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PATIENCE = 1.0
-"""Seconds for each step of a connection. Then the whole way is gone, which is more patient, and says what is wrong."""
+"""Seconds for an answer. Then the whole way is gone, which is more patient, and says what is wrong."""
 _LARGEST = 65_536  # bytes of an answer's head
 
 
@@ -50,11 +51,13 @@ def _field(line: str) -> tuple[str, str]:
 
 def _head(host: str, request: bytes) -> bytes:
     """The head of a server's answer to a request. Raises OSError, and ValueError for no answer of HTTP."""
+    deadline = time.monotonic() + _PATIENCE
     connection = _connect(host)
     try:
         connection.sendall(request)
         data = b""
         while b"\r\n\r\n" not in data:
+            connection.settimeout(max(deadline - time.monotonic(), 0.001))
             piece = connection.recv(4096)
             data += piece
             if not piece or len(data) > _LARGEST:

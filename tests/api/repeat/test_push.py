@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -191,6 +194,43 @@ def test_names_of_registries(name: str) -> None:
         else:
             with pytest.raises((OSError, ValueError)):
                 asking.has_manifests(noted)
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\n", b"x" * 100_000, b"SSH-2.0\r\n\r\n"])
+def test_a_server_that_answers_something_else(sent: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(sent)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises((OSError, ValueError)):
+            asking.has_manifests([asking.held(f"127.0.0.1:{server.getsockname()[1]}", "/", "a/b", "sha256:0")])
+        thread.join()
+
+
+def test_a_server_that_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes soon, the answer does not."""
+    monkeypatch.setattr(asking, "_PATIENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(OSError, match="timed out"):
+            asking.has_manifests([asking.held(f"127.0.0.1:{server.getsockname()[1]}", "/", "a/b", "sha256:0")])
+        assert time.monotonic() - began < 5
+        thread.join()
 
 
 def test_nothing_noted_is_nothing_known() -> None:

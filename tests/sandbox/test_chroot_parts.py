@@ -23,7 +23,7 @@ from tests.security.attempts import numbered, results
 from tests.support.builds import needs_sandbox
 
 pytestmark = needs_sandbox
-x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="a program for x86-64")
+x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs a program that is built for x86-64")
 keeps_signals_in = pytest.mark.skipif(not landlock.is_able(), reason="needs Linux 6.12 with Landlock")
 
 

@@ -28,7 +28,7 @@ from tests.support.builds import BASE, PROJECT, Cli, Done, busybox_context, need
 
 pytestmark = [
     needs_sandbox,
-    pytest.mark.skipif(platform.machine() != "x86_64", reason="a program for x86-64"),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="runs a program that is built for x86-64"),
 ]
 needs_landlock = pytest.mark.skipif(not landlock.is_able(), reason="needs Linux 6.12 with Landlock")
 

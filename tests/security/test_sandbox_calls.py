@@ -12,7 +12,10 @@ from tests.sandbox.outcome import Run
 from tests.security.attempts import Argument, numbered, results
 from tests.support.builds import needs_sandbox
 
-pytestmark = [needs_sandbox, pytest.mark.skipif(platform.machine() != "x86_64", reason="a program for x86-64")]
+pytestmark = [
+    needs_sandbox,
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="runs a program that is built for x86-64"),
+]
 
 Calls = dict[str, tuple[Argument, ...]]
 

@@ -22,7 +22,7 @@ from tests.security.attempts import Call, program, results
 from tests.support.builds import Cli, busybox_context, needs_sandbox
 
 pytestmark = needs_sandbox
-x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="a program for x86-64")
+x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs a program that is built for x86-64")
 
 
 @pytest.fixture

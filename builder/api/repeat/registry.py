@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PATIENCE = 1.0
-"""Seconds for an answer. Then the whole way is gone, which is more patient, and says what is wrong."""
+"""Seconds for an answer, once the name is resolved. Then the whole way is gone, which waits longer, and says why."""
 _LARGEST = 65_536  # bytes of an answer's head
 
 
@@ -52,12 +52,12 @@ def _field(line: str) -> tuple[str, str]:
 def _head(host: str, request: bytes) -> bytes:
     """The head of a server's answer to a request. Raises OSError, and ValueError for no answer of HTTP."""
     deadline = time.monotonic() + _PATIENCE
-    connection = _connect(host)
+    connection = _connect(host, deadline)
     try:
         connection.sendall(request)
         data = b""
         while b"\r\n\r\n" not in data:
-            connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            connection.settimeout(_left(deadline))
             piece = connection.recv(4096)
             data += piece
             if not piece or len(data) > _LARGEST:
@@ -67,7 +67,7 @@ def _head(host: str, request: bytes) -> bytes:
         connection.close()
 
 
-def _connect(host: str) -> _socket.socket:
+def _connect(host: str, deadline: float) -> _socket.socket:
     """A connection to `host[:port]`, at the first of its addresses that answers. Raises OSError."""
     name, _, port = host.rpartition(":") if ":" in host and not host.endswith("]") else (host, "", "80")
     named = name.strip("[]").encode("ascii")  # as text it would take modules for international names
@@ -75,10 +75,14 @@ def _connect(host: str) -> _socket.socket:
     for family, kind, protocol, _, address in _socket.getaddrinfo(named, port, 0, _socket.SOCK_STREAM):
         connection = _socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(_PATIENCE)
+            connection.settimeout(_left(deadline))
             connection.connect(address)
             return connection
         except OSError as failure:
             connection.close()
             error = failure
     raise error
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.001)  # 0 would mean not to wait at all

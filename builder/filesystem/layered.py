@@ -9,7 +9,8 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import Enum
 
 from builder.filesystem.descriptor import Directory, is_plain
 from builder.filesystem.overlay_format import CAPABILITY, OWN_PREFIXES, attributes, file_info, is_opaque
@@ -24,6 +25,18 @@ _EMPTY_ROOT = FileInfo(Kind.DIRECTORY, 0o755)
 
 _Stack = tuple[int, ...]
 
+Places = dict[str, "Place"]
+"""What is known of a layer's directories, by their paths in it."""
+
+
+class Place(Enum):
+    """What a layer has at a path that a directory of the stack may have."""
+
+    ABSENT = 1
+    OTHER = 2  # it hides the directories below, as an opaque one does
+    DIRECTORY = 3
+    OPAQUE = 4
+
 
 class LayeredTree:
     """A `FileTree` over layers, top first. No symbolic link is followed in any component of any path.
@@ -31,10 +44,16 @@ class LayeredTree:
     Files of the layers stay where they are: `lstat` and the like cost a few microseconds a layer that has the
     directory. Owns a descriptor for each layer that was looked at: close it, or use it as a context manager. Several
     threads may use one tree.
+
+    `places` is what trees over some of the same layers have learnt of their directories, and is added to: without it,
+    each step of a long build would ask every layer below for the same ones.
     """
 
-    def __init__(self, directories: Sequence[str | os.PathLike[str]]) -> None:
+    def __init__(
+        self, directories: Sequence[str | os.PathLike[str]], places: Callable[[str], Places] = lambda _: {}
+    ) -> None:
         self.directories = tuple(os.fspath(directory) for directory in directories)
+        self._places = [places(directory) for directory in self.directories]
         self._roots: list[int | None] = [None] * len(self.directories)
         self._last: dict[int, tuple[str, Directory]] = {}  # of each layer, the directory that was looked at last
         self._lock = threading.Lock()
@@ -173,34 +192,42 @@ class LayeredTree:
 
     def _merge(self, path: str, candidates: _Stack, opaque: bool) -> tuple[_Stack, bool] | None:
         layers: list[int] = []
-        top = _is_name(path)
         for layer in candidates:
-            if not path:  # of each layer `/` is there, and nothing can lead elsewhere
-                layers.append(layer)
-                if is_opaque(self.directories[layer], attributes(self.directories[layer], follow=True)):
-                    opaque = True
-                    break
+            known = self._places[layer]
+            place = known.get(path)
+            if place is None:
+                place = self._place(layer, path)
+                if len(known) >= _CACHED:
+                    known.clear()
+                known[path] = place
+            if place is Place.ABSENT:
                 continue
-            if top and self._top_info(layer, path) is None:
-                continue
-            try:
-                descriptor = self._open(layer, path, os.O_PATH)
-            except OSError as error:
-                if _is_absent(error, path):
-                    continue
-                raise
-            try:
-                if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-                    opaque = True
-                    break
+            if place is not Place.OTHER:
                 layers.append(layer)
-                link = f"/proc/self/fd/{descriptor}"
-                if is_opaque(link, attributes(link, follow=True)):
-                    opaque = True
-                    break
-            finally:
-                os.close(descriptor)
+            if place is not Place.DIRECTORY:
+                opaque = True
+                break
         return (tuple(layers), opaque) if layers or not path else None
+
+    def _place(self, layer: int, path: str) -> Place:
+        if not path:  # of each layer `/` is there, and nothing can lead elsewhere
+            root = self.directories[layer]
+            return Place.OPAQUE if is_opaque(root, attributes(root, follow=True)) else Place.DIRECTORY
+        if _is_name(path) and self._top_info(layer, path) is None:
+            return Place.ABSENT
+        try:
+            descriptor = self._open(layer, path, os.O_PATH)
+        except OSError as error:
+            if _is_absent(error, path):
+                return Place.ABSENT
+            raise
+        try:
+            if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                return Place.OTHER
+            link = f"/proc/self/fd/{descriptor}"
+            return Place.OPAQUE if is_opaque(link, attributes(link, follow=True)) else Place.DIRECTORY
+        finally:
+            os.close(descriptor)
 
     def _top_info(self, layer: int, name: str) -> FileInfo | None:
         path = f"{self.directories[layer]}/{name}"

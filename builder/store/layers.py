@@ -8,6 +8,7 @@ processes ask.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
@@ -28,7 +29,7 @@ from builder.store.settle import Settling
 if TYPE_CHECKING:
     from builder.filesystem.archive import Readable
     from builder.filesystem.compress import LayerBlob
-    from builder.filesystem.layered import LayeredTree
+    from builder.filesystem.layered import LayeredTree, Places
     from builder.filesystem.snapshots import Snapshots
     from builder.store.arriving import Arriving, Following
 
@@ -82,6 +83,7 @@ class Layers:
         self._limits = limits
         self.fetch: Fetch = _nowhere
         self._stacks: dict[tuple[str, ...], list[str]] = {}
+        self._places: defaultdict[str, Places] = defaultdict(dict)
         self._boot = current_boot()
         self._settling = Settling(layout, database, self._boot)
         self._settling.recover()
@@ -93,6 +95,7 @@ class Layers:
     def forget_paths(self) -> None:
         """Look for snapshots anew: nobody kept them from being removed meanwhile."""
         self._stacks.clear()
+        self._places.clear()
 
     @cached_property
     def _snapshots(self) -> Snapshots:
@@ -332,7 +335,7 @@ class Layers:
         """The files of a stack of layers, given lowest first."""
         from builder.filesystem.layered import LayeredTree
 
-        return LayeredTree(self.directories(diff_ids))
+        return LayeredTree(self.directories(diff_ids), self._places.__getitem__)
 
     def _required(self, diff_id: str, failure: BuilderError | None = None) -> LayerRecord:
         record = self.record(diff_id)

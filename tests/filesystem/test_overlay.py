@@ -10,6 +10,7 @@ import shutil
 import stat
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 
 from builder.errors import LayerError
 from builder.filesystem.diff import Change, LeftOut, changes, drop, write_changes
-from builder.filesystem.layered import LayeredTree
+from builder.filesystem.layered import LayeredTree, Place, Places
 from builder.filesystem.resolve import resolve
 from builder.filesystem.squash import squash
 from builder.filesystem.tar import TarWriter
@@ -149,6 +150,7 @@ def unpacked(raw: bytes, directory: Path) -> Path:
 @pytest.mark.parametrize("seed", range(10))
 def test_random_stacks(tmp_path: Path, overlays: Any, describe: Describe, seed: int) -> None:
     layers: list[Path] = []  # top first
+    places: defaultdict[str, Places] = defaultdict(dict)
     for number in range(4):
         upper, work = tmp_path / f"upper{number}", tmp_path / f"work{number}"
         upper.mkdir()
@@ -180,6 +182,8 @@ def test_random_stacks(tmp_path: Path, overlays: Any, describe: Describe, seed: 
             assert held == {path: about for path, about in raw_tree(again).items() if path not in linked}, (
                 "nor does the directory, once what it leaves out is gone"
             )
+        with LayeredTree(layers, places.__getitem__) as tree:
+            assert seen(tree) == truth, "what the trees before learnt of these layers holds"
 
     flat = unpacked(tar(squash(layers)), tmp_path / "flat")
     assert comparable(describe(flat)) == truth
@@ -369,6 +373,29 @@ def test_more_directories_than_are_cached(tmp_path: Path) -> None:
             assert tree.scan(str(number)) == []
         assert tree.lstat(deep) is not None
         assert len(tree.scan("")) == 5001
+
+
+def test_a_layer_is_asked_once_for_its_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of a build looks at one layer more than the step before."""
+    asked: list[str] = []
+    look = LayeredTree._place
+
+    def counted(tree: LayeredTree, layer: int, path: str) -> Place:
+        asked.append(path)
+        return look(tree, layer, path)
+
+    monkeypatch.setattr(LayeredTree, "_place", counted)
+    places: defaultdict[str, Places] = defaultdict(dict)
+    layers: list[Path] = []  # top first
+    for number in range(20):
+        layers.insert(0, tmp_path / str(number))
+        (layers[0] / "a/b").mkdir(parents=True)
+        (layers[0] / f"a/b/{number}").touch()
+        asked.clear()
+        with LayeredTree(layers, places.__getitem__) as tree:
+            assert len(tree.scan("a/b")) == number + 1
+            assert not tree.opaque("a/c")
+        assert sorted(asked) == ["", "a", "a/b", "a/c"]
 
 
 def test_names_that_no_file_can_have(tmp_path: Path) -> None:

@@ -214,6 +214,18 @@ def test_a_stack_is_seen_as_one_tree(store: Store) -> None:
             assert file.read() == b"2"
 
 
+def test_what_is_known_of_directories_goes_with_their_paths(store: Store) -> None:
+    """While nothing keeps a layer, it can be removed and come back otherwise: whole, where it lacked a directory."""
+    layer = add(store, archive(("d/a", {"data": b"1"})))
+    with store.layers.tree((layer,)) as tree:
+        assert [name for name, _ in tree.scan("d")] == ["a"]
+    files = Path(store.layers.directories((layer,))[0])
+    (files / "d").rename(files / "e")
+    with store.lease(), store.layers.tree((layer,)) as tree:
+        assert [name for name, _ in tree.scan("e")] == ["a"]
+        assert tree.lstat("d/a") is None
+
+
 def test_equal_layers_in_one_stack(store: Store) -> None:
     one = add(store, archive(("a", {"data": b"1"})))
     two = add(store, archive(("a", {"data": b"2"})))

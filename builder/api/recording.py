@@ -21,7 +21,7 @@ from builder.dockerfile.stage_graph import StageGraph
 from builder.errors import BuilderError, ContextError, Interrupted
 from builder.plan.steps import Plan
 from builder.progress import Event, Message, Reason, Reporter, StepOutput, Warned
-from builder.solver.keys import KEYS, Recipe
+from builder.solver.keys import KEYS
 from builder.solver.record import NotedAs, built_images, built_steps
 from builder.solver.solve import Solver
 from builder.solver.trace import Trace
@@ -130,7 +130,7 @@ class Recording:
         self._plan, self._solver, self._digest_of = plan, solver, digest_of
         solver.explain = self._explain
 
-    def _explain(self, trace: Trace, recipe: Recipe) -> Reason | None:
+    def _explain(self, trace: Trace, recipe: bytes) -> Reason | None:
         from builder.solver.explain_live import LiveExplainer  # a rebuild that finds everything does without
 
         assert self._plan is not None
@@ -254,11 +254,11 @@ class Recording:
 
     def _keep_failed(self) -> None:
         """Keep the recipes of steps without a result: the next build compares with them."""
-        from builder.solver.keys import encode, key_of
+        from builder.solver.keys import key_of_encoded
         from builder.store.database import RecipeRecord
 
         solved = self._solver.solved.values() if self._solver is not None else ()
         for step in solved:
             if step.error and step.trace.recipe is not None:
                 recipe = step.trace.recipe
-                self._store.database.add_recipe(RecipeRecord(key_of(recipe), encode(recipe)))
+                self._store.database.add_recipe(RecipeRecord(key_of_encoded(recipe), recipe))

@@ -149,7 +149,8 @@ class LocalTree:
                                 _NONE,
                                 1,
                                 None,
-                                (status.st_ino, status.st_ctime_ns),
+                                status.st_ino,
+                                status.st_ctime_ns,
                             )
                         else:
                             one = info(prefix + name, status, directory, name)
@@ -187,7 +188,8 @@ class LocalTree:
             device,
             links,
             identity,
-            (status.st_ino, status.st_ctime_ns),
+            status.st_ino,
+            status.st_ctime_ns,
         )
 
     def _is_hidden(self, path: str, kind: Kind) -> bool:

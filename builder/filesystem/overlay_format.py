@@ -39,7 +39,7 @@ def file_info(status: os.stat_result, link: str = "") -> FileInfo:
     size = status.st_size if kind is Kind.FILE else 0
     return FileInfo(
         kind, mode & 0o7777, status.st_uid, status.st_gid, size, status.st_mtime_ns, link, device, links, identity,
-        (status.st_ino, status.st_ctime_ns),
+        status.st_ino, status.st_ctime_ns,
     )  # fmt: skip
 
 

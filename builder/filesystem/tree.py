@@ -33,8 +33,8 @@ class FileInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `mode` holds the permission bits with setuid, setgid and sticky (0o7777 at most); `mtime_ns` nanoseconds since the
     epoch; `link` a symbolic link's target; `identity` is equal for hard links to one file (None where `links` is 1);
-    `version` is the inode and its change time where a tree can tell: as long as it, the size and the time of
-    modification stay, so does the content.
+    `inode` and `changed_ns`, the time of its last change, are those of a tree that can tell (0 otherwise): as long as
+    both, the size and the time of modification stay, so does the content.
     """
 
     kind: Kind
@@ -47,7 +47,8 @@ class FileInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):
     device: tuple[int, int] = (0, 0)
     links: int = 1
     identity: tuple[int, int] | None = None
-    version: tuple[int, int] | None = None
+    inode: int = 0
+    changed_ns: int = 0
 
 
 class Lookup(Protocol):

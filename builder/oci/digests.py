@@ -17,13 +17,15 @@ _own: Any = import_module("_sha2" if sys.version_info >= (3, 12) else "_sha256")
 _SMALL = 1 << 16
 
 
-def hex_of(data: bytes) -> str:
-    """The SHA-256 of `data`: 64 hexadecimal digits."""
+def hex_of(data: bytes, *, after: bytes = b"") -> str:
+    """The SHA-256 of `data`, as it stands `after` something short: 64 hexadecimal digits."""
     if len(data) > _SMALL:
         import hashlib
 
-        return hashlib.sha256(data).hexdigest()
-    digest: str = _own.sha256(data).hexdigest()
+        hasher = hashlib.sha256(after)
+        hasher.update(data)
+        return hasher.hexdigest()
+    digest: str = _own.sha256(after + data).hexdigest()
     return digest
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 20
 
-Observe = Callable[[str, str], None]
-"""Told of each file's content once it was read: the path in the layer, and the SHA-256 (hexadecimal)."""
+Observe = Callable[[str, bytes], None]
+"""Told of each file's content once it was read: the path in the layer, and the SHA-256."""
 
 
 def write_layer(
@@ -82,7 +82,7 @@ def _clamped(entry: Staged, limit: int) -> Staged:
     return Staged(entry.path, earlier, entry.content, entry.xattrs, entry.hardlink)
 
 
-def _write_entry(writer: TarWriter, entry: Staged, observe: Observe | None) -> str | None:
+def _write_entry(writer: TarWriter, entry: Staged, observe: Observe | None) -> bytes | None:
     """Write an entry; returns the SHA-256 of a file's content."""
     info, content = entry.info, entry.content
     if entry.hardlink is not None:
@@ -93,7 +93,7 @@ def _write_entry(writer: TarWriter, entry: Staged, observe: Observe | None) -> s
         return None
     if isinstance(content, bytes):
         writer.add(entry.path, info, xattrs=entry.xattrs, content=content)
-        digest = hashlib.sha256(content).hexdigest()
+        digest = hashlib.sha256(content).digest()
         if observe is not None:
             observe(entry.path, digest)
         return digest
@@ -112,17 +112,17 @@ def _write_entry(writer: TarWriter, entry: Staged, observe: Observe | None) -> s
     return digest
 
 
-def _write_file(writer: TarWriter, entry: Staged, info: FileInfo, content: Content, descriptor: int) -> str:
+def _write_file(writer: TarWriter, entry: Staged, info: FileInfo, content: Content, descriptor: int) -> bytes:
     if content.offset:
         os.lseek(descriptor, content.offset, os.SEEK_SET)
     most = info.size + 1 if content.offset is None else info.size  # one more tells a file that has grown
     if info.size <= _PIECE:
         data = os.read(descriptor, most)
         writer.add(entry.path, info, xattrs=entry.xattrs, content=data)
-        return hashlib.sha256(data).hexdigest()
+        return hashlib.sha256(data).digest()
     hasher = hashlib.sha256()
     writer.add(entry.path, info, xattrs=entry.xattrs, content=_pieces(descriptor, most, hasher.update))
-    return hasher.hexdigest()
+    return hasher.digest()
 
 
 def _pieces(descriptor: int, size: int, update: Callable[[bytes], object]) -> Iterator[bytes]:
@@ -136,7 +136,7 @@ def _pieces(descriptor: int, size: int, update: Callable[[bytes], object]) -> It
         yield piece
 
 
-def digest_file(content: Content, size: int) -> str:
+def digest_file(content: Content, size: int) -> bytes:
     """The SHA-256 of a file's content, as `write_layer` would report it."""
     hasher = hashlib.sha256()
     descriptor = content.open()
@@ -147,4 +147,4 @@ def digest_file(content: Content, size: int) -> str:
             pass
     finally:
         os.close(descriptor)
-    return hasher.hexdigest()
+    return hasher.digest()

@@ -7,8 +7,8 @@ and then finds its result.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -93,14 +93,8 @@ class StepCache:
         self.borrowed = {key: record for key, record in self.borrowed.items() if record.diff_id not in diff_ids}
         return self.external is not None and self.external.refuse(diff_ids)
 
-    @contextmanager
-    def alone(self, recipe: Recipe) -> Iterator[None]:
-        """Hold the step's lock, among all builds. Look again inside: someone else may just have made it."""
-        with self.hold(key_of(recipe)):
-            yield
-
     def hold(self, key: str) -> AbstractContextManager[bool]:
-        """The same by the recipe's key."""
+        """Hold the lock of a recipe's key, among all builds. Look again inside: someone else may just have made it."""
         return self._store.step_locks.exclusive(key)
 
 

@@ -22,7 +22,7 @@ from builder.solver.explain_files import told_first
 from builder.solver.explain_layers import base_of, changed_base, last, layers_of, owners_of
 from builder.solver.explain_match import match, steps_of
 from builder.solver.explain_recipes import Below, Difference, Part, compare
-from builder.solver.keys import KEYS, Recipe, encode
+from builder.solver.keys import KEYS, Recipe
 from builder.solver.trace import Origin
 from builder.store.builds import ELSEWHERE, FAILED, STOPPED, Build, BuiltStep
 from builder.store.database import RecipeRecord, StepRecord
@@ -82,10 +82,10 @@ class Explainer:
     # --- the reason
 
     def reason(
-        self, step: BuiltStep, recipe: Recipe | None, origin: Origin | None = None
+        self, step: BuiltStep, recipe: bytes | None, origin: Origin | None = None
     ) -> tuple[Reason | None, Earlier | None]:
-        """Why a step with this recipe (by content where it has one) was not found, and what it was compared with.
-        `origin` tells of files of a stage where they come from."""
+        """Why a step with this recipe (encoded; by content where it has one) was not found, and what it was compared
+        with. `origin` tells of files of a stage where they come from."""
         earlier = self.earlier(step)
         if isinstance(earlier, Reason):
             return earlier, None
@@ -169,11 +169,11 @@ class Explainer:
     # --- the differences
 
     def differences(
-        self, step: BuiltStep, earlier: Earlier, recipe: Recipe | None = None, origin: Origin | None = None
+        self, step: BuiltStep, earlier: Earlier, recipe: bytes | None = None, origin: Origin | None = None
     ) -> list[Difference]:
         """All that differs, the most telling first; [] where the recipes are not known."""
         before = self._encoded_recipe(earlier.step)
-        after = encode(recipe) if recipe is not None else self._encoded_recipe(step)
+        after = recipe if recipe is not None else self._encoded_recipe(step)
         if before is None or after is None:
             return []
         old, new = decode_both(before, after)

@@ -42,7 +42,7 @@ class LiveExplainer:
         past = Past(store, external)
         self._explainer = Explainer(past, past, project, self._steps, store.layers.available)
 
-    def __call__(self, trace: Trace, recipe: Recipe) -> Reason | None:
+    def __call__(self, trace: Trace, recipe: bytes) -> Reason | None:
         number = int(trace.step)
         node = self._plan.nodes[number]
         if node.ignore_cache:

@@ -22,7 +22,7 @@ from builder.store.database import Database
 
 _FILES = "files-3"
 _LATER = "files-3-later"
-_SELECTION = "selection-2"
+_SELECTION = "selection-3"
 _AT_ONCE = 10_000  # items; encoding all of a million would take as much memory as they do
 _SETTLED_NS = 2_000_000_000
 _FEW = 8  # times as many files there are at least as are kept apart
@@ -62,7 +62,7 @@ class Fingerprints:
         for match in matches:
             for item in match.items:
                 info = item.info
-                if info.kind is Kind.FILE and (info.version is None or info.version[1] >= settled):
+                if info.kind is Kind.FILE and (not info.inode or info.changed_ns >= settled):
                     return
         state = self._state(matches)
         if state is not None:
@@ -74,8 +74,8 @@ class Fingerprints:
             self._seen = (matches, _state(matches))
         return self._seen[1]
 
-    def known(self, matches: Sequence[Match]) -> dict[str, str]:
-        """The digests of those files that are as they were, by their paths in the tree."""
+    def known(self, matches: Sequence[Match]) -> dict[str, bytes]:
+        """The SHA-256 of those files that are as they were, by their paths in the tree."""
         prints = self._kept(_FILES)
         if prints is None:
             return {}
@@ -87,12 +87,13 @@ class Fingerprints:
                 info, seen = item.info, prints.get(item.path)
                 if (
                     seen is not None
-                    and info.version == (seen.inode, seen.ctime_ns)
+                    and info.inode == seen.inode
+                    and info.changed_ns == seen.ctime_ns
                     and info.size == seen.size
                     and info.mtime_ns == seen.mtime_ns
                     and info.kind is Kind.FILE
                 ):
-                    found[item.path] = seen.sha256.hex()
+                    found[item.path] = seen.sha256
         return found
 
     def _kept(self, kind: str) -> dict[str, Fingerprint] | None:
@@ -102,7 +103,7 @@ class Fingerprints:
         except msgspec.MsgspecError:
             return None
 
-    def learn(self, matches: Sequence[Match], digests: Mapping[str, str], read: Set[str] | None = None) -> None:
+    def learn(self, matches: Sequence[Match], digests: Mapping[str, bytes], read: Set[str] | None = None) -> None:
         """Keep the digests of the matches' files. `read` are the paths of those that `known` did not know (None: that
         was not asked); if they are few, nothing else is written."""
         settled = time.time_ns() - _SETTLED_NS
@@ -125,14 +126,12 @@ class Fingerprints:
             self._database.add_memo(_LATER, self._key, _encode(()))
 
 
-def _prints(items: Sequence[Item], digests: Mapping[str, str], settled: int) -> dict[str, Fingerprint]:
+def _prints(items: Sequence[Item], digests: Mapping[str, bytes], settled: int) -> dict[str, Fingerprint]:
     """What is to be kept of those items that are old enough to be trusted."""
     return {
-        item.path: Fingerprint(item.info.size, item.info.mtime_ns, *version, bytes.fromhex(digest))
+        item.path: Fingerprint(item.info.size, item.info.mtime_ns, item.info.inode, item.info.changed_ns, digest)
         for item in items
-        if (digest := digests.get(item.path)) is not None
-        and (version := item.info.version) is not None
-        and version[1] < settled
+        if (digest := digests.get(item.path)) is not None and item.info.inode and item.info.changed_ns < settled
     }
 
 

@@ -32,7 +32,7 @@ from builder.solver.environment import Environment
 from builder.solver.explain import Explainer
 from builder.solver.explain_live import Past, no_cache_reason
 from builder.solver.gather import Source
-from builder.solver.keys import Recipe, copy_recipe, facts, key_of, workdir_recipe
+from builder.solver.keys import Recipe, copy_recipe, encode, facts, key_of, key_of_encoded, workdir_recipe
 from builder.solver.make import look_up_content, stage_copy, stage_workdir
 from builder.solver.record import NotedAs, built_step
 from builder.solver.required import check_required
@@ -262,7 +262,8 @@ class Forecaster:
                 trace.parts[name] = part.key
                 shown[part.key] = taken
         for recipe in run_recipes(self._environment, node, layers[node.parent], layers, trace.parts):
-            trace.key, trace.recipe = key_of(recipe), recipe
+            trace.recipe = encode(recipe)
+            trace.key = key_of_encoded(trace.recipe)
             found = self._environment.cache.find(trace.key)
             if found is not None:
                 return found
@@ -296,8 +297,9 @@ class Forecaster:
             scratch = held.enter_context(environment.store.scratch())
             staging, owner = stage_copy(environment, node, parent, sources, scratch)
             contents = [source.content() for source in sources]
-            trace.recipe = copy_recipe(contents, {**flags, "owner": owner}, hide(facts(staging.facts()), node))
-            trace.content = key_of(trace.recipe)
+            asked = hide(facts(staging.facts()), node)
+            trace.recipe = encode(copy_recipe(contents, {**flags, "owner": owner}, asked))
+            trace.content = key_of_encoded(trace.recipe)
             return look_up_content(environment, sources, trace)
 
     def _look_up_workdir(self, node: WorkdirNode, parent: Layers, trace: Trace) -> Made | None:
@@ -309,8 +311,9 @@ class Forecaster:
             return found
         self._require_here(parent)
         staging, owner = stage_workdir(environment, node, parent)
-        trace.recipe = hide(workdir_recipe(node, facts(staging.facts()), {**settings, "owner": owner}), node)
-        trace.content = key_of(trace.recipe)
+        asked = facts(staging.facts())
+        trace.recipe = encode(hide(workdir_recipe(node, asked, {**settings, "owner": owner}), node))
+        trace.content = key_of_encoded(trace.recipe)
         return environment.cache.find(trace.content)
 
     def _require_here(self, *stacks: Layers) -> None:

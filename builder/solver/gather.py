@@ -102,6 +102,7 @@ class MemoryTree:
 
 
 _FILE = int(Kind.FILE)
+_AT_ONCE = 10_000  # items
 
 
 class Overrides(msgspec.Struct, frozen=True):
@@ -136,8 +137,8 @@ class FilesSource:
         self.layers = layers
         self._open_fingerprints = fingerprints
         self._overrides = overrides
-        self._digests: dict[str, str] = {}
-        self._read: set[str] = set()  # the files whose content was read for it
+        self._digests: dict[str, bytes] = {}
+        self._read: set[str] | None = None  # the files whose content was read for it, if that of others was known
         self._known: str | None = None
         self._recalled = False
 
@@ -178,7 +179,10 @@ class FilesSource:
         """Take the digests of the files that are as they were when they were read last."""
         if self._fingerprints is not None and not self._recalled:
             self._recalled = True
-            self._digests = self._fingerprints.known(self.matches) | self._digests
+            known = self._fingerprints.known(self.matches)
+            if known:
+                self._read = set(self._digests)
+                self._digests = known | self._digests
 
     def _selection(self) -> dict[str, Any]:
         return {"path": self._source.path, "pattern": self._source.pattern, "unpack": self._source.unpack}
@@ -187,12 +191,13 @@ class FilesSource:
     def matches(self) -> list[Match]:
         return select(self.tree, self._source, self._excludes)
 
-    def observe(self, path: str, digest: str) -> None:
+    def observe(self, path: str, digest: bytes) -> None:
         """Take over the digest of a file that was read while the layer was written."""
         self._digests[path] = digest
-        self._read.add(path)
+        if self._read is not None:
+            self._read.add(path)
 
-    def digests(self) -> Mapping[str, str]:
+    def digests(self) -> Mapping[str, bytes]:
         """The SHA-256 of each file's content, as far as it is known without reading it; and of what is read later."""
         self._recall()  # which was not needed so far, if all of this source is as it was
         return self._digests
@@ -237,6 +242,11 @@ class FilesSource:
             self._fingerprints.keep(self.matches, self._known)
         return described
 
+    def forget(self) -> None:
+        """Let go of the digests of files, now that they are written and the content was told for the last time."""
+        self._digests.clear()
+        self._read = None
+
     def times(self) -> list[int]:
         """The times of what is taken, in seconds, as they reach the layer: all but those of the directories that stand
         for their contents."""
@@ -248,16 +258,25 @@ class FilesSource:
         ]
 
     def _described(self) -> Any:
-        """The matches with everything that can reach a layer, except times."""
+        """The matches with everything that can reach a layer, except times; the items encoded."""
         links: dict[tuple[int, int], int] = {}
         return [
             {
                 "name": match.name,
                 "unpack": self._source.unpack,
-                "items": [self._describe(item, links) for item in match.items],
+                "items": self._encode(match.items, links),
             }
             for match in self.matches
         ]
+
+    def _encode(self, items: Sequence[Item], links: dict[tuple[int, int], int]) -> msgspec.Raw:
+        """The description of the items, by parts: as data it would take three times as much memory as they do."""
+        data = bytearray(b"[")
+        for start in range(0, len(items), _AT_ONCE):
+            data += b"," if start else b""
+            data += encode([self._describe(item, links) for item in items[start : start + _AT_ONCE]])[1:-1]
+        data += b"]"
+        return msgspec.Raw(data)
 
     def _describe(self, item: Item, links: dict[tuple[int, int], int]) -> list[Any]:
         """One entry: `[relative path, kind, mode, uid, gid, …]`. Null is what is overridden, and mode and owner of a
@@ -267,7 +286,7 @@ class FilesSource:
         overrides = self._overrides
         if info.kind is Kind.FILE and info.identity is None and not item.lazy and self.layers is None:  # most are
             mode = None if overrides.mode else info.mode
-            digest = self._digests[item.path]
+            digest = self._digests[item.path].hex()
             if overrides.owner:
                 return [item.relative, _FILE, mode, None, None, digest]
             return [item.relative, _FILE, mode, info.uid, info.gid, digest]
@@ -278,7 +297,7 @@ class FilesSource:
         owner: tuple[int | None, int | None] = (None, None) if unseen or overrides.owner else (info.uid, info.gid)
         described: list[Any] = [item.relative, int(info.kind), mode, *owner]
         if info.kind is Kind.FILE:
-            described.append(self._digests[item.path])
+            described.append(self._digests[item.path].hex())
             if info.identity is not None:
                 described.append(links.setdefault(info.identity, len(links)))
             xattrs = self.tree.xattrs(item.path) if self.layers is not None else {}

@@ -46,8 +46,9 @@ KEYS = FORMAT.decode().strip()
 Recipe = dict[str, Any]
 
 
-def encode(recipe: Recipe) -> bytes:
-    """The canonical JSON of a recipe. Texts that are not Unicode (bytes of file names) are written in digits."""
+def encode(recipe: Recipe | list[Any]) -> bytes:
+    """The canonical JSON of a recipe, or of a part of one. Texts that are not Unicode (bytes of file names) are written
+    in digits."""
     try:
         return msgspec.json.encode(recipe, order="sorted")
     except UnicodeEncodeError:
@@ -72,7 +73,7 @@ def key_of(recipe: Recipe) -> str:
 
 def key_of_encoded(data: bytes) -> str:
     """The cache key of a recipe that `encode` wrote."""
-    return hex_of(FORMAT + data)
+    return hex_of(data, after=FORMAT)
 
 
 def run_recipe(

@@ -88,8 +88,8 @@ def make_workdir(
 ) -> Made:
     """Make the layer of a WORKDIR."""
     staging, owner = stage_workdir(environment, node, parent)
-    recipe = hide(workdir_recipe(node, facts(staging.facts()), {**settings, "owner": owner}), node)
-    trace.content = key_of(recipe)
+    recipe = encode(hide(workdir_recipe(node, facts(staging.facts()), {**settings, "owner": owner}), node))
+    trace.content = key_of_encoded(recipe)
     made = None if node.ignore_cache else environment.cache.find(trace.content)
     if made is None:
         trace.missed(recipe)
@@ -103,7 +103,7 @@ def make_workdir(
             )
             environment.store.layers.add(blob)
         made = Made(blob.diff_id, now(environment.epoch))
-    environment.cache.remember(recipe, made, trace.place)
+    environment.cache.remember_encoded(trace.content, recipe, made, trace.place)
     environment.cache.remember(quick, made, trace.place, content=trace.content)
     return made
 
@@ -132,26 +132,24 @@ def _finish(
     """Look up by content and facts; write the layer where that finds nothing."""
     asked = hide(facts(staging.facts()), node)
     if contents is not None:
-        recipe = copy_recipe(contents, flags, asked)
-        encoded = encode(recipe)
+        encoded = encode(copy_recipe(contents, flags, asked))
         trace.content = key_of_encoded(encoded)
         made = None if node.ignore_cache else look_up_content(environment, sources, trace)
         if made is not None:
             _remember(environment, sources, encoded, made, trace)
             return made
-        trace.missed(recipe)
+        trace.missed(encoded)
     encoded = b""
 
     def tell() -> None:
         """Say what was read, and what it differs in, while threads work on the layer."""
         nonlocal encoded
-        recipe = copy_recipe([source.content() for source in sources], flags, asked)
-        encoded = encode(recipe)
+        encoded = encode(copy_recipe([source.content() for source in sources], flags, asked))
         trace.content = key_of_encoded(encoded)
         if trace.recipe is None and (node.ignore_cache or look_up_content(environment, sources, trace) is None):
             quick = recognised()
             trace.key = key_of(quick) if quick is not None else ""
-            trace.missed(recipe)
+            trace.missed(encoded)
 
     blob, recycler = _write(environment, node, staging, sources, scratch, trace, tell)
     staging.clear()
@@ -173,9 +171,18 @@ def _write(
     sources: Sequence[Source],
     scratch: str,
     trace: Trace,
-    meanwhile: Callable[[], None],
+    tell: Callable[[], None],
 ) -> tuple[LayerBlob, Recycler | None]:
     """Write the layer, of a context's many files with what is left of the one that this step made before."""
+
+    def tell_last() -> None:
+        """Tell, without keeping what only another try would need: of many files that takes much memory."""
+        staging.clear()
+        tell()
+        for source in sources:
+            if isinstance(source, FilesSource):
+                source.forget()
+
     write = partial(
         write_layer,
         staging,
@@ -184,19 +191,18 @@ def _write(
         epoch=environment.epoch,
         observe=_observer(sources, staging),
         guard=environment.guard,
-        meanwhile=meanwhile,
     )
     files = [source for source in sources if isinstance(source, FilesSource) and source.layers is None]
     if environment.guard is not None or sum(len(match.items) for one in files for match in one.matches) < FEWEST:
-        return write(), None
+        return write(meanwhile=tell_last), None
     digest_of = _digests_of(files)
     recycler = Recycler(environment.store, trace.place, digest_of, afresh=node.ignore_cache)
     try:
         with closing(recycler):
-            return write(recycler=recycler), recycler
+            return write(recycler=recycler, meanwhile=tell if recycler.recycles else tell_last), recycler
     except Damaged:
         recycler = Recycler(environment.store, trace.place, digest_of, afresh=True)
-        return write(recycler=recycler), recycler
+        return write(recycler=recycler, meanwhile=tell_last), recycler
 
 
 def look_up_content(environment: Environment, sources: Sequence[Source], trace: Trace) -> Made | None:
@@ -248,10 +254,10 @@ def _times(sources: Sequence[Source]) -> list[int] | None:
     return [time for times in taken for time in times] if taken else None
 
 
-def _observer(sources: Sequence[Source], staging: Staging) -> Callable[[str, str], None]:
+def _observer(sources: Sequence[Source], staging: Staging) -> Callable[[str, bytes], None]:
     """Hands the digests that writing computes to the sources whose files they are."""
 
-    def observe(path: str, digest: str) -> None:
+    def observe(path: str, digest: bytes) -> None:
         staged = staging.staged(path)
         content = staged.content if staged is not None else None
         if isinstance(content, TreeContent):
@@ -262,12 +268,12 @@ def _observer(sources: Sequence[Source], staging: Staging) -> Callable[[str, str
     return observe
 
 
-def _digests_of(sources: Sequence[FilesSource]) -> Callable[[Staged], str | None]:
+def _digests_of(sources: Sequence[FilesSource]) -> Callable[[Staged], bytes | None]:
     """Tells what is known of the content of these sources' files."""
 
     known = [(source.tree, source.digests()) for source in sources]
 
-    def digest_of(staged: Staged) -> str | None:
+    def digest_of(staged: Staged) -> bytes | None:
         content = staged.content
         if isinstance(content, TreeContent) and content.offset is None:
             for tree, digests in known:

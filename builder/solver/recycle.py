@@ -29,9 +29,10 @@ from builder.store.store import Store
 FEWEST = 64
 """Files below which reading them is as quick as this."""
 
-_KIND = "members-2"
+_KIND = "members-3"
 _MARK = 16  # bytes
 _NO_MARK = b""
+_NO_CONTENT = b""
 _BATCH = 2 << 20  # bytes of the tar stream that are taken over at once
 
 
@@ -47,11 +48,11 @@ class _Members(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Recycler:
-    """Takes part in writing one layer. `place` names the step; `digest_of` gives the SHA-256 of a file's content
-    (hexadecimal), None if that is not known without reading it. With `afresh` there is no earlier layer."""
+    """Takes part in writing one layer. `place` names the step; `digest_of` gives the SHA-256 of a file's content, None
+    if that is not known without reading it. With `afresh` there is no earlier layer."""
 
     def __init__(
-        self, store: Store, place: str, digest_of: Callable[[Staged], str | None], *, afresh: bool = False
+        self, store: Store, place: str, digest_of: Callable[[Staged], bytes | None], *, afresh: bool = False
     ) -> None:
         self._store = store
         self._place = place
@@ -67,6 +68,8 @@ class Recycler:
         self._sink: LayerSink | None = None
         if not afresh:
             self._open()
+        self.recycles = bool(self._earlier)
+        """Whether there is an earlier layer. It may turn out to be damaged as long as the new one is not finished."""
 
     def _open(self) -> None:
         """Find the earlier layer, if its blob is still here."""
@@ -101,7 +104,7 @@ class Recycler:
         digest_of = self._digest_of
         first = after = 0  # which of the earlier layer's entries come next
         for entry in entries:
-            digest = digest_of(entry) if entry.info.kind is Kind.FILE else ""
+            digest = digest_of(entry) if entry.info.kind is Kind.FILE else _NO_CONTENT
             number = find(_mark(entry, digest)) if digest is not None else None
             if number is None:
                 self._repeat(first, after)
@@ -127,10 +130,10 @@ class Recycler:
         self._marks += self._earlier_marks[_MARK * first : _MARK * after]
         self._spans.extend([place + ahead for place in spans])
 
-    def written(self, entry: Staged, digest: str | None, start: int) -> None:
+    def written(self, entry: Staged, digest: bytes | None, start: int) -> None:
         """Note an entry that was written, from `start` on."""
         assert self._sink is not None
-        known = digest if entry.info.kind is Kind.FILE else ""
+        known = digest if entry.info.kind is Kind.FILE else _NO_CONTENT
         mark = _mark(entry, known) if known is not None else _NO_MARK
         if mark:
             self._marks += mark
@@ -178,7 +181,7 @@ class Recycler:
         return max(number, bisect_right(starts, most) - 1)
 
 
-def _mark(entry: Staged, digest: str) -> bytes:
+def _mark(entry: Staged, digest: bytes) -> bytes:
     """The mark of an entry; none for one whose bytes depend on more than that."""
     if entry.hardlink is not None or entry.xattrs:
         return _NO_MARK

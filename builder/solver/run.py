@@ -10,7 +10,7 @@ from builder.plan.steps import BindMount, CacheMount, FromContext, RunNode
 from builder.solver.cache import Made
 from builder.solver.copy import MOUNTED, context_layer
 from builder.solver.environment import Environment
-from builder.solver.keys import Recipe, content_name, key_of, run_recipe
+from builder.solver.keys import Recipe, content_name, encode, key_of_encoded, run_recipe
 from builder.solver.required import check_required
 from builder.solver.roots import Layers
 from builder.solver.trace import Trace
@@ -34,20 +34,21 @@ def run(
         state = StepState(node=node, parent=parent, roots=roots, contents=contents, ran=False)
         environment.before(state, int(trace.step))
     for recipe in run_recipes(environment, node, parent, roots, trace.parts):
-        trace.key = key_of(recipe)
+        encoded = encode(recipe)
+        trace.key = key_of_encoded(encoded)
         found = None if node.ignore_cache else environment.cache.find(trace.key)
         if found is not None:
             return found
-    with environment.cache.alone(recipe):
+    with environment.cache.hold(trace.key):
         if not node.ignore_cache:  # another build may have made it meanwhile
             found = environment.cache.find(trace.key)
             if found is not None:
                 return found
-        trace.missed(recipe)
+        trace.missed(encoded)
         from builder.solver.execute import execute
 
         made = execute(environment, _as_run(environment, node), parent, roots, contents, trace.step, following)
-        environment.cache.remember(recipe, made, trace.place)
+        environment.cache.remember_encoded(trace.key, encoded, made, trace.place)
         return made
 
 

@@ -122,6 +122,8 @@ def _walk_all(tree: FileTree, directory: str, relative: str) -> list[Item]:
 
 def _entries(tree: FileTree, directory: str, relative: str) -> list[Item]:
     prefix = f"{relative}/" if relative else ""
+    if directory == relative:  # one string for both
+        return [Item(path := prefix + name, path, info) for name, info in tree.scan(directory)]
     base = f"{directory}/" if directory else ""
     return [Item(prefix + name, base + name, info) for name, info in tree.scan(directory)]
 

@@ -33,7 +33,6 @@ from builder.progress import Message, Reason, StepDone, StepMissed, StepStarted
 from builder.solver.cache import Made
 from builder.solver.copy import copy, tree_root, workdir
 from builder.solver.environment import Environment
-from builder.solver.keys import Recipe
 from builder.solver.roots import Layers
 from builder.solver.run import run
 from builder.solver.trace import Explain, Trace
@@ -227,6 +226,7 @@ class Solver:
             environment.report(StepDone(step, node.label, seconds=solved.seconds, error=cause, reason=trace.reason))
             raise error
         solved.seconds, solved.done, solved.external = time.monotonic() - started, True, made.external
+        trace.recipe = None  # of a COPY of many files it is large
         reason = None if made.cached else trace.reason
         environment.report(StepDone(step, node.label, cached=made.cached, seconds=solved.seconds, reason=reason))
         below = () if isinstance(node, TreeNode) else self.roots[node.parent].layers
@@ -252,7 +252,7 @@ class Solver:
         node = self._plan.nodes[number]
         return f"{self._lineage}|{node.platform}|{node.stage}|{node.instruction}"
 
-    def _missed(self, trace: Trace, recipe: Recipe) -> Reason | None:
+    def _missed(self, trace: Trace, recipe: bytes) -> Reason | None:
         """A step was not found: ask why, and tell."""
         if int(trace.step) in self._leading:
             self._environment.prepare_sandbox()

@@ -8,7 +8,8 @@ are what the step depends on.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import msgspec
@@ -196,8 +197,7 @@ class Staging:
         """All entries of the layer, a directory before what is in it, hard links after their first name."""
         touched = self._touch_parents()
         first: dict[str, str] = {}
-        # in the order of components
-        for path in sorted((*touched, *self._entries), key=lambda path: path.replace("/", "\0")):
+        for path in _in_order((*touched, *self._entries)):
             staged = self._entries.get(path) or touched[path]
             if not path:
                 continue
@@ -214,3 +214,16 @@ class Staging:
             else:
                 first[origin] = path
                 yield staged
+
+
+def _in_order(paths: tuple[str, ...]) -> Sequence[str]:
+    """Different paths in the order of their components, in which directories were walked already: then nothing has to
+    be made to sort by."""
+    if all(one < other for one, other in pairwise(map(_components, paths))):
+        return paths
+    return sorted(paths, key=_components)
+
+
+def _components(path: str) -> str:
+    """A text that sorts as the components of a path do."""
+    return path.replace("/", "\0")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from builder.progress import Reason
-from builder.solver.keys import Recipe
 
-Explain = Callable[["Trace", Recipe], Reason | None]
-"""Finds out why a step with this recipe, or with the recipe that says the same by content, was not found."""
+Explain = Callable[["Trace", bytes], Reason | None]
+"""Finds out why a step with this recipe, or with the recipe that says the same by content, was not found. Recipes are
+given as `keys.encode` writes them: of many files that is a tenth of what they take as data."""
 
 Origin = Callable[[str], str | None]
 """The layer that a file of the stage comes from which a step copies from: its path without slashes at the ends."""
@@ -17,10 +17,10 @@ Origin = Callable[[str], str | None]
 class Trace:
     """`place` names the step's place among all Dockerfiles. `key` is that of the recipe it was first looked up by,
     `content` that of the recipe by content where there is one; `recipe` the fullest, known once the step was not
-    found; `origin` then tells where files come from that it copies from a stage. `inexact` says that it was found by
-    content with other times than its sources have, which is good at this place only. `parts` are the keys of what its
-    mounts show of contexts, by `content_name`. `previous_build` and `previous_step` name what it was compared with for
-    its `reason`."""
+    found and until it is made; `origin` then tells where files come from that it copies from a stage. `inexact` says
+    that it was found by content with other times than its sources have, which is good at this place only. `parts` are
+    the keys of what its mounts show of contexts, by `content_name`. `previous_build` and `previous_step` name what it
+    was compared with for its `reason`."""
 
     __slots__ = (
         "content", "explain", "inexact", "key", "origin", "parts", "place", "previous_build", "previous_step", "reason",
@@ -35,7 +35,7 @@ class Trace:
         self.content = ""
         self.inexact = False
         self.parts: dict[str, str] = {}
-        self.recipe: Recipe | None = None
+        self.recipe: bytes | None = None
         self.origin: Origin | None = None
         self.reason: Reason | None = None
         self.previous_build = ""
@@ -45,7 +45,7 @@ class Trace:
         """The trace of a layer that is made for one of this step's mounts."""
         return Trace(self.step, f"{self.place}|{name}")
 
-    def missed(self, recipe: Recipe) -> None:
+    def missed(self, recipe: bytes) -> None:
         """The step was not found and is made now; `recipe` says by what it was looked for."""
         self.recipe = recipe
         if self.explain is not None:

@@ -46,6 +46,8 @@ CREATE TABLE IF NOT EXISTS unsettled (digest TEXT PRIMARY KEY, boot TEXT NOT NUL
 """
 
 
+_LARGE = 4 << 20  # bytes
+
 _ADD_LAYER = (
     "INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (diff_id, digest) DO UPDATE SET"
     " origin = CASE WHEN excluded.origin != '' THEN excluded.origin ELSE origin END,"
@@ -275,14 +277,24 @@ class Database:
     def add_recipe(self, record: RecipeRecord) -> None:
         """Keep the recipe of a step that has no result."""
         with self._cursor() as connection:
+            connection.execute("BEGIN IMMEDIATE")
             self._add_recipe(connection, record)
+            connection.execute("COMMIT")
 
     def _add_recipe(self, connection: sqlite3.Connection, record: RecipeRecord) -> None:
-        connection.execute(
-            "INSERT INTO recipes VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET recipe = excluded.recipe,"
-            " content = CASE WHEN excluded.content != '' THEN excluded.content ELSE content END",
-            (record.key, record.recipe, record.content),
-        )
+        """A large recipe is written by pieces: SQLite would make two copies of it in memory."""
+        recipe = memoryview(record.recipe)
+        large = len(recipe) > _LARGE
+        rows = connection.execute(
+            f"INSERT INTO recipes VALUES (?, {'zeroblob(?)' if large else '?'}, ?)"
+            " ON CONFLICT (key) DO UPDATE SET recipe = excluded.recipe,"
+            " content = CASE WHEN excluded.content != '' THEN excluded.content ELSE content END RETURNING rowid",
+            (record.key, len(recipe) if large else recipe, record.content),
+        ).fetchall()
+        if large:
+            with connection.blobopen("recipes", "recipe", rows[0][0]) as blob:
+                for start in range(0, len(recipe), _LARGE):
+                    blob.write(recipe[start : start + _LARGE])
 
     def forget_recipes(self, kept: Iterable[str]) -> None:
         """Forget the recipes that neither a step has nor `kept` names, with those that the kept ones point to."""

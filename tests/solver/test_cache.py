@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from builder.solver.cache import Made, StepCache, now
+from builder.solver.keys import key_of
 from builder.store.store import Store
 from tests.solver.support import base_layer, write
 
@@ -45,7 +46,7 @@ def _work(root: str, log: str, count: int) -> None:
     """Add to a file, with a pause between reading and writing, as whoever is not alone would do wrong."""
     cache = StepCache(Store(root))
     for _ in range(count):
-        with cache.alone(RECIPE):
+        with cache.hold(key_of(RECIPE)):
             before = int(Path(log).read_text())
             time.sleep(0.001)
             Path(log).write_text(str(before + 1))

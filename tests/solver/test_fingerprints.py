@@ -18,7 +18,7 @@ from tests.solver.support import entries, environment, node, run_copy, write
 
 SETTLED = 2.1
 """Seconds after which a file that was written is trusted."""
-A, B = "aa" * 32, "bb" * 32
+A, B = b"\xaa" * 32, b"\xbb" * 32
 """Digests."""
 
 
@@ -197,7 +197,7 @@ def test_a_damaged_record_is_no_record(tmp_path: Path, store: Store) -> None:
     prints.keep(matches(context), "all")
     store.database.add_memo("files-3-later", prints._key, b"\xc1 nonsense")
     assert prints.known(matches(context)) == {"a": A}
-    for kind in ("files-3", "selection-2"):
+    for kind in ("files-3", "selection-3"):
         store.database.add_memo(kind, prints._key, b"\xc1 nonsense")
     assert prints.known(matches(context)) == {}
     assert prints.unchanged(matches(context)) is None
@@ -232,6 +232,6 @@ def test_the_identity_of_a_source_says_what_its_content_does(tmp_path: Path, sto
     assert source.identity() is None
     source.content()
     one = source.identity()
-    source.observe("a", "0" * 64)
+    source.observe("a", bytes(32))
     source.content()
     assert source.identity() != one

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from builder.filesystem import compress
+from builder.filesystem.blocks import Damaged
+from builder.filesystem.compress import LayerBlob, LayerSink
 from builder.filesystem.compression import Compression
 from builder.plan.steps import CopyNode
 from builder.solver.assemble import write_layer
@@ -196,6 +198,26 @@ def test_a_damaged_layer_is_not_recycled(tmp_path: Path, store: Store, damage: s
     assert made_of(store, context).diff_id == fresh.diff_id
 
 
+def test_damage_that_threads_find_at_the_end(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then all was told, and nothing may be missing for the other try."""
+    context = many(tmp_path / "context")
+    made_of(store, context)
+    (context / "d3/f003").write_text("other")
+    fresh = made_of(Store(str(tmp_path / "fresh")), context)
+    finish, finished = LayerSink.finish, list[str]()
+
+    def once_damaged(sink: LayerSink) -> LayerBlob:
+        blob = finish(sink)
+        finished.append(blob.diff_id)
+        if len(finished) == 1:
+            raise Damaged("a block of the layer is not what was written")
+        return blob
+
+    monkeypatch.setattr(LayerSink, "finish", once_damaged)
+    assert made_of(store, context).diff_id == fresh.diff_id
+    assert finished == [fresh.diff_id] * 2
+
+
 def test_layers_without_a_checksum_are_not_recycled(tmp_path: Path, store: Store, reads: list[str]) -> None:
     context = many(tmp_path / "context")
     plain = environment(store, context)[0]
@@ -210,7 +232,8 @@ def test_layers_without_a_checksum_are_not_recycled(tmp_path: Path, store: Store
 def test_a_record_that_cannot_be_read(tmp_path: Path, store: Store) -> None:
     context = many(tmp_path / "context")
     made_of(store, context)
-    store.database.add_memo("members-2", "lineage", b"\xc1 nonsense")
+    assert store.database.memo("members-3", "lineage")
+    store.database.add_memo("members-3", "lineage", b"\xc1 nonsense")
     (context / "big").write_text("other")
     fresh = made_of(Store(str(tmp_path / "fresh")), context)
     assert made_of(store, context).diff_id == fresh.diff_id

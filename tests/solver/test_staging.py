@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from builder.errors import StepFailed
 from builder.filesystem.tree import FileInfo, Kind
@@ -70,6 +72,19 @@ def test_entries_come_after_their_directories() -> None:
     for path in ("a-b", "a/c", "a", "b/x", "b", "a/b"):
         staging.put(Staged(path, DIRECTORY if path in ("a", "b") else FILE, b"x"))
     assert paths(staging) == ["a", "a/b", "a/c", "a-b", "b", "b/x"]
+
+
+NAMES = st.lists(st.sampled_from(["a", "b", "a.b", "a-", "a\x7f", "é", "\udcfe", "\uff00"]), min_size=1, max_size=4)
+
+
+@given(st.lists(NAMES.map("/".join), unique=True, max_size=12), st.booleans())
+def test_entries_come_in_the_order_of_their_components(names: list[str], walked: bool) -> None:
+    """Whether they were put in that order or in another."""
+    wanted = sorted(names, key=lambda path: path.split("/"))
+    staging = Staging(Parent())
+    for path in wanted if walked else names:
+        staging.put_new(Staged(path, DIRECTORY))
+    assert paths(staging) == wanted
 
 
 def test_hard_links_go_to_the_name_that_comes_first() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import DiskFull, StoreError
-from builder.store.database import VERSION, Database, Holding, LayerRecord, RecipeRecord, StepRecord, failure
+from builder.store.database import _LARGE, VERSION, Database, Holding, LayerRecord, RecipeRecord, StepRecord, failure
 
 
 @pytest.fixture
@@ -47,6 +47,14 @@ def test_steps(database: Database) -> None:
     found = database.step("key")
     assert found is not None
     assert found.diff_id == "diff2"
+
+
+@pytest.mark.parametrize("content", ["", "long"])
+def test_a_recipe_that_is_written_by_pieces(database: Database, content: str) -> None:
+    """Over nothing, and over what was there."""
+    for letter, size in ((b"a", _LARGE * 2 + 3), (b"b", _LARGE + 1), (b"c", 10), (b"d", _LARGE * 3)):
+        database.add_step(StepRecord("key", "diff", letter * size, "", 1.0), content)
+        assert database.recipe("key") == RecipeRecord("key", letter * size, content)
 
 
 def test_recipes_outlive_their_steps(database: Database) -> None:

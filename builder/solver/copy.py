@@ -30,7 +30,7 @@ from builder.plan.steps import (
 from builder.solver.cache import Made
 from builder.solver.environment import Environment
 from builder.solver.fingerprints import Fingerprints
-from builder.solver.gather import FilesSource, InlineSource, Overrides, Source
+from builder.solver.gather import FilesSource, Overrides, Source
 from builder.solver.keys import Recipe, copy_recipe, key_of, mask_values, placed_recipe, workdir_recipe
 from builder.solver.roots import EmptyTree, Layers, root_tree
 from builder.solver.trace import Trace
@@ -141,6 +141,8 @@ def open_source(
 ) -> Source:
     """One source of a copy, for as long as `held` is open. What is at a URL or in a repository is fetched now."""
     if isinstance(source, CopyInline):
+        from builder.solver.inline import InlineSource
+
         return InlineSource(source)
     if isinstance(source, CopyFiles):
         return _files(environment, node, source, roots)

@@ -15,7 +15,8 @@ from builder.errors import OfflineError, StepFailed
 from builder.filesystem.tree import FileInfo, Kind
 from builder.plan.steps import MAIN_CONTEXT, CopyFiles, CopyGit, CopyUrl, FromContext
 from builder.solver.environment import Environment
-from builder.solver.gather import FetchedSource, FilesSource, MemoryTree
+from builder.solver.gather import FetchedSource, FilesSource
+from builder.solver.inline import MemoryTree
 from builder.store.store import Store
 
 _KIND = "url-1"

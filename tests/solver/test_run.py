@@ -27,7 +27,7 @@ from builder.plan.steps import (
 )
 from builder.solver.cache import Made
 from builder.solver.environment import Environment
-from builder.solver.gather import MemoryTree
+from builder.solver.inline import MemoryTree
 from builder.solver.mounts import Mounting
 from builder.solver.remote import _literal
 from builder.solver.run import run

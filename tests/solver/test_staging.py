@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from builder.errors import StepFailed
 from builder.filesystem.tree import FileInfo, Kind
-from builder.solver.gather import MemoryTree
+from builder.solver.inline import MemoryTree
 from builder.solver.staging import Fact, Staged, Staging
 
 DIRECTORY = FileInfo(Kind.DIRECTORY, 0o755)

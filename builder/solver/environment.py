@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from builder.solver.failed import Before, Keep
     from builder.solver.foresee import Foreseen
     from builder.solver.gather import Source
+    from builder.solver.outline import Outline
     from builder.solver.roots import Layers
     from builder.solver.secrets import Guard
     from builder.solver.users import Accounts
@@ -81,6 +82,7 @@ class Environment:
         self.keep: Keep | None = None
         self.before: Before | None = None
         self.accounts: dict[Layers, Accounts] = {}
+        self.outlines: dict[str, Outline] = {}  # of layers, by their diff IDs
         self.cancelled = threading.Event()
         self._sandbox: Sandbox | None = None
         self._prepared = False

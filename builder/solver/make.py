@@ -28,9 +28,10 @@ from builder.solver.keys import (
     placed_recipe,
     workdir_recipe,
 )
+from builder.solver.outline import keep_outline, outline_of, seen_tree
 from builder.solver.place import Ownership, make_directories
 from builder.solver.recycle import FEWEST, Recycler
-from builder.solver.roots import EmptyTree, Layers, root_tree
+from builder.solver.roots import EmptyTree, Layers
 from builder.solver.staging import Staged, Staging, TreeContent
 from builder.solver.trace import Origin, Trace
 from builder.solver.users import find_owner
@@ -71,9 +72,9 @@ def stage_copy(
     environment: Environment, node: CopyNode, parent: Layers, sources: Sequence[Source], scratch: str
 ) -> tuple[Staging, list[int] | None]:
     """What a COPY or ADD puts over its parent, and the owner that --chown means there."""
-    tree = EmptyTree() if node.link else root_tree(environment, parent)
+    tree = EmptyTree() if node.link else seen_tree(environment, parent)
     staging = Staging(tree)
-    owners = root_tree(environment, parent) if node.link and node.owner_is_named else tree
+    owners = seen_tree(environment, parent) if node.link and node.owner_is_named else tree
     owner = find_owner(owners, node.chown) if node.chown else None
     ownership = Ownership(owner, node.chmod, _now_ns(environment))
     destination = Destination(node.destination, ownership, scratch, lambda: environment.store.limits)
@@ -102,6 +103,7 @@ def make_workdir(
                 guard=environment.guard,
             )
             environment.store.layers.add(blob)
+        keep_outline(environment, blob.diff_id, outline_of(staging, environment.epoch))
         made = Made(blob.diff_id, now(environment.epoch))
     environment.cache.remember_encoded(trace.content, recipe, made, trace.place)
     environment.cache.remember(quick, made, trace.place, content=trace.content)
@@ -110,7 +112,7 @@ def make_workdir(
 
 def stage_workdir(environment: Environment, node: WorkdirNode, parent: Layers) -> tuple[Staging, list[int]]:
     """The directories that a WORKDIR makes over its parent, and their owner."""
-    tree = root_tree(environment, parent)
+    tree = seen_tree(environment, parent)
     staging = Staging(tree)
     owner = find_owner(tree, node.user) if node.user else (0, 0)
     directory = FileInfo(Kind.DIRECTORY, 0o755, owner[0], owner[1], 0, _now_ns(environment))
@@ -140,16 +142,25 @@ def _finish(
             return made
         trace.missed(encoded)
     encoded = b""
+    outline: bytes | None = None
 
-    def tell() -> None:
-        """Say what was read, and what it differs in, while threads work on the layer."""
-        nonlocal encoded
+    def tell(last: bool) -> None:
+        """Say what was read, and what it differs in, while threads work on the layer. What only another try to write it
+        would need is not kept the `last` time: of many files it takes much memory."""
+        nonlocal encoded, outline
+        outline = outline_of(staging, environment.epoch)
+        if last:
+            staging.clear()
         encoded = encode(copy_recipe([source.content() for source in sources], flags, asked))
         trace.content = key_of_encoded(encoded)
         if trace.recipe is None and (node.ignore_cache or look_up_content(environment, sources, trace) is None):
             quick = recognised()
             trace.key = key_of(quick) if quick is not None else ""
             trace.missed(encoded)
+        if last:
+            for source in sources:
+                if isinstance(source, FilesSource):
+                    source.forget()
 
     blob, recycler = _write(environment, node, staging, sources, scratch, trace, tell)
     staging.clear()
@@ -158,6 +169,7 @@ def _finish(
         if made is None:
             environment.store.layers.add(blob)
             made = Made(blob.diff_id, now(environment.epoch))
+            keep_outline(environment, blob.diff_id, outline)
             if recycler is not None:
                 recycler.keep(blob)
         _remember(environment, sources, encoded, made, trace)
@@ -171,17 +183,9 @@ def _write(
     sources: Sequence[Source],
     scratch: str,
     trace: Trace,
-    tell: Callable[[], None],
+    tell: Callable[[bool], None],
 ) -> tuple[LayerBlob, Recycler | None]:
     """Write the layer, of a context's many files with what is left of the one that this step made before."""
-
-    def tell_last() -> None:
-        """Tell, without keeping what only another try would need: of many files that takes much memory."""
-        staging.clear()
-        tell()
-        for source in sources:
-            if isinstance(source, FilesSource):
-                source.forget()
 
     write = partial(
         write_layer,
@@ -194,15 +198,15 @@ def _write(
     )
     files = [source for source in sources if isinstance(source, FilesSource) and source.layers is None]
     if environment.guard is not None or sum(len(match.items) for one in files for match in one.matches) < FEWEST:
-        return write(meanwhile=tell_last), None
+        return write(meanwhile=partial(tell, True)), None
     digest_of = _digests_of(files)
     recycler = Recycler(environment.store, trace.place, digest_of, afresh=node.ignore_cache)
     try:
         with closing(recycler):
-            return write(recycler=recycler, meanwhile=tell if recycler.recycles else tell_last), recycler
+            return write(recycler=recycler, meanwhile=partial(tell, not recycler.recycles)), recycler
     except Damaged:
         recycler = Recycler(environment.store, trace.place, digest_of, afresh=True)
-        return write(recycler=recycler, meanwhile=tell_last), recycler
+        return write(recycler=recycler, meanwhile=partial(tell, True)), recycler
 
 
 def look_up_content(environment: Environment, sources: Sequence[Source], trace: Trace) -> Made | None:

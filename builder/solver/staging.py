@@ -193,6 +193,13 @@ class Staging:
                 above = above.rpartition("/")[0]
         return touched
 
+    def stated(self) -> Iterator[tuple[str, FileInfo]]:
+        """The paths of all entries of the layer, in no order, with what is there."""
+        for entries in (self._touch_parents(), self._entries):
+            for path, staged in entries.items():
+                if path:
+                    yield path, staged.info
+
     def entries(self) -> Iterator[Staged]:
         """All entries of the layer, a directory before what is in it, hard links after their first name."""
         touched = self._touch_parents()

@@ -220,13 +220,14 @@ class Database:
         return [LayerRecord(*row) for row in rows]
 
     def forget_blobs(self, records: Iterable[LayerRecord]) -> None:
-        """Forget these forms of layers."""
+        """Forget these forms of layers, and memos whose key is such a layer."""
         with self._cursor() as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(
                 "DELETE FROM layers WHERE diff_id = ? AND digest = ?",
-                [(record.diff_id, record.digest) for record in records],
+                gone := [(record.diff_id, record.digest) for record in records],
             )
+            connection.executemany("DELETE FROM memos WHERE key = ?", [(diff_id,) for diff_id, _ in gone])
             connection.execute("COMMIT")
 
     # --- steps
@@ -326,7 +327,8 @@ class Database:
         return row[0] if row else None
 
     def add_memo(self, kind: str, key: str, value: bytes, holds: str = "") -> None:
-        """`holds` is the digest of the blob, or the diff ID of the layer, without which the memo is worth nothing."""
+        """`holds` is the digest of the blob, or the diff ID of the layer, without which the memo is worth nothing, and
+        which it keeps; one that only goes with a layer has its diff ID as the key."""
         with self._cursor() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO memos VALUES (?, ?, ?, ?, ?)", (kind, key, value, time.time(), holds)

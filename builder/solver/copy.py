@@ -41,8 +41,17 @@ MOUNTED = "mounted"
 """The name, in the layer made for it, of what a context's mount shows."""
 
 
-def copy(environment: Environment, node: CopyNode, parent: Layers, roots: dict[int, Layers], trace: Trace) -> Made:
-    """Run a COPY or ADD, or find it in the cache. `roots` are the layers of the nodes that it copies from."""
+def copy(
+    environment: Environment,
+    node: CopyNode,
+    parent: Layers,
+    roots: dict[int, Layers],
+    trace: Trace,
+    *,
+    followed: bool = True,
+) -> Made:
+    """Run a COPY or ADD, or find it in the cache. `roots` are the layers of the nodes that it copies from. With
+    `followed` a step of this kind stands on it, which looks at it (see `outline`)."""
     with ExitStack() as held:
         sources = [open_source(environment, node, source, roots, held) for source in node.sources]
         flags = copy_flags(environment, node)
@@ -66,7 +75,7 @@ def copy(environment: Environment, node: CopyNode, parent: Layers, roots: dict[i
             return found
         from builder.solver.make import make_copy
 
-        return make_copy(environment, node, parent, sources, flags, recognised, trace)
+        return make_copy(environment, node, parent, sources, flags, recognised, trace, followed=followed)
 
 
 def find_copy(environment: Environment, trace: Trace) -> Made | None:
@@ -76,8 +85,10 @@ def find_copy(environment: Environment, trace: Trace) -> Made | None:
     return found or environment.cache.look_up(placed_recipe(trace.key, trace.place))
 
 
-def workdir(environment: Environment, node: WorkdirNode, parent: Layers, trace: Trace) -> Made:
-    """Make a working directory with its parents, or an empty layer if it is there."""
+def workdir(
+    environment: Environment, node: WorkdirNode, parent: Layers, trace: Trace, *, followed: bool = True
+) -> Made:
+    """Make a working directory with its parents, or an empty layer if it is there. `followed` as for `copy`."""
     settings: Recipe = {"epoch": environment.epoch}
     quick = hide(workdir_recipe(node, {"parent": list(parent)}, settings), node)
     trace.key = key_of(quick)
@@ -86,12 +97,12 @@ def workdir(environment: Environment, node: WorkdirNode, parent: Layers, trace: 
         return found
     from builder.solver.make import make_workdir
 
-    return make_workdir(environment, node, parent, settings, quick, trace)
+    return make_workdir(environment, node, parent, settings, quick, trace, followed=followed)
 
 
 def context_layer(environment: Environment, context: str, path: str, destination: str, trace: Trace) -> Made:
     """A layer with what a context holds at `path`, put at `destination`: for FROM and for mounts of a context."""
-    return copy(environment, context_node(context, path, destination), (), {}, trace)
+    return copy(environment, context_node(context, path, destination), (), {}, trace, followed=False)
 
 
 def context_node(context: str, path: str, destination: str) -> CopyNode:

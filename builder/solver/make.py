@@ -46,15 +46,17 @@ def make_copy(
     flags: Recipe,
     recognised: Callable[[], Recipe | None],
     trace: Trace,
+    *,
+    followed: bool,
 ) -> Made:
-    """Make the layer of a COPY or ADD. `recognised` gives the recipe by the sources' identities, if they have some; by
-    that it was not found."""
+    """Make the layer of a COPY or ADD. `followed` as for `copy`; `recognised` gives the recipe by the sources'
+    identities, if they have some; by that it was not found."""
     with environment.store.scratch() as scratch:
         trace.origin = origin_of(environment, sources)
         staging, owner = stage_copy(environment, node, parent, sources, scratch)
         flags = {**flags, "owner": owner}
         contents = [source.content() for source in sources] if recognised() is not None else None
-        made = _finish(environment, node, staging, sources, contents, flags, trace, scratch, recognised)
+        made = _finish(environment, node, staging, sources, contents, flags, trace, scratch, recognised, followed)
     if not made.cached:
         environment.copied(node, sources)
     quick = recognised()  # by now everything has been read
@@ -85,7 +87,14 @@ def stage_copy(
 
 
 def make_workdir(
-    environment: Environment, node: WorkdirNode, parent: Layers, settings: Recipe, quick: Recipe, trace: Trace
+    environment: Environment,
+    node: WorkdirNode,
+    parent: Layers,
+    settings: Recipe,
+    quick: Recipe,
+    trace: Trace,
+    *,
+    followed: bool,
 ) -> Made:
     """Make the layer of a WORKDIR."""
     staging, owner = stage_workdir(environment, node, parent)
@@ -103,7 +112,8 @@ def make_workdir(
                 guard=environment.guard,
             )
             environment.store.layers.add(blob)
-        keep_outline(environment, blob.diff_id, outline_of(staging, environment.epoch))
+        if followed:
+            keep_outline(environment, blob.diff_id, outline_of(staging, environment.epoch))
         made = Made(blob.diff_id, now(environment.epoch))
     environment.cache.remember_encoded(trace.content, recipe, made, trace.place)
     environment.cache.remember(quick, made, trace.place, content=trace.content)
@@ -130,6 +140,7 @@ def _finish(
     trace: Trace,
     scratch: str,
     recognised: Callable[[], Recipe | None],
+    followed: bool,
 ) -> Made:
     """Look up by content and facts; write the layer where that finds nothing."""
     asked = hide(facts(staging.facts()), node)
@@ -148,7 +159,7 @@ def _finish(
         """Say what was read, and what it differs in, while threads work on the layer. What only another try to write it
         would need is not kept the `last` time: of many files it takes much memory."""
         nonlocal encoded, outline
-        outline = outline_of(staging, environment.epoch)
+        outline = outline_of(staging, environment.epoch) if followed else None
         if last:
             staging.clear()
         encoded = encode(copy_recipe([source.content() for source in sources], flags, asked))

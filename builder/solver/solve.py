@@ -276,19 +276,24 @@ class Solver:
         node = self._plan.nodes[followers[0]] if len(followers) == 1 else None
         return node if isinstance(node, RunNode) and node.parent == number else None
 
+    def _is_followed(self, number: int) -> bool:
+        """Whether a COPY, ADD or WORKDIR stands on this node."""
+        followers = (self._plan.nodes[follower] for follower in self._followers.get(number, ()))
+        return any(isinstance(node, (CopyNode, WorkdirNode)) and node.parent == number for node in followers)
+
     def _make(self, node: AnyNode, trace: Trace, following: RunNode | None) -> Made:
         if isinstance(node, TreeNode):
             return tree_root(self._environment, node, trace)
         assert isinstance(node, (RunNode, CopyNode, WorkdirNode))
         parent = self.roots[node.parent].layers
         needed = {need: self.roots[need].layers for need in node.needs()}
+        number = int(trace.step)
         if self._environment.before is not None and not isinstance(node, RunNode):  # `run` knows more of its own
-            number = int(trace.step)
             self._environment.before(self._state(number), number)
         if isinstance(node, CopyNode):
-            return copy(self._environment, node, parent, needed, trace)
+            return copy(self._environment, node, parent, needed, trace, followed=self._is_followed(number))
         if isinstance(node, WorkdirNode):
-            return workdir(self._environment, node, parent, trace)
+            return workdir(self._environment, node, parent, trace, followed=self._is_followed(number))
         return run(self._environment, node, parent, needed, trace, following)
 
 

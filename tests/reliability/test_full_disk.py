@@ -19,7 +19,7 @@ from tests.support.builds import Cli, context
 
 Disk = Callable[[str], Path]
 
-DOCKERFILE = "FROM scratch\nCOPY a /a\nCOPY b /b\n"
+DOCKERFILE = "FROM scratch AS one\nCOPY a /a\nFROM scratch\nCOPY --from=one /a /a\nCOPY b /b\n"  # unpacks `one`
 
 
 class Full:

@@ -221,7 +221,7 @@ class FilesSource:
         ]
 
     def _encode(self, items: Sequence[Item], links: dict[tuple[int, int], int]) -> msgspec.Raw:
-        """The description of the items, by parts: as data it would take three times as much memory as they do."""
+        """The description of the items, by parts: as data it would take twice as much memory as this."""
         data = bytearray(b"[")
         for start in range(0, len(items), _AT_ONCE):
             data += b"," if start else b""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import xxhash
 
+from builder.filesystem.tar import WHITEOUT_PREFIX
 from builder.filesystem.tree import FileInfo, FileTree, Kind
 from builder.solver.roots import Layers, root_tree
 from builder.solver.staging import Staging
@@ -53,10 +54,12 @@ class _Kept(msgspec.Struct, frozen=True, array_like=True):
 
 def outline_of(staging: Staging, epoch: int | None) -> bytes | None:
     """The outline of the layer that `staging` becomes, as it is kept; with `epoch` (seconds) no entry of the layer is
-    younger. None where a directory's name is not UTF-8."""
+    younger. None where a directory's name is not UTF-8, and where a name may make the entry a whiteout."""
     directories = []
     others = array("Q")
     for path, info in staging.stated():
+        if WHITEOUT_PREFIX in path:
+            return None
         if info.kind is not Kind.DIRECTORY:
             others.append(_hash(path))
             continue

@@ -8,7 +8,7 @@ from builder.progress import Reason
 
 Explain = Callable[["Trace", bytes], Reason | None]
 """Finds out why a step with this recipe, or with the recipe that says the same by content, was not found. Recipes are
-given as `keys.encode` writes them: of many files that is a tenth of what they take as data."""
+given as `keys.encode` writes them: of many files that is half of what they take as data."""
 
 Origin = Callable[[str], str | None]
 """The layer that a file of the stage comes from which a step copies from: its path without slashes at the ends."""

@@ -151,6 +151,17 @@ def test_names_that_are_not_utf8_have_none() -> None:
     assert outline_of(staging, None) is None
 
 
+def test_files_that_are_whiteouts_when_unpacked(tmp_path: Path, store: Store) -> None:
+    """What is below them is not there: an outline would find the directory, and repeat its mode."""
+    context = write(tmp_path / "context", {"d/x/old": "1", "w/.wh.x": "", "f": "2"})
+    (context / "d/x").chmod(0o700)
+    made, _ = environment(store, context)
+    layers = add(made, (), "d", to="/d")
+    layers = add(made, layers, "w", to="/d")
+    layers = add(made, layers, "f", to="/d/x/")
+    assert entries(store, layers[-1])["d/x"] == "dir 755 0:0"
+
+
 def test_an_outline_goes_with_its_layer(tmp_path: Path, store: Store) -> None:
     made, _ = environment(store, write(tmp_path / "context", {"a": "1"}))
     (layer,) = add(made, (), "a", to="/d/")

@@ -114,5 +114,6 @@ def _remove_below(tree: dict[str, Any], path: str) -> None:
 def read_layout(data: bytes, into: Path) -> Path:
     """Unpack an archive with Python's tarfile."""
     with tarfile.open(fileobj=io.BytesIO(data)) as members:
-        members.extractall(into, filter="data")
+        members.extraction_filter = getattr(tarfile, "data_filter", None)  # Python has it since 3.11.4
+        members.extractall(into)
     return into

@@ -22,9 +22,13 @@ def run() -> NoReturn:
     asked = question(sys.argv[1:], os.environ)
     said = asked.answer() if asked is not None else None
     if said is None:
+        from builder.bundle import Bundle
+
+        bundle = Bundle()
+        bundle.install()
         from builder.cli.main import run as run_commands
 
-        run_commands(asked)
+        run_commands(asked, bundle.complete)
     status = 0
     try:
         for stream, text in ((sys.stderr, said[1]), (sys.stdout, said[0])):  # the name of the image comes last

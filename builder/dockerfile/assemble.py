@@ -22,8 +22,8 @@ from builder.dockerfile.values import parse_duration, parse_integer
 from builder.dockerfile.words import Mode, Word, expand, literal, parse_word
 from builder.errors import DockerfileError
 
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9._-]*\Z")
-_ONBUILD = re.compile(r"[\t\n\f\r ]*ONBUILD[\t\n\f\r ]*", re.IGNORECASE)
+_STAGE_NAME = r"[a-z][a-z0-9._-]*\Z"
+_ONBUILD = r"(?i)[\t\n\f\r ]*ONBUILD[\t\n\f\r ]*"
 _MILLISECOND = 10**6
 _NETWORKS = ("default", "host", "none")
 _SECURITIES = ("insecure", "sandbox")
@@ -106,7 +106,7 @@ def _from(line: Line) -> df.From:
             "FROM requires either one or three arguments", remedy="expected FROM image or FROM image AS name"
         )
     name = arguments[2] if len(arguments) == 3 else ""
-    if name and not _STAGE_NAME.match(name.lower()):
+    if name and not re.match(_STAGE_NAME, name.lower()):
         raise DockerfileError(
             f"invalid name for build stage: {quote(name)}",
             remedy="a name begins with a letter and goes on with letters, digits, '-', '_' and '.'",
@@ -379,7 +379,7 @@ def _on_build(line: Line) -> df.OnBuild:
         raise DockerfileError("chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", remedy="remove one ONBUILD")
     if name in ("MAINTAINER", "FROM"):
         raise DockerfileError(f"{name} isn't allowed as an ONBUILD trigger", remedy="use another instruction")
-    trigger = _ONBUILD.sub("", line.text, count=1)
+    trigger = re.sub(_ONBUILD, "", line.text, count=1)
     trigger += "".join(f"\n{heredoc.content}{heredoc.name}" for heredoc in line.heredocs)
     return df.OnBuild(**line.common(), trigger=trigger)
 

@@ -8,8 +8,8 @@ from builder.dockerfile.instructions import Heredoc
 from builder.dockerfile.words import Mode, expand_words, parse_word
 from builder.errors import DockerfileError
 
-_HEREDOC = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)\Z")
-_LEADING_TABS = re.compile(r"^\t+", re.MULTILINE)
+_HEREDOC = r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)\Z"
+_LEADING_TABS = r"(?m)^\t+"
 _LARGEST_DESCRIPTOR = 1 << 31
 
 
@@ -33,7 +33,7 @@ def parse_heredoc(word: str) -> Heredoc | None:
 
     Raises DockerfileError for a delimiter with a malformed variable or an open quote.
     """
-    match = _HEREDOC.match(word)
+    match = re.match(_HEREDOC, word)
     if not match or not match[3]:
         return None
     names = expand_words(parse_word(match[3]), {}, keep_unset=True)
@@ -60,7 +60,7 @@ def is_heredoc(word: str) -> Heredoc | None:
 
 def chomp_tabs(text: str) -> str:
     """The text without the tabs that its lines begin with (`<<-`)."""
-    return _LEADING_TABS.sub("", text)
+    return re.sub(_LEADING_TABS, "", text)
 
 
 def _quotes(text: str) -> int:

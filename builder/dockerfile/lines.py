@@ -13,13 +13,11 @@ from builder.errors import DockerfileError
 MAXIMUM_LINE = 65535
 """Bytes of a physical line that BuildKit's scanner takes."""
 
-_DIRECTIVE = re.compile(r"#[^\S\n]*([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*([^\n]+?)[\t\n\f\r ]*\Z")
+# Patterns as text, which `re` compiles with their first use: few Dockerfiles need them all.
+_DIRECTIVE = r"#[^\S\n]*([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*([^\n]+?)[\t\n\f\r ]*\Z"
 _DIRECTIVES = ("check", "escape", "syntax")
-_CONTINUED = {
-    "\\": re.compile(r"(?<!\\)\\[ \t]*\Z"),
-    "`": re.compile(r"(?<!`)`[ \t]*\Z"),
-}
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTINUED = {"\\": r"(?<!\\)\\[ \t]*\Z", "`": r"(?<!`)`[ \t]*\Z"}
+_SURROGATE = "[\ud800-\udfff]"
 
 
 class LinesError(Exception):
@@ -78,7 +76,7 @@ class Reader:
         shebang = bool(self._lines) and self._lines[0].startswith("#!")
         seen: set[str] = set()
         for number, line in enumerate(self._lines[shebang:], 1 + shebang):
-            match = _DIRECTIVE.match(line.rstrip("\r").lstrip(SPACE))
+            match = re.match(_DIRECTIVE, line.rstrip("\r").lstrip(SPACE))
             name = match[1].lower() if match else ""
             if not match or name not in _DIRECTIVES:
                 return
@@ -90,7 +88,7 @@ class Reader:
                     DockerfileError(f"only one {name} parser directive can be used", remedy="remove one of them"), where
                 )
             seen.add(name)
-            value = _SURROGATE.sub("\ufffd", match[2])
+            value = re.sub(_SURROGATE, "\ufffd", match[2])
             if name == "escape":
                 if value not in ("\\", "`"):
                     raise LinesError(
@@ -112,7 +110,7 @@ class Reader:
             if line.startswith("#"):
                 if not self._is_directive(start):
                     # an indented comment keeps its `#`, as in BuildKit
-                    comment = _SURROGATE.sub("\ufffd", raw[1:].strip(SPACE))
+                    comment = re.sub(_SURROGATE, "\ufffd", raw[1:].strip(SPACE))
                     comments = [*comments, comment] if comment else []
                 continue
             line, continued = continuation(line, self.escape)
@@ -178,7 +176,7 @@ class Reader:
         return any(directive.range.start == number for directive in self._directives)
 
     def _check(self, text: str, start: int) -> None:
-        if _SURROGATE.search(text):
+        if not text.isascii() and re.search(_SURROGATE, text):
             raise LinesError(
                 DockerfileError("the text is not valid UTF-8", remedy="save the Dockerfile as UTF-8"),
                 Range(start, self._next),
@@ -192,7 +190,7 @@ def no_nul() -> DockerfileError:
 
 def continuation(line: str, escape: str) -> tuple[str, bool]:
     """The line without the escape character at its end, and whether it had one."""
-    match = _CONTINUED[escape].search(line)
+    match = re.search(_CONTINUED[escape], line)
     return (line[: match.start()], True) if match else (line, False)
 
 

@@ -6,7 +6,6 @@ that is malformed (`${`, an open quote) is kept with a `Bad` part and refused wh
 what the target needs, so a bad word in another stage must not fail the build.
 """
 
-import re
 from collections.abc import Mapping
 from enum import Enum
 
@@ -89,12 +88,7 @@ class Expansion(msgspec.Struct, frozen=True):
     unmatched: tuple[str, ...] = ()
 
 
-_SPECIAL = {
-    ("\\", False): re.compile(r"[$'\"\\<]"),
-    ("`", False): re.compile(r"[$'\"`<]"),
-    ("\\", True): re.compile(r"[$\\]"),
-    ("`", True): re.compile(r"[$`]"),
-}
+_SPECIAL = {("\\", False): "$'\"\\<", ("`", False): "$'\"`<", ("\\", True): "$\\", ("`", True): "$`"}
 
 
 def literal(text: str) -> Word:
@@ -104,7 +98,7 @@ def literal(text: str) -> Word:
 
 def parse_word(text: str, escape: str = "\\", mode: Mode = Mode.WORD) -> Word:
     """Read a word. `escape` is the Dockerfile's escape character, a backslash or a backtick. Never fails, see `Bad`."""
-    if not _SPECIAL[escape, mode is Mode.BODY].search(text):
+    if not any(character in text for character in _SPECIAL[escape, mode is Mode.BODY]):
         return Word(text)
     from builder.dockerfile.word_parts import read_parts
 

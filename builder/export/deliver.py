@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from builder.errors import BuilderError, UsageError
-from builder.export.archive import ArchivedImage, write_archive
 from builder.export.destination import WrittenFile, destination
 from builder.export.output import Output
 from builder.filesystem.compression import Compression
@@ -179,6 +178,8 @@ def _statements(delivery: Delivery, output: Output, position: int) -> dict[str, 
 
 
 def _write_archive(delivery: Delivery, output: Output, committed: Committed) -> None:
+    from builder.export.archive import ArchivedImage, write_archive
+
     names = tuple(reference.parse(name) for name in output.names) or delivery.names
     images = [ArchivedImage(committed.descriptor, names)]
     if not output.tar:

@@ -16,10 +16,8 @@ from builder.dockerfile.text import quoted
 from builder.errors import DockerfileError, PlanError
 from builder.oci.spec import Healthcheck
 from builder.plan import checks
-from builder.plan.mounts import plan_mounts
 from builder.plan.ports import parse_port
 from builder.plan.signals import check_signal
-from builder.plan.sources import plan_copy
 from builder.plan.state import DeclaredArgument, StageState
 from builder.plan.steps import Mount, RunNode, SecretMount, WorkdirNode
 
@@ -75,6 +73,8 @@ def _arg(state: StageState, instruction: df.Arg) -> None:
 
 
 def _run(state: StageState, instruction: df.Run) -> None:
+    from builder.plan.mounts import plan_mounts
+
     mounts = plan_mounts(state, instruction)
     if instruction.devices:
         raise PlanError("RUN --device is not supported", remedy="remove --device; steps see no devices of the host")
@@ -134,6 +134,8 @@ def _note_script(state: StageState, instruction: df.Run, mounts: tuple[Mount, ..
 
 
 def _copy(state: StageState, instruction: df.Copy | df.Add) -> None:
+    from builder.plan.sources import plan_copy
+
     node, created_by = plan_copy(state, instruction)
     state.step(node, created_by)
 

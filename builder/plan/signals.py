@@ -6,7 +6,7 @@ import re
 
 from builder.errors import PlanError
 
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = r"[+-]?[0-9]{1,18}"
 _NAMES = frozenset(
     "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS TERM TRAP"
     " TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX".split()
@@ -17,7 +17,7 @@ _NAMES = frozenset(
 
 def check_signal(text: str) -> None:
     """Raises PlanError unless `text` is a signal's number or name (with or without SIG, in any case)."""
-    if _NUMBER.fullmatch(text):
+    if re.fullmatch(_NUMBER, text):
         if int(text) != 0:
             return
     elif text.upper().removeprefix("SIG") in _NAMES:

@@ -19,7 +19,7 @@ What metadata is in a key, by one rule: what can reach the layer, and nothing th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,7 +37,9 @@ from builder.plan.steps import (
     Tree,
     WorkdirNode,
 )
-from builder.solver.staging import Fact
+
+if TYPE_CHECKING:
+    from builder.solver.staging import Fact
 
 FORMAT = b"builder step 2\n"
 KEYS = FORMAT.decode().strip()

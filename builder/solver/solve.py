@@ -31,10 +31,8 @@ from builder.plan.steps import (
 )
 from builder.progress import Message, Reason, StepDone, StepMissed, StepStarted
 from builder.solver.cache import Made
-from builder.solver.copy import copy, tree_root, workdir
 from builder.solver.environment import Environment
 from builder.solver.roots import Layers
-from builder.solver.run import run
 from builder.solver.trace import Explain, Trace
 
 if TYPE_CHECKING:
@@ -283,6 +281,8 @@ class Solver:
 
     def _make(self, node: AnyNode, trace: Trace, following: RunNode | None) -> Made:
         if isinstance(node, TreeNode):
+            from builder.solver.copy import tree_root
+
             return tree_root(self._environment, node, trace)
         assert isinstance(node, (RunNode, CopyNode, WorkdirNode))
         parent = self.roots[node.parent].layers
@@ -291,9 +291,15 @@ class Solver:
         if self._environment.before is not None and not isinstance(node, RunNode):  # `run` knows more of its own
             self._environment.before(self._state(number), number)
         if isinstance(node, CopyNode):
+            from builder.solver.copy import copy
+
             return copy(self._environment, node, parent, needed, trace, followed=self._is_followed(number))
         if isinstance(node, WorkdirNode):
+            from builder.solver.copy import workdir
+
             return workdir(self._environment, node, parent, trace, followed=self._is_followed(number))
+        from builder.solver.run import run
+
         return run(self._environment, node, parent, needed, trace, following)
 
 

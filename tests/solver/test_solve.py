@@ -69,7 +69,7 @@ def solver(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cal
         def run(environment: Environment, step: RunNode, *_: object) -> Made:
             return action(environment, step) if action is not None else Made(layer, 1.0)
 
-        monkeypatch.setattr("builder.solver.solve.run", run)
+        monkeypatch.setattr("builder.solver.run.run", run)
         made, events = environment(store, context)
         locate = Locator("Dockerfile", TEXT)
         return Solver(Plan(tuple(nodes), ()), made, lambda key: (layer,), locate, "here"), events

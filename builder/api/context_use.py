@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from builder.dockerfile.instructions import Add, Copy, Dockerfile
@@ -12,6 +12,7 @@ from builder.plan.steps import MAIN_CONTEXT, CopyFiles, CopyNode, FromContext, P
 from builder.progress import Reporter, Warned, human_size
 
 if TYPE_CHECKING:
+    from builder.solver.environment import Copied
     from builder.solver.gather import FilesSource, Source
 
 LARGE = 250_000_000
@@ -21,13 +22,15 @@ compress, and rarely all belongs into an image."""
 _SHOWN = 3
 
 
-def warn_of_large_copies(locate: Locator, report: Reporter) -> Callable[[CopyNode, Sequence[Source]], None]:
+def warn_of_large_copies(locate: Locator, report: Reporter) -> Copied:
     """What is told of each COPY and ADD that read its sources (not of one that is cached), and warns of a large one.
 
     Nothing else of a context is read, so that a context may be as large as it likes.
     """
 
-    def copied(node: CopyNode, sources: Sequence[Source]) -> None:
+    def copied(node: CopyNode, sources: Sequence[Source], written: int) -> None:
+        if written < LARGE:
+            return
         from builder.solver.gather import FilesSource
 
         taken = [

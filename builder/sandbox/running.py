@@ -122,10 +122,9 @@ class Running:
         duration = time.monotonic() - self._started
         reports = Reports(self._commands)
         self._commands.close()
-        if reports.root >= 0:
-            if self.profile.security == "sandbox" and not _seal(reports.root) and not reports.error:
-                reports.error, reports.setup_failed = _LEFT_OPEN, True
-            os.close(reports.root)
+        sealed = reports.root < 0 or self.profile.security != "sandbox" or _seal(reports.root)
+        if not sealed and not reports.error:
+            reports.error, reports.setup_failed = _LEFT_OPEN, True
         code = os.waitstatus_to_exitcode(status)
         result = Result(
             None if reports.error or code < 0 else code,
@@ -143,6 +142,8 @@ class Running:
             result.out_of_memory = self.group.out_of_memory()
             self.group.remove()
         answer(self._control, result)
+        if reports.root >= 0:
+            os.close(reports.root)  # unmounts it, which nobody has to wait for: the next root is made after that
 
 
 def _seal(root: int) -> bool:

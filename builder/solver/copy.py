@@ -52,8 +52,10 @@ def copy(
 ) -> Made:
     """Run a COPY or ADD, or find it in the cache. `roots` are the layers of the nodes that it copies from. With
     `followed` a step of this kind stands on it, which looks at it (see `outline`)."""
+    environment.spent = ()
     with ExitStack() as held:
         sources = [open_source(environment, node, source, roots, held) for source in node.sources]
+        environment.spent = sources
         flags = copy_flags(environment, node)
         seen = seen_by_copy(node, parent)
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from builder.solver.secrets import Guard
     from builder.solver.users import Accounts
 
+    Copied = Callable[[CopyNode, Sequence[Source], int], None]
+
 
 class Materials:
     """What was fetched for a build: the digest of each URL's content, and of each git source its repository's URL with
@@ -44,7 +46,8 @@ class Environment:
 
     `guard` keeps secrets out of layers and logs; None when the build has none.
 
-    `copied` is told of each COPY and ADD that read its sources, once they are read; `before` of each step before it is
+    `copied` is told of each COPY and ADD that read its sources, once they are read, and how many bytes the layer has
+    uncompressed; `before` of each step before it is
     looked up; `keep` keeps the state of a step that fails.
     """
 
@@ -78,11 +81,14 @@ class Environment:
         self.isolated = isolated
         self.isolation = isolation
         self.materials = Materials()
-        self.copied: Callable[[CopyNode, Sequence[Source]], None] = _unobserved
+        self.copied: Copied = _unobserved
         self.keep: Keep | None = None
         self.before: Before | None = None
         self.accounts: dict[Layers, Accounts] = {}
         self.outlines: dict[str, Outline] = {}  # of layers, by their diff IDs
+        # What the last COPY took. It is let go with the next one: of many files that takes long, and most builds end
+        # before, with their process.
+        self.spent: Sequence[Source] = ()
         self.cancelled = threading.Event()
         self._sandbox: Sandbox | None = None
         self._prepared = False
@@ -150,5 +156,5 @@ class Environment:
             self._sandbox.close()
 
 
-def _unobserved(node: CopyNode, sources: Sequence[Source]) -> None:
+def _unobserved(node: CopyNode, sources: Sequence[Source], written: int) -> None:
     """Nobody wants to know what a COPY reads."""

@@ -58,7 +58,8 @@ def make_copy(
         contents = [source.content() for source in sources] if recognised() is not None else None
         made = _finish(environment, node, staging, sources, contents, flags, trace, scratch, recognised, followed)
     if not made.cached:
-        environment.copied(node, sources)
+        record = environment.store.layers.record(made.diff_id)
+        environment.copied(node, sources, record.uncompressed if record is not None else 0)
     quick = recognised()  # by now everything has been read
     if quick is not None:
         trace.key = key_of(quick)

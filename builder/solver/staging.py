@@ -86,6 +86,7 @@ class Staging:
     def __init__(self, parent: FileTree) -> None:
         self._parent = parent
         self._entries: dict[str, Staged] = {}
+        self._put: dict[str, None] = {}  # paths above which there may be directories of the parent
         self._fresh: set[str] = set()
         self._links: dict[str, list[str]] = {}
         self._asked: dict[str, FileInfo | None] = {}
@@ -128,6 +129,7 @@ class Staging:
                 raise StepFailed(f"/{path} cannot be a hard link to /{staged.hardlink}, in whose place it comes")
             self._links.setdefault(staged.hardlink, []).append(path)
         self._entries[path] = staged
+        self._put[path] = None
 
     def put_new(self, staged: Staged) -> None:
         """Add an entry, which is no hard link, below a directory that this step made and where nothing is yet."""
@@ -177,6 +179,7 @@ class Staging:
     def clear(self) -> None:
         """Forget everything: of a million files the entries take as much memory as what was taken."""
         self._entries.clear()
+        self._put.clear()
         self._fresh.clear()
         self._links.clear()
         self._asked.clear()
@@ -184,7 +187,9 @@ class Staging:
     def _touch_parents(self) -> dict[str, Staged]:
         """The parent's own directories above the new entries: a layer states them, with what they already were."""
         touched: dict[str, Staged] = {}
-        for path in self._entries:
+        for path in self._put:
+            if path not in self._entries:
+                continue  # something else came in its place, or in that of a directory above
             above = path.rpartition("/")[0]
             while above and above not in self._entries and above not in touched:
                 info = self._ask(above)

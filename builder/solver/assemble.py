@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 20
 
-Observe = Callable[[str, bytes], None]
-"""Told of each file's content once it was read: the path in the layer, and the SHA-256."""
+Observe = Callable[[Staged, bytes], None]
+"""Told of each file's content once it was read: the entry, and the SHA-256."""
 
 
 def write_layer(
@@ -95,7 +95,7 @@ def _write_entry(writer: TarWriter, entry: Staged, observe: Observe | None) -> b
         writer.add(entry.path, info, xattrs=entry.xattrs, content=content)
         digest = hashlib.sha256(content).digest()
         if observe is not None:
-            observe(entry.path, digest)
+            observe(entry, digest)
         return digest
     try:
         descriptor = content.open()
@@ -108,7 +108,7 @@ def _write_entry(writer: TarWriter, entry: Staged, observe: Observe | None) -> b
     finally:
         os.close(descriptor)
     if observe is not None:
-        observe(entry.path, digest)
+        observe(entry, digest)
     return digest
 
 

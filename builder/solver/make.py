@@ -205,7 +205,7 @@ def _write(
         scratch,
         compression=environment.compression,
         epoch=environment.epoch,
-        observe=_observer(sources, staging),
+        observe=_observer(sources),
         guard=environment.guard,
     )
     files = [source for source in sources if isinstance(source, FilesSource) and source.layers is None]
@@ -270,12 +270,11 @@ def _times(sources: Sequence[Source]) -> list[int] | None:
     return [time for times in taken for time in times] if taken else None
 
 
-def _observer(sources: Sequence[Source], staging: Staging) -> Callable[[str, bytes], None]:
+def _observer(sources: Sequence[Source]) -> Callable[[Staged, bytes], None]:
     """Hands the digests that writing computes to the sources whose files they are."""
 
-    def observe(path: str, digest: bytes) -> None:
-        staged = staging.staged(path)
-        content = staged.content if staged is not None else None
+    def observe(staged: Staged, digest: bytes) -> None:
+        content = staged.content
         if isinstance(content, TreeContent):
             for source in sources:
                 if isinstance(source, FilesSource) and source.tree is content.tree:

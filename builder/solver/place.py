@@ -7,6 +7,8 @@ nor a file a directory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from builder.errors import StepFailed
@@ -15,7 +17,7 @@ from builder.filesystem.tree import FileInfo, FileTree, Kind
 from builder.plan.modes import apply_mode
 from builder.plan.paths import clean
 from builder.solver.select import Item, Match
-from builder.solver.staging import Staged, Staging, TreeContent
+from builder.solver.staging import Staged, Staging, TreeContent, components, in_order
 
 _NO_XATTRS: dict[str, bytes] = {}
 """One for all files that have none."""
@@ -90,26 +92,48 @@ class _Placement:
         self._staging = staging
         self._tree = tree
         self._target = target
+        self._prefix = f"{target}/" if target else ""
         self._ownership = ownership
         self._links: dict[tuple[int, int], str] = {}
 
     def put_all(self, items: tuple[Item, ...], *, is_new: bool) -> None:
-        """Put a match's items. With `is_new` the target is a directory that was made for them."""
-        prefix = f"{self._target}/" if self._target else ""
-        new = prefix if is_new and prefix else "/"  # begins the paths where nothing can be yet; here: no path
-        for item in items:
-            path = prefix + item.relative if item.relative else self._target
-            if path.startswith(new) and item.info.identity is None:
-                self._put_new(item, path)
-            elif item.info.kind is not Kind.DIRECTORY:
+        """Put a match's items, a directory's before what is in it. With `is_new` the target is a directory that was
+        made for them."""
+        position = 0
+        while position < len(items):
+            item = items[position]
+            path = self._path(item)
+            position += 1
+            if item.info.kind is not Kind.DIRECTORY:
                 self._put_file(item, path)
-            elif self._put_directory(item, path):
-                new = f"{path}/"
+            elif self._put_directory(item, path) or (is_new and path and not item.relative):
+                end = _end_of(items, position, item.relative)
+                self._put_below(path, items[position:end])
+                position = end
 
-    def _put_new(self, item: Item, path: str) -> None:
-        """Put what is not a hard link below a directory that was not there before: nothing is in its way."""
-        content = TreeContent(self._tree, item.path) if item.info.kind is Kind.FILE else None
-        self._staging.put_new(Staged(path, self._ownership.apply(item.info), content, self._xattrs(item)))
+    def _path(self, item: Item) -> str:
+        return self._prefix + item.relative if item.relative else self._target
+
+    def _put_below(self, directory: str, items: tuple[Item, ...]) -> None:
+        """Put what is below a directory that was not there before: nothing is in its way but its own hard links."""
+        if all(item.info.identity is None for item in items):
+            self._staging.put_run(_Run(self, directory, items))
+            return
+        for item in items:
+            if item.info.identity is None:
+                self._staging.put_new(self.staged(item))
+            else:
+                self._put_file(item, self._path(item))
+
+    def staged(self, item: Item) -> Staged:
+        """The entry of an item that is no hard link."""
+        info = self._ownership.apply(item.info)
+        content = TreeContent(self._tree, item.path) if info.kind is Kind.FILE else None
+        return Staged(self._path(item), info, content, self._xattrs(item))
+
+    def stated(self, item: Item) -> tuple[str, FileInfo]:
+        """The path and metadata of an item."""
+        return self._path(item), self._ownership.apply(item.info)
 
     def _put_directory(self, item: Item, path: str) -> bool:
         """Put a directory; whether it was not there before."""
@@ -148,5 +172,35 @@ class _Placement:
         self._staging.put(Staged(path, info, content, self._xattrs(item)))
 
     def _xattrs(self, item: Item) -> dict[str, bytes]:
+        """What it has in the image. Contexts, which may have a million files, have none."""
         found = self._tree.xattrs(item.path)
         return {name: value for name, value in found.items() if not name.startswith("user.")} if found else _NO_XATTRS
+
+
+class _Run:
+    """Items below a directory that the placement made, see `staging.Run`."""
+
+    def __init__(self, placement: _Placement, directory: str, items: tuple[Item, ...]) -> None:
+        self.directory = directory
+        self._placement = placement
+        paths = [item.relative for item in items]
+        if in_order(paths) is not paths:
+            items = tuple(sorted(items, key=lambda item: components(item.relative)))
+        self._items = items
+
+    def entries(self) -> Iterator[Staged]:
+        return map(self._placement.staged, self._items)
+
+    def stated(self) -> Iterator[tuple[str, FileInfo]]:
+        return map(self._placement.stated, self._items)
+
+
+def _end_of(items: tuple[Item, ...], start: int, directory: str) -> int:
+    """Where those end that are below `directory`, of which the first is at `start`."""
+    if not directory:
+        return len(items)
+    prefix = f"{directory}/"
+    end = start
+    while end < len(items) and items[end].relative.startswith(prefix):
+        end += 1
+    return end

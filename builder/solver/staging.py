@@ -69,6 +69,21 @@ class Staged(msgspec.Struct, frozen=True, gc=False):
     hardlink: str | None = None
 
 
+class Run(Protocol):
+    """New entries below a directory, of which nothing is kept but what they are made of: there may be a million. The
+    same each time that they are asked for."""
+
+    @property
+    def directory(self) -> str:
+        """The directory that they are below, which is new itself."""
+
+    def entries(self) -> Iterator[Staged]:
+        """The entries in the order of a layer. None is a hard link."""
+
+    def stated(self) -> Iterator[tuple[str, FileInfo]]:
+        """Their paths and metadata."""
+
+
 class Fact(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a parent answered about a path: its kind, mode, owner and link target (`kind` None: nothing there)."""
 
@@ -86,13 +101,14 @@ class Staging:
     def __init__(self, parent: FileTree) -> None:
         self._parent = parent
         self._entries: dict[str, Staged] = {}
+        self._runs: dict[str, Run] = {}  # by their directories
         self._put: dict[str, None] = {}  # paths above which there may be directories of the parent
         self._fresh: set[str] = set()
         self._links: dict[str, list[str]] = {}
         self._asked: dict[str, FileInfo | None] = {}
 
     def lstat(self, path: str) -> FileInfo | None:
-        staged = self._entries.get(path)
+        staged = self.staged(path)
         if staged is not None:
             return staged.info
         if self._hidden(path):
@@ -125,7 +141,7 @@ class Staging:
             self._drop_below(path)
         self._forget(path)
         if staged.hardlink is not None:
-            if staged.hardlink not in self._entries:
+            if self.staged(staged.hardlink) is None:
                 raise StepFailed(f"/{path} cannot be a hard link to /{staged.hardlink}, in whose place it comes")
             self._links.setdefault(staged.hardlink, []).append(path)
         self._entries[path] = staged
@@ -137,6 +153,19 @@ class Staging:
             self._fresh.add(staged.path)
         self._entries[staged.path] = staged
 
+    def put_run(self, run: Run) -> None:
+        """Add entries below a directory that this step made and in which nothing is yet."""
+        self._runs[run.directory] = run
+
+    def _unfold(self, path: str) -> None:
+        """Make entries of the run in whose directory `path` is, so that it can be looked up or changed."""
+        above = path
+        while above and self._runs:
+            above = above.rpartition("/")[0]
+            run = self._runs.pop(above, None)
+            for staged in run.entries() if run is not None else ():
+                self.put_new(staged)
+
     def restate(self, path: str, info: FileInfo) -> None:
         """Change the metadata of an entry that this step made."""
         self._entries[path] = msgspec.structs.replace(self._entries[path], info=info)
@@ -145,6 +174,8 @@ class Staging:
         for below in [known for known in self._entries if known.startswith(f"{path}/")]:
             self._fresh.discard(below)
             self._forget(below)
+        for directory in [known for known in self._runs if f"{known}/".startswith(f"{path}/")]:
+            del self._runs[directory]
 
     def _forget(self, path: str) -> None:
         """Take an entry away. The next of its hard links then holds the content."""
@@ -162,6 +193,7 @@ class Staging:
 
     def staged(self, path: str) -> Staged | None:
         """The entry that this step made at `path`, if it did."""
+        self._unfold(path)
         return self._entries.get(path)
 
     def facts(self) -> tuple[Fact, ...]:
@@ -179,6 +211,7 @@ class Staging:
     def clear(self) -> None:
         """Forget everything: of a million files the entries take as much memory as what was taken."""
         self._entries.clear()
+        self._runs.clear()
         self._put.clear()
         self._fresh.clear()
         self._links.clear()
@@ -204,17 +237,21 @@ class Staging:
             for path, staged in entries.items():
                 if path:
                     yield path, staged.info
+        for run in self._runs.values():
+            yield from run.stated()
 
     def entries(self) -> Iterator[Staged]:
         """All entries of the layer, a directory before what is in it, hard links after their first name."""
         touched = self._touch_parents()
         first: dict[str, str] = {}
-        for path in _in_order((*touched, *self._entries)):
+        for path in in_order((*touched, *self._entries)):
             staged = self._entries.get(path) or touched[path]
             if not path:
                 continue
             if staged.hardlink is None and path not in self._links:
                 yield staged
+                if path in self._runs:
+                    yield from self._runs[path].entries()
                 continue
             origin = staged.hardlink or path
             if origin in first:
@@ -228,14 +265,14 @@ class Staging:
                 yield staged
 
 
-def _in_order(paths: tuple[str, ...]) -> Sequence[str]:
+def in_order(paths: Sequence[str]) -> Sequence[str]:
     """Different paths in the order of their components, in which directories were walked already: then nothing has to
     be made to sort by."""
-    if all(one < other for one, other in pairwise(map(_components, paths))):
+    if all(one < other for one, other in pairwise(map(components, paths))):
         return paths
-    return sorted(paths, key=_components)
+    return sorted(paths, key=components)
 
 
-def _components(path: str) -> str:
+def components(path: str) -> str:
     """A text that sorts as the components of a path do."""
     return path.replace("/", "\0")

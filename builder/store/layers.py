@@ -291,9 +291,11 @@ class Layers:
         what to do without one that does not keep its promise."""
         from builder.store.arriving import Arriving
 
-        unpacked = set(self._snapshots.diff_ids(diff_ids))
-        records = [self.record(diff_id) for diff_id in dict.fromkeys(diff_ids) if diff_id not in unpacked]
+        records = [self.record(diff_id) for diff_id in dict.fromkeys(diff_ids)]
         absent = [one for one in records if one and not one.origin.startswith(CACHE) and not self._is_here(one)]
+        if absent:  # what is unpacked is asked for last: that looks through the directory of all
+            unpacked = set(self._snapshots.diff_ids([one.diff_id for one in absent]))
+            absent = [one for one in absent if one.diff_id not in unpacked]
         return Arriving(absent, self.fetch_form, self._partial)
 
     def _unpack(self, diff_id: str, below: Sequence[str], arriving: Arriving) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,6 +87,84 @@ def test_entries_come_in_the_order_of_their_components(names: list[str], walked:
     for path in wanted if walked else names:
         staging.put_new(Staged(path, DIRECTORY))
     assert paths(staging) == wanted
+
+
+class Below:
+    """A run: files and directories below a directory."""
+
+    def __init__(self, directory: str, names: list[str]) -> None:
+        self.directory = directory
+        self.staged = [Staged(f"{directory}/{name}", DIRECTORY if name == "a" else FILE, b"x") for name in names]
+
+    def entries(self) -> Iterator[Staged]:
+        yield from self.staged
+
+    def stated(self) -> Iterator[tuple[str, FileInfo]]:
+        for staged in self.staged:
+            yield staged.path, staged.info
+
+
+def put_below(staging: Staging, below: Below, *, whole: bool) -> None:
+    """Put a directory with what is below it."""
+    if staging.lstat(below.directory) is None:
+        staging.put(Staged(below.directory, DIRECTORY))
+        if whole:
+            staging.put_run(below)
+            return
+        for staged in below.staged:
+            staging.put_new(staged)
+
+
+PLACES = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join)
+CHANGES: st.SearchStrategy[tuple[str, str, list[str]]] = st.one_of(
+    st.tuples(st.just("run"), PLACES, st.sampled_from([["a", "a/b", "b"], ["b", "c"], ["a"], ["b"]])),
+    st.tuples(st.sampled_from(["file", "directory", "look"]), PLACES, st.just([])),
+    st.tuples(st.just("link"), PLACES, PLACES.map(lambda path: [path])),
+)
+
+
+def change(staging: Staging, kind: str, path: str, more: list[str], *, whole: bool) -> object:
+    """Make one change as a COPY may make it; what is seen of it."""
+    above = path.rpartition("/")[0]
+    while above:
+        info = staging.lstat(above)
+        if info is None or info.kind is not Kind.DIRECTORY:
+            return None  # nothing is put below what is no directory
+        above = above.rpartition("/")[0]
+    if kind == "run":
+        put_below(staging, Below(path, more), whole=whole)
+    elif kind == "link":
+        if staging.staged(more[0]) not in (None, staging.staged(path)) and staging.lstat(more[0]) == FILE:
+            try:
+                staging.put(Staged(path, FILE, hardlink=more[0]))
+            except StepFailed as error:
+                return str(error)
+    elif kind != "look":
+        staging.put(Staged(path, FILE if kind == "file" else DIRECTORY, b"y" if kind == "file" else None))
+    return staging.lstat(path)
+
+
+@given(st.lists(CHANGES, max_size=8), st.booleans())
+def test_a_run_is_the_same_as_its_entries(changes: list[tuple[str, str, list[str]]], known: bool) -> None:
+    """Whatever comes between it, into its place or into that of a directory above."""
+    parents = [Parent(**({"a": DIRECTORY, "a__c": FILE} if known else {})) for _ in range(2)]
+    one, other = Staging(parents[0]), Staging(parents[1])
+    for kind, path, more in changes:
+        assert change(one, kind, path, more, whole=True) == change(other, kind, path, more, whole=False)
+    assert list(one.entries()) == list(other.entries())
+    assert sorted(one.stated()) == sorted(other.stated())
+    assert one.facts() == other.facts()
+    assert parents[0].asked == parents[1].asked
+
+
+def test_a_run_keeps_no_entries() -> None:
+    staging = Staging(Parent())
+    put_below(staging, Below("d", ["a", "b"]), whole=True)
+    staging.put(Staged("e", FILE, b"x"))
+    assert paths(staging) == ["d", "d/a", "d/b", "e"]
+    assert len(staging._entries) == 2
+    staging.clear()
+    assert paths(staging) == []
 
 
 def test_hard_links_go_to_the_name_that_comes_first() -> None:

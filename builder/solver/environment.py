@@ -47,8 +47,7 @@ class Environment:
     `guard` keeps secrets out of layers and logs; None when the build has none.
 
     `copied` is told of each COPY and ADD that read its sources, once they are read, and how many bytes the layer has
-    uncompressed; `before` of each step before it is
-    looked up; `keep` keeps the state of a step that fails.
+    uncompressed; `before` of each step before it is looked up; `keep` keeps the state of a step that fails.
     """
 
     def __init__(
@@ -86,8 +85,8 @@ class Environment:
         self.before: Before | None = None
         self.accounts: dict[Layers, Accounts] = {}
         self.outlines: dict[str, Outline] = {}  # of layers, by their diff IDs
-        # What the last COPY took. It is let go with the next one: of many files that takes long, and most builds end
-        # before, with their process.
+        # What the last COPY took. It is let go when the next one begins: to free many files takes long, and most builds
+        # end before, with their process.
         self.spent: Sequence[Source] = ()
         self.cancelled = threading.Event()
         self._sandbox: Sandbox | None = None

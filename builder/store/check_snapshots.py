@@ -80,11 +80,13 @@ def _report(session: Session, directory: str, name: str, cause: str, severity: s
 
 
 def _fault(session: Session, path: str) -> tuple[str, str]:
-    """The severity and cause of what is wrong with a snapshot; the cause is '' if nothing is."""
+    """The severity and cause of what is wrong with a snapshot; the cause is '' if nothing is. Raises FileNotFoundError
+    for one that went meanwhile."""
     match = _SNAPSHOT.fullmatch(os.path.basename(path))
     assert match is not None
     files = os.path.join(path, "fs")
     if not os.path.isdir(files):
+        os.stat(path)  # FileNotFoundError: it is gone itself
         return "damage", "it has no files"
     if _is_unsettled(path):
         return LEFTOVER, "the machine stopped before it was on the disk"

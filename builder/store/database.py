@@ -300,12 +300,14 @@ class Database:
     def forget_recipes(self, kept: Iterable[str]) -> None:
         """Forget the recipes that neither a step has nor `kept` names, with those that the kept ones point to."""
         with self._cursor() as connection:
+            connection.execute("BEGIN IMMEDIATE")  # or a step that is added meanwhile would lose its recipe
             connection.execute("CREATE TEMP TABLE kept (key TEXT PRIMARY KEY)")
             connection.executemany("INSERT OR IGNORE INTO kept VALUES (?)", [(key,) for key in kept])
             connection.execute("INSERT OR IGNORE INTO kept SELECT key FROM steps")
             connection.execute("INSERT OR IGNORE INTO kept SELECT content FROM recipes JOIN kept USING (key)")
             connection.execute("DELETE FROM recipes WHERE key NOT IN (SELECT key FROM kept)")
             connection.execute("DROP TABLE kept")
+            connection.execute("COMMIT")
 
     def equal_steps(self, lineage: str, diff_id: str) -> list[StepRecord]:
         """The records of one place in one Dockerfile that gave this layer, oldest first."""

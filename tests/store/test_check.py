@@ -252,6 +252,17 @@ def test_snapshots(cli: Cli, change: Callable[[Path], None], depth: Depth) -> No
     assert run(cli, DEEP).problems == ()
 
 
+def test_a_snapshot_that_a_collection_takes_meanwhile(cli: Cli) -> None:
+    files = snapshot_files(cli)
+
+    def take(what: str, done: int, of: int) -> None:
+        if what == "snapshots":
+            shutil.rmtree(files.parent, ignore_errors=True)
+
+    assert check(str(cli.root), CHECK, take).problems == ()
+    assert not files.parent.exists()
+
+
 UNCHANGED = "cat <> /tmp/a; cat <> /tmp/b; chmod 700 /tmp/run; chmod 755 /tmp/run; mkdir /tmp/x; rmdir /tmp/x"
 """What leaves files in a step's directory that are not in its layer, since they are as they were."""
 

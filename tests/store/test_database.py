@@ -74,6 +74,26 @@ def test_recipes_outlive_their_steps(database: Database) -> None:
     assert found == {"quick", "long", "other"}, "what is kept, what it points to, and what a step has"
 
 
+def test_a_step_that_comes_while_recipes_are_forgotten_keeps_its_own(database: Database, path: str) -> None:
+    def add() -> None:
+        other = Database(path)
+        other.add_step(StepRecord("late", "diff", b"{1}", "place", 1.5))
+        other.close()
+
+    adding = threading.Thread(target=add)
+
+    def traced(statement: str) -> None:
+        if statement.startswith("DELETE FROM recipes"):
+            adding.start()
+            adding.join(0.5)  # it waits, or is done
+
+    database._connection.set_trace_callback(traced)
+    database.forget_recipes([])
+    database._connection.set_trace_callback(None)
+    adding.join()
+    assert database.recipe("late") is not None
+
+
 def test_memos(database: Database) -> None:
     assert database.memo("kind", "key") is None
     database.add_memo("kind", "key", b"\0\xff")

@@ -74,8 +74,8 @@ class Bundle:
     def complete(self) -> None:
         """Write the file anew if modules were loaded that it does not hold, with them. All is only slower without it,
         so that what keeps it from being written is nobody's concern."""
-        if sys.dont_write_bytecode:
-            return
+        if sys.dont_write_bytecode or not os.access(os.path.dirname(self.path), os.W_OK):
+            return  # before anything is read: others' programs are used again and again
         fresh = {}
         for name, module in sys.modules.copy().items():
             loader = getattr(module, "__loader__", None)
@@ -123,13 +123,14 @@ class Bundle:
         index = marshal.dumps(entries)
         head = MAGIC_NUMBER + len(index).to_bytes(4, "little")
         temporary = f"{self.path}.{os.getpid()}"
-        try:
-            with open(temporary, "wb") as writing:
+        with open(temporary, "wb") as writing:
+            try:
                 writing.write(b"".join((head, index, *(code for *_, code in modules.values()))))
-            os.rename(temporary, self.path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+                writing.flush()
+                os.rename(temporary, self.path)
+            except BaseException:
+                os.unlink(temporary)
+                raise
 
 
 class _Loader(SourceFileLoader):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -201,6 +202,28 @@ def test_nobody_minds_that_it_cannot_be_written(sample: Sample) -> None:
     (sample.package / "__pycache__").write_text("a file")
     assert sample.run("one") == ({"one": 2}, [])
     assert sample.run("one") == ({"one": 2}, [])
+
+
+def test_nothing_is_read_where_it_cannot_be_written(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a program is used that belongs to somebody else."""
+    sample.run("one")
+    sample.file().unlink()
+    monkeypatch.syspath_prepend(sample.directory)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    read: list[str] = []
+    monkeypatch.setattr(bundle_module, "_compiled", lambda source: read.append(source))
+    made = bundle_module.Bundle(str(sample.package), "sample")
+    importlib.import_module("sample.one")
+    try:
+        made.complete()
+        assert read
+        read.clear()
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        made.complete()
+        assert not read
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "sample"]:
+            del sys.modules[name]
 
 
 def test_no_half_written_file_stays(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,7 @@ A `Reporter` is any callable that takes an event; it may be called from several 
 Times are seconds since the epoch; sizes are bytes.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 from collections.abc import Callable
 
 import msgspec

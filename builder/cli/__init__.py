@@ -8,29 +8,39 @@ import gc
 # Before anything is imported: by default the collector runs dozens of times while modules load (20 ms of 160).
 gc.set_threshold(50_000, 20, 20)
 
-from builder.cli.lean import Gettext, Inspect, Later, StandIns, Types, load, load_later  # noqa: E402
+from importlib import import_module  # noqa: E402
 
-load(
+from builder.cli import lean  # noqa: E402
+
+# All that some libraries ask of it is defined there; what surrounds it is for others.
+_DATETIME = {"datetime": import_module("_datetime")}
+
+lean.load(
     "msgspec",
     {
+        **_DATETIME,
         "typing_extensions": None,  # which msgspec looks for and does without; it takes as long to load as msgspec
-        "decimal": Types("decimal"),
-        "uuid": Types("uuid"),
-        "msgspec.inspect": Later("msgspec.inspect"),
-        "msgspec._json_schema": Later("msgspec._json_schema", "schema", "schema_components"),
+        "decimal": lean.Types("decimal"),
+        "uuid": lean.Types("uuid"),
+        "msgspec.inspect": lean.Later("msgspec.inspect"),
+        "msgspec._json_schema": lean.Later("msgspec._json_schema", "schema", "schema_components"),
     },
 )
-load("click", {"inspect": Inspect(), "gettext": Gettext(), "uuid": Types("uuid")})
+lean.load("click", {**_DATETIME, "inspect": lean.Inspect(), "gettext": lean.Gettext(), "uuid": lean.Types("uuid")})
 
 
-def _stand_ins(library: str) -> StandIns:
+def _stand_ins(library: str) -> lean.StandIns:
     if library == "lark":
         from builder.cli.lean_lark import stand_ins as for_lark
 
         return for_lark()
+    if library == "sqlite3":
+        return _DATETIME
     from builder.cli.lean_libraries import stand_ins
 
     return stand_ins(library)
 
 
-load_later(("certifi", "concurrent.futures._base", "encodings.idna", "httpcore", "httpx", "lark"), _stand_ins)
+lean.load_later(
+    ("certifi", "concurrent.futures._base", "encodings.idna", "httpcore", "httpx", "lark", "sqlite3"), _stand_ins
+)

@@ -6,6 +6,7 @@ Each stands in only while a library is loaded, and only for modules that nobody 
 from __future__ import annotations
 
 import sys
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -36,7 +37,7 @@ def load_later(libraries: Iterable[str], stand_ins: Callable[[str], StandIns]) -
 def _attempt(library: str, load_it: Callable[[], object], stand_ins: StandIns) -> None:
     """Load a library with stand-ins, or without if that fails."""
     before = set(sys.modules)
-    with suppress(Exception), _standing_in(library, stand_ins):
+    with suppress(Exception), _standing_in(library, stand_ins), _unread_annotations():
         load_it()
         return
     for name in [name for name in sys.modules if name == library or name.startswith(f"{library}.")]:
@@ -61,6 +62,24 @@ def _standing_in(library: str, stand_ins: StandIns) -> Iterator[None]:
         for name in names:
             if sys.modules.get(name) is stand_ins[name]:
                 sys.modules.pop(name, None)
+
+
+@contextmanager
+def _unread_annotations() -> Iterator[None]:
+    """What is loaded meanwhile states types as texts, which `typing` compiles at once: the first makes the classes of
+    all of the compiler's nodes, 119 of them. Here it takes them as they are; one that is asked for later is unknown."""
+    names = typing.__dict__
+    before = names.get("compile")
+    names["compile"] = lambda *_: _unread.__code__
+    try:
+        yield
+    finally:
+        if before is None:
+            del names["compile"]
+
+
+def _unread() -> typing.NoReturn:
+    raise NameError("an annotation that was not read when its library was loaded")
 
 
 class _Finder:

@@ -9,8 +9,7 @@ Compiling is apart from matching: `Rules` can be kept in a cache (msgspec encode
 needs only `re`.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import os
 import re
 import stat

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import TypedDict
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,20 +22,34 @@ from builder.dockerfile.values import parse_duration, parse_integer
 from builder.dockerfile.words import Mode, Word, expand, literal, parse_word
 from builder.errors import DockerfileError
 
+if TYPE_CHECKING:  # making such a class compiles all that it states
+    from typing import TypedDict
+
+    class Common(TypedDict):
+        """The fields that all instructions have."""
+
+        source: str
+        range: df.Range
+        keyword: str
+        comments: tuple[str, ...]
+
+    class Files(TypedDict):
+        """What COPY and ADD share."""
+
+        sources: tuple[Word, ...]
+        inline: tuple[df.InlineSource, ...]
+        destination: Word
+        chown: Word | None
+        chmod: Word | None
+        link: bool
+        excludes: tuple[Word, ...]
+
+
 _STAGE_NAME = r"[a-z][a-z0-9._-]*\Z"
 _ONBUILD = r"(?i)[\t\n\f\r ]*ONBUILD[\t\n\f\r ]*"
 _MILLISECOND = 10**6
 _NETWORKS = ("default", "host", "none")
 _SECURITIES = ("insecure", "sandbox")
-
-
-class Common(TypedDict):
-    """The fields that all instructions have."""
-
-    source: str
-    range: df.Range
-    keyword: str
-    comments: tuple[str, ...]
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -57,9 +71,12 @@ class Line(msgspec.Struct, frozen=True):
         return self.node.arguments
 
     def common(self) -> Common:
-        return Common(
-            source=self.text.strip(SPACE), range=self.range, keyword=self.node.keyword, comments=self.comments
-        )
+        return {
+            "source": self.text.strip(SPACE),
+            "range": self.range,
+            "keyword": self.node.keyword,
+            "comments": self.comments,
+        }
 
     def flags(self) -> Flags:
         return Flags(self.node.instruction, self.node.flags)
@@ -168,18 +185,6 @@ def _entrypoint(line: Line) -> df.Entrypoint:
     return df.Entrypoint(**line.common(), command=_command(line, line.arguments))
 
 
-class Files(TypedDict):
-    """What COPY and ADD share."""
-
-    sources: tuple[Word, ...]
-    inline: tuple[df.InlineSource, ...]
-    destination: Word
-    chown: Word | None
-    chmod: Word | None
-    link: bool
-    excludes: tuple[Word, ...]
-
-
 def _files(line: Line, flags: Flags) -> Files:
     *sources, destination = line.arguments
     if is_heredoc(destination):
@@ -199,15 +204,15 @@ def _files(line: Line, flags: Flags) -> Files:
         # the escape character in a here-document is always the backslash
         content = parse_word(text, mode=Mode.BODY) if heredoc.expand else literal(text)
         inline.append(df.InlineSource(heredoc.name, content))
-    return Files(
-        sources=line.words(paths),
-        inline=tuple(inline),
-        destination=line.word(destination),
-        chown=line.optional(flags.one("chown")),
-        chmod=line.optional(flags.one("chmod")),
-        link=bool(flags.boolean("link")),
-        excludes=tuple(literal(pattern) for pattern in flags.all("exclude")),
-    )
+    return {
+        "sources": line.words(paths),
+        "inline": tuple(inline),
+        "destination": line.word(destination),
+        "chown": line.optional(flags.one("chown")),
+        "chmod": line.optional(flags.one("chmod")),
+        "link": bool(flags.boolean("link")),
+        "excludes": tuple(literal(pattern) for pattern in flags.all("exclude")),
+    }
 
 
 def _needs_destination(line: Line) -> None:

@@ -76,7 +76,8 @@ class Reader:
         shebang = bool(self._lines) and self._lines[0].startswith("#!")
         seen: set[str] = set()
         for number, line in enumerate(self._lines[shebang:], 1 + shebang):
-            match = re.match(_DIRECTIVE, line.rstrip("\r").lstrip(SPACE))
+            line = line.rstrip("\r").lstrip(SPACE)
+            match = re.match(_DIRECTIVE, line) if line.startswith("#") else None
             name = match[1].lower() if match else ""
             if not match or name not in _DIRECTIVES:
                 return
@@ -190,7 +191,7 @@ def no_nul() -> DockerfileError:
 
 def continuation(line: str, escape: str) -> tuple[str, bool]:
     """The line without the escape character at its end, and whether it had one."""
-    match = re.search(_CONTINUED[escape], line)
+    match = re.search(_CONTINUED[escape], line) if escape in line else None
     return (line[: match.start()], True) if match else (line, False)
 
 

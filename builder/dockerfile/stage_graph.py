@@ -1,7 +1,6 @@
 """What the stages of a Dockerfile are made from, as frozen data: for pictures, and for the record of a build."""
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import msgspec
 
 STAGE, IMAGE, CONTEXT, SCRATCH = "stage", "image", "context", "scratch"

@@ -72,6 +72,10 @@ class Bad(msgspec.Struct, frozen=True, array_like=True, tag="b"):
 
 Part = Text | Quoted | Variable | Field | Bad
 
+# They hold each other. msgspec would compile each text that stands for a type when it first decodes a word.
+for _part, _field in ((Quoted, "parts"), (Variable, "word"), (Variable, "replacement"), (Field, "parts")):
+    _part.__annotations__[_field] = tuple[Part, ...]
+
 
 class Word(msgspec.Struct, frozen=True, array_like=True):
     """A word: `source` as written; `parts` is None where the source is the value as it is."""

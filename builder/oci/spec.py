@@ -5,8 +5,7 @@ read leniently (unknown fields are kept aside by whoever keeps the bytes) and wr
 fields. A digest is always of the bytes that were received or written, never of a structure encoded again.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 from typing import Any, TypeVar
 
 import msgspec
@@ -62,6 +61,19 @@ def normalise_platform(os: str, architecture: str, variant: str = "") -> Platfor
     return Platform(os, architecture, variant)
 
 
+class PlatformRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A platform as an index states it (not normalised)."""
+
+    architecture: str
+    os: str
+    os_version: str = msgspec.field(default="", name="os.version")
+    os_features: list[str] | None = msgspec.field(default=None, name="os.features")
+    variant: str = ""
+
+    def normalised(self) -> Platform:
+        return normalise_platform(self.os, self.architecture, self.variant)
+
+
 class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """Points at a blob. `size` in bytes; `digest` like `sha256:…` of the stored bytes."""
 
@@ -78,19 +90,6 @@ def is_image(descriptor: Descriptor) -> bool:
     """Whether an entry of an index may be an image: neither an attestation (platform unknown/unknown) nor another
     artifact."""
     return not descriptor.artifact_type and (descriptor.platform is None or descriptor.platform.os != "unknown")
-
-
-class PlatformRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A platform as an index states it (not normalised)."""
-
-    architecture: str
-    os: str
-    os_version: str = msgspec.field(default="", name="os.version")
-    os_features: list[str] | None = msgspec.field(default=None, name="os.features")
-    variant: str = ""
-
-    def normalised(self) -> Platform:
-        return normalise_platform(self.os, self.architecture, self.variant)
 
 
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):

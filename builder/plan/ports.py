@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from builder.errors import PlanError
 
 PROTOCOLS = ("tcp", "udp", "sctp")
-_NUMBER = "[0-9]{1,18}"
+_DIGITS = 18
+"""Of a number at most."""
 
 
 def parse_port(text: str) -> list[str]:
@@ -56,7 +55,7 @@ def _range(text: str, ports: str) -> tuple[int, int]:
 
 
 def _number(text: str, digits: str) -> int:
-    if not re.fullmatch(_NUMBER, digits) or int(digits) > 65535:
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS and int(digits) <= 65535):
         raise _invalid(text, f"{digits!r} is not a port number (0 to 65535)")
     return int(digits)
 

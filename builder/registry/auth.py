@@ -5,8 +5,7 @@ without a network and driven by any transport. Sources: RFC 9110 section 11 (the
 distribution project's token authentication (`GET realm?service=…&scope=…`) and its OAuth 2 form for identity tokens.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import base64
 import re
 from collections.abc import Generator, Iterable, Sequence

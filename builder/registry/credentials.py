@@ -4,8 +4,7 @@ Looked up as Docker's command line does: `$DOCKER_AUTH_CONFIG`, then `credHelper
 `auths`. What Docker knows nothing of is looked for where podman, buildah and skopeo log in (containers-auth.json(5)).
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import base64
 import binascii
 import os

@@ -1,7 +1,6 @@
 """What can go wrong between us and a registry, said in the terms of the person who must mend it."""
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import socket
 import time
 from collections.abc import Iterator

@@ -4,8 +4,7 @@ Nothing is trusted that does not have the digest by which it was asked for, and 
 must have the digest that the registry itself states. Bytes are kept as they were received.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,7 @@ An image that was resolved once is remembered with its manifest, so that the nex
 asks the registry again.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -60,7 +59,7 @@ class Bases:
     def __init__(
         self,
         store: Store,
-        connect: Callable[[], Session],
+        connect: "Callable[[], Session]",
         report: Reporter,
         *,
         pull: bool = False,
@@ -209,7 +208,7 @@ class Bases:
 
     # --- fetching
 
-    def session(self) -> Session:
+    def session(self) -> "Session":
         """The session with the registries, opened when it is first asked for and closed by `close`."""
         with self._lock:
             if self._session is None:

@@ -20,8 +20,7 @@ Its keys are computed from the recipes; what a recipe *gives* nobody can check: 
 trusts it for.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import hashlib
 import math
 import re

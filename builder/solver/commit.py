@@ -7,8 +7,8 @@ them all, except those of the base image.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -152,12 +152,10 @@ def _latest(history: list[History]) -> str | None:
 
 
 def _timestamp(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return (
-        moment.strftime("%Y-%m-%dT%H:%M:%S")
-        + (f".{moment.microsecond:06d}".rstrip("0") if moment.microsecond else "")
-        + "Z"
-    )
+    whole = int(seconds)
+    more, microseconds = divmod(round((seconds - whole) * 1_000_000), 1_000_000)
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole + more))  # `datetime` takes a millisecond to load
+    return moment + (f".{microseconds:06d}".rstrip("0") if microseconds else "") + "Z"
 
 
 def layer_type(media_type: str, docker: bool) -> str:

@@ -7,8 +7,7 @@ content that was read then. A file that changed less than two seconds before it 
 later change could bear the same time. What is learnt of a few files later is kept apart: to write all takes time.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set

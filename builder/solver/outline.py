@@ -5,8 +5,7 @@ An outline has the layer's directories, and of all other paths a hash. Where a h
 after all. It is kept beside the layer, for builds to come.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -72,13 +71,13 @@ def outline_of(staging: Staging, epoch: int | None) -> bytes | None:
         return None
 
 
-def keep_outline(environment: Environment, diff_id: str, outline: bytes | None) -> None:
+def keep_outline(environment: "Environment", diff_id: str, outline: bytes | None) -> None:
     """Keep what `outline_of` said of a layer that is in the store now."""
     if outline is not None:
         environment.store.database.add_memo(_KIND, diff_id, outline)
 
 
-def seen_tree(environment: Environment, layers: Layers) -> FileTree:
+def seen_tree(environment: "Environment", layers: Layers) -> FileTree:
     """The files of a stack of layers, as `root_tree` gives them, for whoever looks at few of them."""
     outlines: list[Outline] = []
     rest = layers
@@ -90,7 +89,7 @@ def seen_tree(environment: Environment, layers: Layers) -> FileTree:
     return OutlinedTree(outlines, lambda: root_tree(environment, rest), lambda: root_tree(environment, layers))
 
 
-def _outline(environment: Environment, diff_id: str) -> Outline | None:
+def _outline(environment: "Environment", diff_id: str) -> Outline | None:
     known = environment.outlines.get(diff_id)
     if known is not None:
         return known

@@ -7,8 +7,7 @@ is known without reading it as far as its fingerprint is (`fingerprints`). Both 
 so what is taken from the earlier one are a few long runs. Each of its blocks has a check of its own (`blocks`).
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,6 @@
 """ADD of URLs and git repositories. What was fetched once is used again while the remote says it is unchanged."""
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import os
 
 import msgspec

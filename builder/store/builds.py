@@ -9,8 +9,7 @@ larger than `KEPT_LOGS` together; the newest is always kept whole. A record that
 as none.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import contextlib
 import os
 import threading
@@ -249,7 +248,7 @@ class Builds:
 
     # --- writing
 
-    def begin(self) -> Recorder:
+    def begin(self) -> "Recorder":
         """Begin the record of a build. Raises StoreError."""
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import typing
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -117,3 +118,16 @@ def test_a_library_that_fails_fails_as_ever(library: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         __import__("lean_user")
     assert "lean_user" not in sys.modules
+
+
+def test_annotations_that_are_not_read(library: Any) -> None:
+    """A library may still state types as texts; what stands for one of them says so when it is asked."""
+    used = "from typing import ForwardRef, TypedDict\nclass D(TypedDict):\n    x: 'no ] type'\n"
+    library(lean_user=used + "T = ForwardRef('int')\n")
+    load("lean_user", {})
+    user = sys.modules["lean_user"]
+    assert user.D(x=1) == {"x": 1}
+    with pytest.raises(NameError, match="not read"):
+        get_type_hints(user.D)
+    assert get_type_hints(type("Later", (), {"__annotations__": {"x": "int"}})) == {"x": int}
+    assert not hasattr(typing, "compile")

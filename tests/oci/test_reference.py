@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -25,6 +26,14 @@ PIECES = st.lists(
     )),
     max_size=8,
 ).map("".join)  # fmt: skip
+
+# The grammar of distribution/reference.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_PATH = rf"{_COMPONENT}(?:/{_COMPONENT})*"
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"(?:sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128})"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: repr(case["text"])[:40])
@@ -61,6 +70,27 @@ def test_without_a_default_tag(text: str) -> None:
         return
     assert parse(str(reference), default_tag=False) == reference
     assert parse(text).name == reference.name
+
+
+@given(st.text("aZ09._-:/@ é\n²", max_size=8), st.sampled_from(["", ":1", f"@{DIGEST}", f"@{DIGEST}0"]))
+def test_paths_tags_and_digests_follow_the_grammar(part: str, end: str) -> None:
+    text = f"reg.example/{part}{end}"
+    assert _is_accepted(text) == bool(re.fullmatch(rf"reg\.example/{_PATH}(?::{_TAG})?(?:@{_DIGEST})?", text))
+
+
+@given(st.text("aZ09.-:[] é\n", max_size=8), st.sampled_from(["x.", "[", ""]))
+def test_hosts_follow_the_grammar(part: str, start: str) -> None:
+    host = start + part
+    if "." in host or ":" in host or "[" in host[:1]:  # or else it is a path's first component
+        assert _is_accepted(f"{host}/app") == bool(re.fullmatch(_DOMAIN, host))
+
+
+def _is_accepted(text: str) -> bool:
+    try:
+        parse(text)
+    except InvalidReference:
+        return False
+    return True
 
 
 def test_lengths() -> None:

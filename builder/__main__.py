@@ -26,7 +26,7 @@ def run() -> NoReturn:
 
         bundle = Bundle()
         bundle.install()
-        from builder.cli.main import run as run_commands
+        from builder.cli.program import run as run_commands
 
         run_commands(asked, bundle.complete)
     status = 0
@@ -43,7 +43,7 @@ def run() -> NoReturn:
 
 
 def _say(error: OSError, root: str) -> None:
-    from builder.cli.main import system_error
+    from builder.cli.program import system_error
     from builder.errors import render
 
     try:

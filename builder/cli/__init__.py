@@ -26,10 +26,11 @@ lean.load(
         "msgspec._json_schema": lean.Later("msgspec._json_schema", "schema", "schema_components"),
     },
 )
-lean.load("click", {**_DATETIME, "inspect": lean.Inspect(), "gettext": lean.Gettext(), "uuid": lean.Types("uuid")})
 
 
 def _stand_ins(library: str) -> lean.StandIns:
+    if library == "click":
+        return {**_DATETIME, "inspect": lean.Inspect(), "gettext": lean.Gettext(), "uuid": lean.Types("uuid")}
     if library == "lark":
         from builder.cli.lean_lark import stand_ins as for_lark
 
@@ -42,5 +43,6 @@ def _stand_ins(library: str) -> lean.StandIns:
 
 
 lean.load_later(
-    ("certifi", "concurrent.futures._base", "encodings.idna", "httpcore", "httpx", "lark", "sqlite3"), _stand_ins
+    ("certifi", "click", "concurrent.futures._base", "encodings.idna", "httpcore", "httpx", "lark", "sqlite3"),
+    _stand_ins,
 )

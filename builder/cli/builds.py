@@ -13,8 +13,8 @@ from builder.api.critical import critical_path, in_words
 from builder.api.explain import find_step
 from builder.cli.flags import Command
 from builder.cli.format import ago, moment, print_rows, table
-from builder.cli.main import Settings
 from builder.cli.progress import warning
+from builder.cli.settings import Settings
 from builder.cli.stores import Failures, archive_output, open_store
 from builder.errors import BuilderError, StoreError, UsageError
 from builder.filesystem.names import printable

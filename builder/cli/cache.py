@@ -9,7 +9,7 @@ import click
 
 from builder.cli.flags import Command
 from builder.cli.format import ago, moment, print_rows, size
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import Failures, archive_input, archive_output, open_store
 from builder.errors import BuilderError, UsageError
 from builder.filesystem.names import printable

@@ -8,7 +8,7 @@ import click
 
 from builder.cli.flags import Command
 from builder.cli.listing import KINDS, find_entry
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import open_store, platform_of
 from builder.errors import StoreError
 from builder.filesystem.names import printable

@@ -18,7 +18,8 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from builder.cli.main import COMPLETE, cli
+from builder.cli.main import cli
+from builder.cli.program import COMPLETE
 
 _BASH = """\
 %(complete_func)s() {

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from builder.cli.flags import Command
-from builder.cli.main import Settings
 from builder.cli.progress import PlainView
+from builder.cli.settings import Settings
 from builder.errors import EXIT_FAILED, BuilderError, StoreError, UsageError, render
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import click
 from builder.cli.flags import Command
 from builder.cli.format import size, table
 from builder.cli.listing import FORMATS, KINDS, clipped, plural, print_document
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import open_store, platform_of
 from builder.errors import EXIT_FAILED
 from builder.filesystem.names import printable

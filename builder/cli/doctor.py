@@ -7,7 +7,7 @@ import os
 import click
 
 from builder.cli.flags import Command
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.errors import EXIT_FAILED
 
 

@@ -8,7 +8,7 @@ import click
 
 from builder.cli.flags import Command
 from builder.cli.format import ago, print_rows, short_id, size, table
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import open_store
 from builder.errors import UsageError
 from builder.store.describe import Describer

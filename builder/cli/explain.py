@@ -11,7 +11,7 @@ import click
 from builder.api.explain import ExplainedStep, Explanation, document, explain
 from builder.cli.flags import Command
 from builder.cli.format import human_duration, table
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import open_store
 from builder.errors import UsageError
 from builder.filesystem.names import printable

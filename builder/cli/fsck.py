@@ -11,7 +11,7 @@ import click
 
 from builder.cli.flags import Command
 from builder.cli.format import size
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.errors import EXIT_FAILED, Unsupported, UsageError
 from builder.store.check_session import LEFTOVER, Depth, Problem
 

@@ -8,7 +8,7 @@ import click
 
 from builder.cli import values
 from builder.cli.flags import Command
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 
 
 @click.command("graph", cls=Command, epilog="Example: builder graph --format dot . | dot -Tpng -o stages.png")

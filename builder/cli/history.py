@@ -6,7 +6,7 @@ import click
 
 from builder.cli.flags import Command
 from builder.cli.format import ago, print_rows, short_id, size
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import open_store, platform_of
 from builder.store.describe import Describer, HistoryRow, parse_time
 

@@ -7,7 +7,7 @@ import click
 from builder.cli.filters import LISTING, glob_pattern, matches, parse_filters, predicate
 from builder.cli.flags import Command
 from builder.cli.format import ago, moment, print_rows, short_id, size, table
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import open_store
 from builder.errors import InvalidReference, UsageError
 from builder.oci import reference as references

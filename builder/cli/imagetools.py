@@ -12,8 +12,8 @@ import click
 import msgspec
 
 from builder.cli.flags import Command
-from builder.cli.main import Settings
 from builder.cli.progress import MODES, open_view
+from builder.cli.settings import Settings
 from builder.cli.stores import open_store
 from builder.cli.transfers import open_session
 from builder.errors import Unsupported, UsageError

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import click
 
 from builder.cli.flags import Command
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import archive_input, open_store, platform_of
 from builder.errors import UsageError
 from builder.oci import reference

@@ -7,7 +7,7 @@ import json
 import click
 
 from builder.cli.flags import Command
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import Failures, open_store, platform_of
 from builder.cli.template import Template, json_text
 from builder.cli.template_functions import plain

@@ -9,7 +9,7 @@ import click
 
 from builder import config as configuration
 from builder.cli.flags import Command
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.transfers import notice
 from builder.errors import BuilderError, UsageError
 from builder.oci.reference import DEFAULT_DOMAIN

@@ -8,7 +8,7 @@ import sys
 import click
 
 from builder.cli.flags import Command
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.oci.reference import DEFAULT_DOMAIN
 
 

@@ -8,7 +8,7 @@ import click
 
 from builder.cli.flags import Command
 from builder.cli.listing import FORMATS, KINDS, find_entry, print_document, print_long, shown_time
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import open_store, platform_of
 from builder.filesystem.contents import Entry
 from builder.filesystem.names import printable

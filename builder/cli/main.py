@@ -1,25 +1,20 @@
-"""The `builder` command: global options, commands loaded on demand, errors to exit statuses."""
+"""The `builder` command: global options, commands loaded on demand, wrong command lines."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from builder import __version__
-from builder.errors import EXIT_FAILED, EXIT_INTERRUPTED, NO_ROOM, BuilderError, DiskFull, render
+from builder.cli.settings import Settings
 from builder.places import default_root
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-    from builder.api.repeat.question import Question
 
 COMMANDS = {
     "build": "builder.cli.build",
@@ -111,18 +106,6 @@ GROUPS = {
     "Maintenance": ("prune", "cache", "du", "fsck", "doctor", "completion"),
 }
 """The commands as --help shows them."""
-COMPLETE = "_BUILDER_COMPLETE"
-"""The variable by which a shell asks for completions."""
-
-
-class Settings:
-    """The global options, for the commands."""
-
-    def __init__(self, root: str = "", debug: bool = False, asked: Question | None = None) -> None:
-        """`asked` is the command that this may be the first of several to ask for."""
-        self.root = root
-        self.debug = debug
-        self.asked = asked
 
 
 class LazyGroup(click.Group):
@@ -213,84 +196,19 @@ def _show_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> 
         ctx.exit()
 
 
-def run(asked: Question | None = None, at_end: Callable[[], None] = lambda: None) -> NoReturn:
-    """The program: `main` and `at_end`, then an end at once: taking the interpreter apart is a sixth of a cached
-    rebuild."""
+def call(settings: Settings) -> int:
+    """Read the command line, and run its command. Returns the exit status, with which a wrong command line is said.
+
+    Raises BuilderError, and KeyboardInterrupt also where click makes another error of it."""
     try:
-        main(asked)
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else EXIT_FAILED
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # whoever read it has gone
-            stream.flush()
-    with suppress(KeyboardInterrupt):
-        at_end()
-    os._exit(status)
-
-
-def main(asked: Question | None = None) -> NoReturn:
-    """Run the command line and raise SystemExit with its status."""
-    signal.signal(signal.SIGTERM, _terminate)
-    debug = "--debug" in sys.argv
-    settings = Settings(asked=asked)
-    try:
-        if COMPLETE in os.environ:
-            from builder.cli.completion import answer
-
-            sys.exit(answer(os.environ[COMPLETE]))
         status = cli.main(prog_name="builder", standalone_mode=False, obj=settings)
-        sys.stdout.flush()
     except click.exceptions.Exit as exit_:
-        status = exit_.exit_code
-    except (click.Abort, KeyboardInterrupt):  # click makes the one of the other
-        print("\nerror: interrupted", file=sys.stderr)
-        status = EXIT_INTERRUPTED
+        return exit_.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
     except click.ClickException as error:
         from builder.cli.usage import describe
 
         print(describe(error), file=sys.stderr)
-        status = error.exit_code
-    except BuilderError as error:
-        if debug:
-            raise
-        print(render(error), file=sys.stderr)
-        status = error.exit_status
-    except BrokenPipeError:
-        status = _broken_pipe()
-    except OSError as error:
-        if debug:
-            raise
-        print(render(system_error(error, settings.root)), file=sys.stderr)
-        status = EXIT_FAILED
-    except Exception as error:
-        if debug:
-            raise
-        print(
-            f"error: internal error: {type(error).__name__}: {error}\n"
-            "help: this is a defect of builder; run again with --debug for where it happened",
-            file=sys.stderr,
-        )
-        status = EXIT_FAILED
-    sys.exit(status if isinstance(status, int) else 0)
-
-
-def system_error(error: OSError, root: str) -> BuilderError:
-    """An error of the system's that nobody foresaw. One that names no file is the store's if its disk is full."""
-    if error.errno in NO_ROOM and error.filename is None and root:
-        from builder.store.room import is_full
-
-        if is_full(root):
-            return DiskFull(root)
-    found = BuilderError(error.strerror or str(error), place=error.filename or "input/output")
-    found.__cause__ = error
-    return found
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _broken_pipe() -> int:
-    """Whoever read our output has gone; what Python still holds must not raise again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EXIT_FAILED
+        return error.exit_code
+    return status if isinstance(status, int) else 0

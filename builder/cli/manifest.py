@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from builder.cli.flags import Command
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import Failures, open_store
 from builder.cli.transfers import open_session
 from builder.errors import NotFoundError, RegistryError, StoreError, UsageError

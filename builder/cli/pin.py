@@ -11,7 +11,7 @@ import click
 from builder.api.inputs import find_dockerfile
 from builder.api.pinning import Pin, Pinning, find_pins, replace_file
 from builder.cli.flags import Command
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.errors import EXIT_FAILED, DockerfileError, UsageError
 from builder.oci.reference import Reference
 from builder.progress import ignore

@@ -16,8 +16,8 @@ from builder.cli import values
 from builder.cli.build import BuildCommand
 from builder.cli.build import command as build_command
 from builder.cli.format import size, table
-from builder.cli.main import Settings
 from builder.cli.progress import open_view
+from builder.cli.settings import Settings
 from builder.errors import Unsupported
 from builder.filesystem.names import printable
 from builder.solver.forecast import CACHED, NOT_NEEDED, RUNS, UNKNOWN, StepForecast

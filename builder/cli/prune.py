@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from builder.cli.flags import Command
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import open_store
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from builder.cli.flags import Command
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import open_store, platform_of
 from builder.cli.transfers import PULLED, TransferView, open_session
 from builder.errors import Unsupported, UsageError

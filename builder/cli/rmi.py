@@ -7,7 +7,7 @@ import sys
 import click
 
 from builder.cli.flags import Command
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.stores import Failures, open_store
 from builder.errors import BuilderError
 from builder.oci.platform import parse_platform

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from builder.cli.main import Settings
 from builder.cli.run import CANNOT_RUN, RunCommand, common, run_options, start
+from builder.cli.settings import Settings
 from builder.errors import UsageError
 
 

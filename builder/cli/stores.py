@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from builder import config as configuration
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.errors import BuilderError, StoreError, Unsupported, UsageError
 from builder.oci.platform import parse_platform
 from builder.oci.spec import Platform

@@ -6,7 +6,7 @@ import click
 
 from builder.cli.flags import Command
 from builder.cli.format import print_rows
-from builder.cli.main import Settings
+from builder.cli.settings import Settings
 from builder.cli.transfers import open_session
 from builder.errors import UsageError
 from builder.oci import reference as references

@@ -7,7 +7,7 @@ ROOT/cache.db                          step cache, fingerprints, parsed Dockerfi
 ROOT/mounts/                           cache mounts
 ROOT/leases/                           what running builds use
 ROOT/builds/                           records and logs of past builds
-ROOT/repeats/                          what commands said that may be repeated, see `api.repeat`
+ROOT/repeats/                          what commands said that may be repeated, see `api.repeat`, and were given
 ROOT/failed/                           steps that failed, for `builder debug`
 ROOT/partial/                          beginnings of blobs whose transfer was cut short
 ROOT/quarantine/                       what `fsck` found unreadable

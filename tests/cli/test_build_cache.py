@@ -224,9 +224,7 @@ def test_a_cached_rebuild_imports_nothing_slow(cli: Cli, tmp_path: Path) -> None
     )
     cli.build("-t", "x", directory)
     identifier = cli.image_id("x")
-    script = (
-        "import sys\nfrom builder.cli.main import main\ntry:\n    main()\nfinally:\n    print(*sorted(sys.modules))\n"
-    )
+    script = "import sys\nfrom builder.cli.program import main\ntry: main()\nfinally: print(*sorted(sys.modules))\n"
     arguments = cli.arguments("build", "-t", "x", "--progress", "plain", directory)
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], env=cli.environ, cwd=PROJECT, capture_output=True, text=True
@@ -244,7 +242,7 @@ def test_a_cached_rebuild_imports_nothing_slow(cli: Cli, tmp_path: Path) -> None
 def test_a_build_compiles_nothing(cli: Cli, tmp_path: Path) -> None:
     """The first text that is compiled, as one that stands for a type, makes the classes of 119 kinds of nodes."""
     script = (
-        "import sys\nfrom builder.cli.main import main\ntry:\n    main()\nfinally:\n"
+        "import sys\nfrom builder.cli.program import main\ntry:\n    main()\nfinally:\n"
         "    print(sum(kind.__module__ == 'ast' for kind in object.__subclasses__()))\n"
     )
     text = b'FROM scratch\nARG V=1\nENV A=1 B=${V:-${A}}\nCOPY a /a\nLABEL l=m\nEXPOSE 80\nCMD ["/a"]\n'

@@ -34,7 +34,7 @@ def count(frame, event, function):
         if ours or name.startswith("DirEntry."):
             calls[name] = calls.get(name, 0) + 1
 sys.addaudithook(lambda event, about: opened.append(str(about[0])) if event == "open" else None)
-from builder.cli.main import main
+from builder.cli.program import main
 threading.setprofile(count)
 sys.setprofile(count)
 try:

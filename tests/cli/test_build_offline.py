@@ -31,7 +31,7 @@ def watch(event, arguments):
         raise PermissionError("git was started")
 
 sys.addaudithook(watch)
-from builder.cli.main import main
+from builder.cli.program import main
 main()
 """
 """The program, in which everything fails that could reach another machine."""

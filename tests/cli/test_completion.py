@@ -149,7 +149,7 @@ def test_nothing_heavy_is_loaded(environ: dict[str, str]) -> None:
     """Names of images need no more than the command's own module."""
     asked = {"_BUILDER_COMPLETE": "bash_complete", "COMP_WORDS": "builder rmi ap", "COMP_CWORD": "ap"}
     code = (
-        "import sys, builder.cli.main as m\n"
+        "import sys, builder.cli.program as m\n"
         "try: m.main()\nexcept SystemExit: pass\n"
         "print(*(n for n in ('lark', 'httpx', 'tqdm', 'pathspec', 'builder.store.describe') if n in sys.modules))"
     )

@@ -126,7 +126,7 @@ class Cli:
         self, *arguments: str | os.PathLike[str], stdin: bytes = b"", environ: Mapping[str, str] | None = None
     ) -> Done:
         """Run in this process, which is quicker; every way in and out is the real one but the descriptors."""
-        from builder.cli.main import main
+        from builder.cli.program import main
 
         outputs = io.BytesIO(), io.BytesIO()
         out, err = (io.TextIOWrapper(stream, write_through=True) for stream in outputs)

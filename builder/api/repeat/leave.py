@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from builder.api.repeat.notes import Note, state_of
 from builder.api.repeat.question import Question
 
-KEPT = 64
-"""Files of notes in one store; a note is some kilobytes."""
+KEPT = 128
+"""Files beside each other in one store: notes, of some kilobytes, and what command lines gave."""
 SETTLED = 2.0  # seconds: the coarsest times of file systems that contexts lie on (FAT, some servers')
 
 

@@ -3,6 +3,7 @@
 ROOT/repeats/KEY            a note; KEY is a digest of the question: the command line, the directory, the environment,
                             the user, the machine's boot
 ROOT/repeats/KEY.archive    what the archive consists of that a build wrote, if it wrote one
+ROOT/repeats/KEY.given      what came of a command line, see `cli.given`
 
 The state is, for a build, that of the whole context (what is ignored, too), of the Dockerfile and the files beside it,
 of the configuration, of this program, and, in the store, of the list of images, the cache, the list of blobs and the

@@ -34,14 +34,17 @@ _GOOD_FOR = 1800.0
 
 
 class Question:
-    """A `command` that was asked for, `build` or `push`, of the store `root` at the time `began`: `note` is where its
-    note is, or would be, `images` the state of the store's images before it."""
+    """A `command` that was asked for with `arguments`, `build` or `push`, of the store `root` at the time `began`:
+    `note` is where its note is, or would be, `images` the state of the store's images before it. What is shown of one
+    that is `watched` on a terminal is moving: it is neither noted nor answered."""
 
     def __init__(self, root: str, command: str, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
         """`arguments` are the whole command line. Raises OSError where not even the working directory or the boot is
         known."""
         self.root = os.path.abspath(root)
         self.command = command
+        self.arguments = arguments
+        self.watched = command == "build" and os.isatty(2)
         self.began = time.time()
         boot = current_boot()
         if boot == UNKNOWN:
@@ -59,6 +62,8 @@ class Question:
     def answer(self) -> tuple[str, str] | None:
         """What the command would write to standard output and error, if it would only repeat the one before. None if
         that cannot be said."""
+        if self.watched:
+            return None
         try:
             note = self._note()
             if note is None or not (self._build(note) if self.command == "build" else self._push(note)):
@@ -124,8 +129,7 @@ class Question:
 
 
 def question(arguments: Sequence[str], environ: Mapping[str, str]) -> Question | None:
-    """What is asked with a command line, if it is for a command that might repeat another. A build that is watched on a
-    terminal might not: what it shows there is moving."""
+    """What is asked with a command line, if it is for a command that might repeat another."""
     match list(arguments):
         case ["build" | "push" as command, *_]:
             root = default_root(environ)
@@ -136,6 +140,6 @@ def question(arguments: Sequence[str], environ: Mapping[str, str]) -> Question |
         case _:
             return None
     try:
-        return None if command == "build" and os.isatty(2) else Question(root, command, arguments, environ)
+        return Question(root, command, arguments, environ)
     except OSError:
         return None

@@ -1,0 +1,110 @@
+"""The program: a command, its errors as messages and exit statuses, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from builder.cli.given import recall
+from builder.cli.settings import Settings
+from builder.errors import EXIT_FAILED, EXIT_INTERRUPTED, NO_ROOM, BuilderError, DiskFull, render
+
+if TYPE_CHECKING:
+    from builder.api.repeat.question import Question
+
+COMPLETE = "_BUILDER_COMPLETE"
+"""The variable by which a shell asks for completions."""
+
+
+def run(asked: Question | None = None, at_end: Callable[[], None] = lambda: None) -> NoReturn:
+    """The program: `main` and `at_end`, then an end at once: taking the interpreter apart is a sixth of a cached
+    rebuild."""
+    try:
+        main(asked)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else EXIT_FAILED
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # whoever read it has gone
+            stream.flush()
+    with suppress(KeyboardInterrupt):
+        at_end()
+    os._exit(status)
+
+
+def main(asked: Question | None = None) -> NoReturn:
+    """Run the command line and raise SystemExit with its status."""
+    signal.signal(signal.SIGTERM, _terminate)
+    debug = "--debug" in sys.argv
+    settings = Settings(asked=asked)
+    try:
+        status = _command(settings)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\nerror: interrupted", file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    except BuilderError as error:
+        if debug:
+            raise
+        print(render(error), file=sys.stderr)
+        status = error.exit_status
+    except BrokenPipeError:
+        status = _broken_pipe()
+    except OSError as error:
+        if debug:
+            raise
+        print(render(system_error(error, settings.root)), file=sys.stderr)
+        status = EXIT_FAILED
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"error: internal error: {type(error).__name__}: {error}\n"
+            "help: this is a defect of builder; run again with --debug for where it happened",
+            file=sys.stderr,
+        )
+        status = EXIT_FAILED
+    sys.exit(status)
+
+
+def _command(settings: Settings) -> int:
+    """Do what the command line says, which need not be read by click if it was before. Returns the exit status."""
+    if COMPLETE in os.environ:
+        from builder.cli.completion import answer
+
+        return answer(os.environ[COMPLETE])
+    asked = settings.asked
+    given = recall(asked) if asked is not None and asked.command == "build" else None
+    if given is not None:
+        from builder.cli.building import run_build
+
+        settings.root, options = given
+        return run_build(settings, options)
+    from builder.cli.main import call
+
+    return call(settings)
+
+
+def system_error(error: OSError, root: str) -> BuilderError:
+    """An error of the system's that nobody foresaw. One that names no file is the store's if its disk is full."""
+    if error.errno in NO_ROOM and error.filename is None and root:
+        from builder.store.room import is_full
+
+        if is_full(root):
+            return DiskFull(root)
+    found = BuilderError(error.strerror or str(error), place=error.filename or "input/output")
+    found.__cause__ = error
+    return found
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _broken_pipe() -> int:
+    """Whoever read our output has gone; what Python still holds must not raise again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_FAILED

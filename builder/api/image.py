@@ -218,7 +218,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"unknown format {format!r}", remedy="the formats are docker-archive and oci")
         with closing(Opened(self.root)) as opened, opened.lease(), destination(os.fspath(path)) as file:
             image = ArchivedImage(self.descriptor, tuple(references.parse(tag) for tag in self.tags))
-            write_archive(opened, [image], file.write, docker=format == "docker-archive")
+            write_archive(opened, [image], file, docker=format == "docker-archive")
 
     def export(self, path: Path) -> None:
         """Write the image's files: as a tar archive if `path` ends with `.tar`, else into a directory. Raises

@@ -30,4 +30,4 @@ def command(settings: Settings, names: tuple[str, ...], output: str, form: str, 
     with store.lease():
         images = choose_images(store, names, platform_of(platform))
         with archive_output(output) as file:
-            write_archive(store, images, file.write, docker=form == "docker-archive")
+            write_archive(store, images, file, docker=form == "docker-archive")

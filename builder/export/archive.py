@@ -7,11 +7,13 @@ Dockers and podman read.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import msgspec
 
 from builder.errors import StoreError
+from builder.filesystem.append import appender
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.tree import FileInfo, Kind
 from builder.oci.layout import LAYOUT_FILE
@@ -28,15 +30,13 @@ class ArchivedImage(msgspec.Struct, frozen=True):
     names: tuple[Reference, ...] = ()
 
 
-def write_archive(
-    store: Store, images: Sequence[ArchivedImage], write: Callable[[bytes], object], *, docker: bool
-) -> None:
-    """Write an archive of the images through `write`. The order and all metadata depend on the images alone.
+def write_archive(store: Store, images: Sequence[ArchivedImage], file: BinaryIO, *, docker: bool) -> None:
+    """Write an archive of the images to a file. The order and all metadata depend on the images alone.
 
     A Docker archive names single images only: of an index it names the one for this machine, or the first that is here;
     its readers take two with one name for an error. Raises StoreError.
     """
-    tar = TarWriter(write)
+    tar = TarWriter(file.write, appender(file))
     blobs: dict[str, int] = {}
     legacy = []
     for image in images:

@@ -189,7 +189,7 @@ def _write_archive(delivery: Delivery, output: Output, committed: Committed) -> 
             write_layout(delivery.store, images, output.dest)
         return
     with _step(delivery, output.dest, f"writing {output.dest}"), destination(output.dest) as file:
-        write_archive(delivery.store, images, file.write, docker=output.type == "docker")
+        write_archive(delivery.store, images, file, docker=output.type == "docker")
         if output.dest != "-":
             delivery.wrote(WrittenFile.of(file))
 

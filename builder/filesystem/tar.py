@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from builder.errors import LayerError
+from builder.filesystem.append import LARGE, Append
 from builder.filesystem.tree import FileInfo, Kind
 
 BLOCK = 512
@@ -61,11 +62,13 @@ def _record(key: bytes, value: bytes) -> bytes:
 class TarWriter:
     """Writes a tar stream entry by entry.
 
-    `write` is called with whole pieces in order. After an error the stream is unfinished: throw it away.
+    `write` is called with whole pieces in order; large files go through `append`, if there is one. After an error the
+    stream is unfinished: throw it away.
     """
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(self, write: Callable[[bytes], object], append: Append | None = None) -> None:
         self._write = write
+        self._append = append
 
     def add(
         self,
@@ -148,17 +151,25 @@ class TarWriter:
             self._write(b"".join((header, data, _ZEROS[: -size % BLOCK])))
             return
         self._write(header)
+        if self._append is not None and size >= LARGE:
+            found = self._append(descriptor, size) + len(os.pread(descriptor, 1, size))
+        else:
+            found = self._through(descriptor, size)
+        if found != size:
+            raise _changed(path, size)
+        if size % BLOCK:
+            self._write(_ZEROS[: -size % BLOCK])
+
+    def _through(self, descriptor: int, size: int) -> int:
+        """Write a file of `size` bytes by pieces. Returns how many it has, as far as that was looked at."""
         left = size
         while left:
             data = os.read(descriptor, min(left, PIECE))
             if not data:
-                raise _changed(path, size)
+                return size - left
             left -= len(data)
             self._write(data)
-        if os.read(descriptor, 1):
-            raise _changed(path, size)
-        if size % BLOCK:
-            self._write(_ZEROS[: -size % BLOCK])
+        return size + len(os.read(descriptor, 1))
 
     def _pieces(self, path: str, header: bytes, size: int, content: Iterable[bytes]) -> None:
         self._write(header)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from builder.cli.given import recall
 from builder.cli.settings import Settings
@@ -15,6 +15,9 @@ from builder.errors import EXIT_FAILED, EXIT_INTERRUPTED, NO_ROOM, BuilderError,
 
 if TYPE_CHECKING:
     from builder.api.repeat.question import Question
+
+# What `signal` asks itself; around it, that makes enumerations of all numbers, which take longer than all else here.
+_signal: Any = import_module("_signal")
 
 COMPLETE = "_BUILDER_COMPLETE"
 """The variable by which a shell asks for completions."""
@@ -37,7 +40,7 @@ def run(asked: Question | None = None, at_end: Callable[[], None] = lambda: None
 
 def main(asked: Question | None = None) -> NoReturn:
     """Run the command line and raise SystemExit with its status."""
-    signal.signal(signal.SIGTERM, _terminate)
+    _signal.signal(_signal.SIGTERM, _terminate)
     debug = "--debug" in sys.argv
     settings = Settings(asked=asked)
     try:

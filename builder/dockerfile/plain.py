@@ -11,19 +11,26 @@ import re
 
 import msgspec
 
-_COMMAND = re.compile(r"""([A-Za-z]+)((?:[ \t]+--[^\s'"\\`]+)*)[ \t]+([^\s-].*)""", re.DOTALL)
-_SPECIAL = re.compile(r"""['"\\`]|[^\S \t]""")
+_FLAGGED = r"""([A-Za-z]+)((?:[ \t]+--[^\s'"\\`]+)+)[ \t]+([^\s-].*)"""
+_QUOTES = frozenset("\"'`\\")
 
 
 def command(line: str) -> tuple[str, tuple[str, ...], str] | None:
     """`KEYWORD --flag=value … BODY`."""
-    found = _COMMAND.fullmatch(line)
-    return None if found is None else (found[1], tuple(found[2].split()), found[3])
+    keyword = line.replace("\t", " ").partition(" ")[0]
+    body = line[len(keyword) :].lstrip(" \t")
+    if body.startswith("--"):  # compiling the pattern takes as long as reading a hundred lines without it
+        found = re.fullmatch(_FLAGGED, line, re.DOTALL)
+        return None if found is None else (found[1], tuple(found[2].split()), found[3])
+    is_plain = keyword.isascii() and keyword.isalpha() and body != "" and body[0] != "-" and not body[0].isspace()
+    return (keyword, (), body) if is_plain else None
 
 
 def words(text: str) -> list[str] | None:
     """Of ENV, LABEL and ARG, and `arguments`, which is the same where nothing is special."""
-    return None if _SPECIAL.search(text) else text.split()
+    found = text.split()
+    between_blanks = [word for word in text.replace("\t", " ").split(" ") if word]
+    return found if found == between_blanks and _QUOTES.isdisjoint(text) else None
 
 
 def origin(text: str) -> list[str] | None:

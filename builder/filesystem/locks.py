@@ -7,7 +7,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import struct
 from collections.abc import Iterator
 
 import xxhash
@@ -65,6 +64,8 @@ def _locked(descriptor: int, name: str) -> Iterator[None]:
 
 def _lock(descriptor: int, name: str, command: int, kind: int) -> bool:
     """Change the lock of a name. Whether that was done: not if it is another's, and `command` does not wait."""
+    import struct  # not all commands lock
+
     place = xxhash.xxh3_64_intdigest(name.encode()) >> 2  # an offset is below 2^63
     try:
         fcntl.fcntl(descriptor, command, struct.pack(_FLOCK, kind, os.SEEK_SET, place, 1, 0))

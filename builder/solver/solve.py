@@ -10,8 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from graphlib import TopologicalSorter
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -36,6 +36,8 @@ from builder.solver.roots import Layers
 from builder.solver.trace import Explain, Trace
 
 if TYPE_CHECKING:
+    from queue import SimpleQueue
+
     from builder.solver.external import External
     from builder.solver.failed import StepState
 from builder.store.layers import MissingLayer
@@ -134,7 +136,6 @@ class Solver:
         self._drive(sorter, max(1, jobs))
 
     def _drive(self, sorter: TopologicalSorter[int], jobs: int) -> None:
-        done: SimpleQueue[tuple[int, Root | BaseException]] = SimpleQueue()
         ready: list[int] = []
         running = 0
         failure: BaseException | None = None
@@ -150,11 +151,11 @@ class Solver:
                         sorter.done(number)
                         continue
                     while ready and running < jobs:
-                        self._start(ready.pop(0), done)
+                        self._start(ready.pop(0))
                         running += 1
                 if not running:
                     break
-                number, result = done.get()
+                number, result = self._done.get()
                 running -= 1
                 if isinstance(result, BaseException):
                     if failure is None:
@@ -169,7 +170,7 @@ class Solver:
             if not self._may_do_without(error):
                 self._stop()
             while running:
-                done.get()
+                self._done.get()
                 running -= 1
             raise
         if failure is not None:
@@ -182,7 +183,16 @@ class Solver:
     def _stop(self) -> None:
         self._environment.cancel()
 
-    def _start(self, number: int, done: SimpleQueue[tuple[int, Root | BaseException]]) -> None:
+    @cached_property
+    def _done(self) -> SimpleQueue[tuple[int, Root | BaseException]]:
+        """What came of the steps that were started."""
+        from queue import SimpleQueue  # not for builds of which each step waits for another
+
+        return SimpleQueue()
+
+    def _start(self, number: int) -> None:
+        done = self._done  # made here, not in two threads at once
+
         def work() -> None:
             try:
                 done.put((number, self._solve_one(number)))

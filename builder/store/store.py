@@ -24,7 +24,6 @@ import fcntl
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -58,6 +57,8 @@ class Store:
     `limits` says what archives and layers may hold that come into it; it is asked when the first one is read.
     """
 
+    _share = -1  # the descriptor by which others know that the store is used
+
     def __init__(self, root: str, limits: Callable[[], ArchiveLimits] = ArchiveLimits) -> None:
         self.root = os.path.abspath(root)
         self._limits = limits
@@ -66,7 +67,6 @@ class Store:
         self.leases = os.path.join(self.root, "leases")
         self.partial = os.path.join(self.root, "partial")
         self.step_locks = LockTable(os.path.join(self.root, "locks"))
-        self._leave: Callable[[], object] | None = None
         self._janitor = Janitor(remove_tree)
         self._enter()
         self.layout = Layout(self.root, self.temporary)
@@ -82,7 +82,7 @@ class Store:
             share, leftovers = take_share(self.temporary)
         except OSError:
             return  # a store that may only be read, or a file system without locks: there is nothing to be removed
-        self._leave = weakref.finalize(self, os.close, share)
+        self._share = share
         for path in leftovers:
             with contextlib.suppress(OSError):  # a dying step may still write there; the next one comes for the rest
                 remove_tree(path)
@@ -113,8 +113,15 @@ class Store:
         self._janitor.finish()
         if closing is not None:
             closing.join()
-        if self._leave is not None:
-            self._leave()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Be no user of the store any more. One that nobody closed ends so as well."""
+        share, self._share = self._share, -1
+        if share >= 0:
+            os.close(share)
+
+    __del__ = _leave
 
     def _settle(self) -> None:
         if "database" in self.__dict__:  # otherwise nothing was found or made that is not named already

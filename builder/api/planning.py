@@ -5,6 +5,7 @@ Shared by builds and by what `--call` asks for.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from builder.solver.secrets import Guard
 
 _PARSED = "dockerfile"
+_SHORT = 4 << 10
+"""Bytes of a Dockerfile."""
 _COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu")
 
 
@@ -55,7 +58,8 @@ def connector(environ: Mapping[str, str], report: Reporter) -> Callable[[], Sess
 
 def parse_dockerfile(store: Store, inputs: Inputs, guard: Guard | None = None) -> Dockerfile:
     """The parsed Dockerfile, from the store if this text was parsed before: that spares loading the grammar. One that
-    holds a secret, which `guard` knows, is not kept there."""
+    holds a secret, which `guard` knows, is not kept there, nor a short one that needed no grammar: it is parsed again
+    in the time that reading it there takes."""
     key = hex_of(f"{inputs.name}\0".encode() + inputs.text)
     kind = f"{_PARSED}-{codec.FORMAT}"
     data = store.database.memo(kind, key)
@@ -64,6 +68,8 @@ def parse_dockerfile(store: Store, inputs: Inputs, guard: Guard | None = None) -
     from builder.dockerfile.parser import parse
 
     parsed = parse(inputs.text, inputs.name)
+    if len(inputs.text) < _SHORT and "lark" not in sys.modules:
+        return parsed
     data = codec.encode(parsed)
     if guard is None or guard.find(data) is None:
         store.database.add_memo(kind, key, data)

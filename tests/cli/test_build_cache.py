@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 from tests.support.builds import PROJECT, Cli, Done, busybox_context, context, needs_sandbox, ran
@@ -206,7 +208,7 @@ def test_many_builds_at_once_in_a_new_store(cli: Cli, tmp_path: Path) -> None:
 
 
 TWELVE = "".join(f"RUN echo {n} > /{n}\n" for n in range(4)) + (
-    "WORKDIR /w\nCOPY a b*.txt /w/\nENV A=1\nCOPY --from=other /x /x\nADD a /added\nRUN echo $A\nCMD a\n"
+    'WORKDIR /w\nCOPY a b*.txt /w/\nENV A="1"\nCOPY --from=other /x /x\nADD a /added\nRUN echo $A\nCMD a\n'
 )
 SLOW_IMPORTS = {
     "lark", "httpx", "tqdm", "pathspec", "tarfile", "subprocess", "tempfile", "asyncio", "inspect", "platform",
@@ -237,6 +239,19 @@ def test_a_cached_rebuild_imports_nothing_slow(cli: Cli, tmp_path: Path) -> None
     ours = {name for name in done.stdout.split() if name.startswith("builder.")}
     assert "builder.dockerfile.parser" not in ours
     assert not {name for name in ours if name.startswith(("builder.registry.transport", "builder.sandbox.client"))}
+
+
+def test_what_is_kept_of_parsed_dockerfiles(cli: Cli, tmp_path: Path) -> None:
+    """Those that needed the grammar, and long ones; reading others from the store takes as long as parsing them."""
+    directory = context(tmp_path / "context", "FROM scratch\nLABEL a=b\n")
+    kept = []
+    for text in ("FROM scratch\nLABEL a=b\n", 'FROM scratch\nLABEL a="b"\n', "FROM scratch\n" + "LABEL a=b\n" * 500):
+        (directory / "Dockerfile").write_text(text)
+        assert cli.spawn("build", directory).status == 0
+        with closing(sqlite3.connect(cli.root / "cache.db")) as database:
+            query = "SELECT count(*) FROM memos WHERE kind LIKE 'dockerfile%'"
+            kept.append(database.execute(query).fetchone()[0])
+    assert kept == [0, 1, 2]
 
 
 def test_a_build_compiles_nothing(cli: Cli, tmp_path: Path) -> None:

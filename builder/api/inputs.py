@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from builder.config import ArchiveLimits
 from builder.context.ignore import IgnoreFile, Matcher, Rules, compile_rules, find_ignore_file
-from builder.context.local import LocalTree
 from builder.context.source import (
     Context,
     GitContext,
@@ -27,12 +26,14 @@ from builder.context.source import (
     parse_context,
 )
 from builder.errors import ContextError, DockerfileError, OfflineError, UsageError
-from builder.filesystem.tree import FileTree
 from builder.oci import reference
 from builder.plan.options import ContextKind
 from builder.plan.stages import SCRATCH, context_name
 from builder.plan.steps import MAIN_CONTEXT
 from builder.store.store import Store
+
+if TYPE_CHECKING:
+    from builder.filesystem.tree import FileTree
 
 _MAX_DOCKERFILE = 16 << 20
 DOCKERFILES = ("Dockerfile", "dockerfile", "Containerfile")
@@ -255,6 +256,8 @@ def _read(path: str) -> bytes:
 
 
 def _tree(directory: _Directory, rules: Rules | None) -> FileTree:
+    from builder.context.local import LocalTree
+
     matcher = Matcher(rules) if rules is not None else None
     return LocalTree(directory.path, matcher, owners=directory.owners)
 

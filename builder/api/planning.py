@@ -61,10 +61,9 @@ def parse_dockerfile(store: Store, inputs: Inputs, guard: Guard | None = None) -
     holds a secret, which `guard` knows, is not kept there, nor a short one that needed no grammar: it is parsed again
     in the time that reading it there takes."""
     key = hex_of(f"{inputs.name}\0".encode() + inputs.text)
-    kind = f"{_PARSED}-{codec.FORMAT}"
-    data = store.database.memo(kind, key)
-    if data is not None:
-        return codec.decode(data)
+    known = store.database.memo(_PARSED, key)
+    if known is not None and known.startswith(form := codec.FORMAT.encode()):  # of this very parser
+        return codec.decode(known[len(form) :])
     from builder.dockerfile.parser import parse
 
     parsed = parse(inputs.text, inputs.name)
@@ -72,7 +71,7 @@ def parse_dockerfile(store: Store, inputs: Inputs, guard: Guard | None = None) -
         return parsed
     data = codec.encode(parsed)
     if guard is None or guard.find(data) is None:
-        store.database.add_memo(kind, key, data)
+        store.database.add_memo(_PARSED, key, codec.FORMAT.encode() + data)
     return parsed
 
 

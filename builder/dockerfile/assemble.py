@@ -15,7 +15,6 @@ import msgspec
 from builder.dockerfile import instructions as df
 from builder.dockerfile.flags import Flags
 from builder.dockerfile.heredocs import chomp_tabs, is_heredoc
-from builder.dockerfile.mounts import check_device, mount_word
 from builder.dockerfile.syntax import INSTRUCTIONS, Node
 from builder.dockerfile.text import SPACE, did_you_mean, quote
 from builder.dockerfile.values import parse_duration, parse_integer
@@ -151,11 +150,20 @@ def _chomped(heredoc: df.Heredoc) -> df.Heredoc:
     return msgspec.structs.replace(heredoc, content=chomp_tabs(heredoc.content))
 
 
+def _mounts(line: Line, flags: Flags) -> tuple[Word, ...]:
+    devices, mounts = flags.all("device"), flags.all("mount")
+    if not devices and not mounts:
+        return ()
+    from builder.dockerfile.mounts import check_device, mount_word
+
+    for device in devices:
+        check_device(device)
+    return tuple(mount_word(text, line.escape) for text in mounts)
+
+
 def _run(line: Line) -> df.Run:
     flags = line.flags()
-    for device in flags.all("device"):
-        check_device(device)
-    mounts = tuple(mount_word(text, line.escape) for text in flags.all("mount"))
+    mounts = _mounts(line, flags)
     return df.Run(
         **line.common(),
         command=_command(line, line.arguments),

@@ -11,7 +11,7 @@ from builder.dockerfile.instructions import Dockerfile
 from builder.errors import DockerfileError
 
 FORMAT: str
-"""Names everything that decides what `parse` makes of a text: part of the key under which encoded bytes are kept.
+"""Names everything that decides what `parse` makes of a text: kept with encoded bytes.
 
 It is computed when first asked for, from the source of this package and the grammars, so that no change of the parser
 can find what an older one left.

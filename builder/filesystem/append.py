@@ -1,7 +1,7 @@
 """Large files into an archive: room is made for all of a file at once, and its two halves are copied beside each other.
 
 The kernel writes one piece at a time to a file, but reads meanwhile. `copy_file_range` and `sendfile` take longer than
-reading and writing by pieces, of which finding room for each is a fifth.
+reading and writing by pieces, of which finding room for each is a quarter.
 """
 
 from __future__ import annotations

@@ -129,9 +129,12 @@ def test_insecure(cli: Cli, tmp_path: Path) -> None:
 
 
 @needs_docker_registry
-def test_as_docker_does(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("oci", ["true", "false"])
+def test_as_docker_does(cli: Cli, tmp_path: Path, oci: str) -> None:
     if shutil.which("docker") is None:
         pytest.skip("docker's command line is not installed (Debian package docker.io)")
+    if b" version 20." in subprocess.run(["docker", "--version"], capture_output=True).stdout:
+        pytest.skip("docker's command line is 20.10, which shows less of manifests and reads none of OCI's types")
 
     def docker(*arguments: str) -> str:
         done = subprocess.run(
@@ -149,7 +152,8 @@ def test_as_docker_does(cli: Cli, tmp_path: Path) -> None:
     directory = context(tmp_path / "context", "FROM scratch\nCOPY Dockerfile /\n")
     with docker_registry(tmp_path / "registry") as host:
         for name, platforms in (("amd", "linux/amd64"), ("arm", "linux/arm/v6"), ("both", "linux/amd64,linux/s390x")):
-            cli.build("-t", f"{host}/{name}:1", "--platform", platforms, directory)
+            kind = ("-o", f"type=image,oci-mediatypes={oci}")
+            cli.build("-t", f"{host}/{name}:1", "--platform", platforms, *kind, directory)
             text(cli("push", f"{host}/{name}:1"))
             for options in ([], ["-v"]):
                 theirs = docker("inspect", "--insecure", *options, f"{host}/{name}:1")

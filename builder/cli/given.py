@@ -59,9 +59,10 @@ def _path(asked: Question) -> str:
 
 
 def _program() -> list[object]:
-    """By what is known how this program reads the command line: the module that states the options."""
-    facts = os.stat(os.path.join(os.path.dirname(os.path.abspath(__file__)), "build.py"))
-    return [__version__, facts.st_size, facts.st_mtime_ns]
+    """By what is known how this program reads the command line: the modules that state the options and flags."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    facts = [os.stat(os.path.join(here, name)) for name in ("build.py", "flags.py", "main.py")]
+    return [__version__, *([status.st_size, status.st_mtime_ns] for status in facts)]
 
 
 def _put(value: object, arguments: Sequence[str]) -> object:

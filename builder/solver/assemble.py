@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from builder.errors import BuilderError, LayerError, StoreError
 from builder.filesystem.compress import LayerBlob, LayerSink
 from builder.filesystem.compression import Compression
+from builder.filesystem.prefetch import NOTHING, prefetched
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.tree import FileInfo, Kind
 from builder.solver.staging import Content, Staged, Staging
@@ -52,12 +53,14 @@ def write_layer(
             if limit is not None:
                 entries = (_clamped(entry, limit) for entry in entries)
             if recycler is None:
-                for entry in entries:
-                    _write_entry(writer, entry, observe)
+                with closing(prefetched(entries, _open)) as opened:
+                    for entry, descriptor in opened:
+                        _write_entry(writer, entry, descriptor, observe)
             else:
-                for entry in recycler.take(entries, sink):
-                    start = sink.total
-                    recycler.written(entry, _write_entry(writer, entry, observe), start)
+                with closing(recycler.take(entries, sink, _open)) as opened:
+                    for entry, descriptor in opened:
+                        start = sink.total
+                        recycler.written(entry, _write_entry(writer, entry, descriptor, observe), start)
             writer.close()
         if meanwhile is not None:
             meanwhile()
@@ -82,39 +85,58 @@ def _clamped(entry: Staged, limit: int) -> Staged:
     return Staged(entry.path, earlier, entry.content, entry.xattrs, entry.hardlink)
 
 
-def _write_entry(writer: TarWriter, entry: Staged, observe: Observe | None) -> bytes | None:
-    """Write an entry; returns the SHA-256 of a file's content."""
-    info, content = entry.info, entry.content
-    if entry.hardlink is not None:
-        writer.add(entry.path, info, hardlink=entry.hardlink)
+def _to_read(entry: Staged) -> Content | None:
+    """The content that is still to be read, if the entry has one."""
+    if entry.info.kind is not Kind.FILE or entry.hardlink is not None or isinstance(entry.content, bytes):
         return None
-    if info.kind is not Kind.FILE or content is None:
-        writer.add(entry.path, info, xattrs=entry.xattrs)
-        return None
-    if isinstance(content, bytes):
-        writer.add(entry.path, info, xattrs=entry.xattrs, content=content)
-        digest = hashlib.sha256(content).digest()
-        if observe is not None:
-            observe(entry, digest)
-        return digest
+    return entry.content
+
+
+def _open(entry: Staged) -> int:
+    """A descriptor that stands where the content begins; NOTHING where none is to be read."""
+    content = _to_read(entry)
+    if content is None:
+        return NOTHING
     try:
-        descriptor = content.open()
+        return _open_content(content)
     except BuilderError:
         raise
     except OSError as error:
         raise LayerError(f"cannot be read: {error.strerror}", place=content.name) from error
-    try:
-        digest = _write_file(writer, entry, info, content, descriptor)
-    finally:
-        os.close(descriptor)
+
+
+def _open_content(content: Content) -> int:
+    descriptor = content.open()
+    if content.offset:
+        os.lseek(descriptor, content.offset, os.SEEK_SET)
+    return descriptor
+
+
+def _write_entry(writer: TarWriter, entry: Staged, descriptor: int, observe: Observe | None) -> bytes | None:
+    """Write an entry, for which `_open` gave `descriptor`, which is closed; returns the SHA-256 of a file's content."""
+    info, content = entry.info, entry.content
+    if descriptor != NOTHING:
+        try:
+            digest = _write_file(writer, entry, descriptor)
+        finally:
+            os.close(descriptor)
+    elif entry.hardlink is not None:
+        writer.add(entry.path, info, hardlink=entry.hardlink)
+        return None
+    elif info.kind is Kind.FILE and isinstance(content, bytes):
+        writer.add(entry.path, info, xattrs=entry.xattrs, content=content)
+        digest = hashlib.sha256(content).digest()
+    else:
+        writer.add(entry.path, info, xattrs=entry.xattrs)
+        return None
     if observe is not None:
         observe(entry, digest)
     return digest
 
 
-def _write_file(writer: TarWriter, entry: Staged, info: FileInfo, content: Content, descriptor: int) -> bytes:
-    if content.offset:
-        os.lseek(descriptor, content.offset, os.SEEK_SET)
+def _write_file(writer: TarWriter, entry: Staged, descriptor: int) -> bytes:
+    info, content = entry.info, _to_read(entry)
+    assert content is not None
     most = info.size + 1 if content.offset is None else info.size  # one more tells a file that has grown
     if info.size <= _PIECE:
         data = os.read(descriptor, most)
@@ -139,10 +161,8 @@ def _pieces(descriptor: int, size: int, update: Callable[[bytes], object]) -> It
 def digest_file(content: Content, size: int) -> bytes:
     """The SHA-256 of a file's content, as `write_layer` would report it."""
     hasher = hashlib.sha256()
-    descriptor = content.open()
+    descriptor = _open_content(content)
     try:
-        if content.offset:
-            os.lseek(descriptor, content.offset, os.SEEK_SET)
         for _ in _pieces(descriptor, size, hasher.update):
             pass
     finally:

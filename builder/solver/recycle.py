@@ -10,7 +10,8 @@ so what is taken from the earlier one are a few long runs. Each of its blocks ha
 # No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from typing import BinaryIO
 
 import msgspec
@@ -20,6 +21,7 @@ from builder.errors import StoreError
 from builder.filesystem.blocks import BlockIndex, Blocks, Damaged
 from builder.filesystem.compress import LayerBlob, LayerSink
 from builder.filesystem.cuts import HEADER
+from builder.filesystem.prefetch import NOTHING, prefetched
 from builder.filesystem.tree import Kind
 from builder.solver.staging import Staged
 from builder.store.layers import is_claim
@@ -95,28 +97,41 @@ class Recycler:
         self._earlier_marks, self._earlier_spans = marks, spans
         self._earlier = {marks[at : at + _MARK]: at // _MARK for at in range(0, len(marks), _MARK)}
 
-    def take(self, entries: Iterable[Staged], sink: LayerSink) -> Iterator[Staged]:
-        """Write into `sink` what the earlier layer has. Gives the others, each of which is to be written, and told to
-        `written`, before the next is asked for. Raises Damaged."""
+    def take(
+        self, entries: Iterable[Staged], sink: LayerSink, open_one: Callable[[Staged], int]
+    ) -> Generator[tuple[Staged, int]]:
+        """Write into `sink` what the earlier layer has. Gives the others, each with what `open_one` gave for it some
+        entries before (see `prefetch`): each is to be written, and told to `written`, before the next is asked for.
+        Raises Damaged."""
         self._sink = sink
-        find, begins, ends = self._earlier.get, self._earlier_spans[::2], self._earlier_spans[1::2]
-        digest_of = self._digest_of
+        begins, ends = self._earlier_spans[::2], self._earlier_spans[1::2]
         first = after = 0  # which of the earlier layer's entries come next
+
+        def open_new(found: tuple[Staged, int | None]) -> int:
+            return open_one(found[0]) if found[1] is None else NOTHING
+
+        with closing(prefetched(self._look_up(entries), open_new)) as opened:
+            for (entry, number), descriptor in opened:
+                if number is None:
+                    self._repeat(first, after)
+                    first = after = 0
+                    yield entry, descriptor
+                elif number == after and first < after and begins[number] == ends[number - 1]:
+                    after += 1
+                else:
+                    self._repeat(first, after)
+                    first, after = number, number + 1
+        self._repeat(first, after)
+        self._unpacked = (-1, b"")  # which takes as much memory as other things need next
+
+    def _look_up(self, entries: Iterable[Staged]) -> Iterator[tuple[Staged, int | None]]:
+        """The entries, with the numbers of those of the earlier layer that are the same."""
+        find, digest_of = self._earlier.get, self._digest_of
         for entry in entries:
             digest = digest_of(entry) if entry.info.kind is Kind.FILE else _NO_CONTENT
-            number = find(_mark(entry, digest)) if digest is not None else None
-            if number is None:
-                self._repeat(first, after)
-                first = after = 0
-                yield entry
-            elif number == after and first < after and begins[number] == ends[number - 1]:
-                after += 1
-            else:
-                self._repeat(first, after)
-                first, after = number, number + 1
-        self._repeat(first, after)
+            yield entry, find(_mark(entry, digest)) if digest is not None else None
         del find
-        self._earlier, self._unpacked = {}, (-1, b"")  # which take as much memory as other things need next
+        self._earlier = {}  # which takes as much memory as other things need next
 
     def _repeat(self, first: int, after: int) -> None:
         """Write entries of the earlier layer that lie side by side, from `first` to before `after`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from tests.benchmarks.builders import Ours
-from tests.benchmarks.machine import remove_tree
+from tests.benchmarks.machine import leave_memory, remove_tree
 from tests.benchmarks.measure import calibrate, measure
 from tests.benchmarks.report import table
 from tests.benchmarks.series import Series
@@ -143,6 +143,8 @@ def measure_size(work: Path, series: Series, size: int, runs: int) -> dict[str, 
         command = [*builder.command, *(word.format(context=context) for word in words)]
         for _ in range(1 if name == "cold" else runs):
             quiet = calibrate()
+            if series.from_disk:
+                leave_memory(context)
             usage = measure([[command]], builder.environ, watch=True)
             point = Point(size, usage.seconds, usage.cpu, usage.peak, quiet)
             found[name] = min(point, found.get(name, point), key=_seconds)

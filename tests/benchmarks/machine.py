@@ -42,6 +42,16 @@ def remove_tree(directory: Path) -> None:
     subprocess.run(["rm", "-rf", "--one-file-system", str(directory)], check=True)
 
 
+def leave_memory(directory: Path) -> None:
+    """Have the kernel keep no content of the regular files below a directory in memory."""
+    os.sync()  # what is not on the disk stays
+    for _, _, files, parent in os.fwalk(directory):
+        for name in files:
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
 def unmount_below(directory: Path) -> None:
     """Unmount everything at and below a directory, the deepest first."""
     with open("/proc/self/mountinfo") as file:

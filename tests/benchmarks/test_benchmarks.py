@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import growth, measure, series, workloads
+from tests.benchmarks import growth, machine, measure, series, workloads
 from tests.benchmarks.compare import Cell, Row
 from tests.benchmarks.expected import Expected, File, check
 from tests.benchmarks.growth import Curve, Point
@@ -156,6 +156,14 @@ def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     assert "W7a: needs --rootfs" in done.stdout
     assert (tmp_path / "table.md").read_text() == done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table.md"]
+
+
+def test_files_leave_the_memory_and_stay(tmp_path: Path) -> None:
+    series.write_files(tmp_path / "data", 5, 2)
+    (tmp_path / "link").symlink_to("/")
+    before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("f*")}
+    machine.leave_memory(tmp_path)
+    assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("f*")} == before
 
 
 @pytest.mark.skipif(not os.path.exists(BUSYBOX), reason="needs /usr/bin/busybox (Debian package busybox-static)")

@@ -8,6 +8,10 @@ import gc
 # Before anything is imported: by default the collector runs dozens of times while modules load (20 ms of 160).
 gc.set_threshold(50_000, 20, 20)
 
+from builder.cli import lean_re  # noqa: E402
+
+lean_re.install()
+
 from importlib import import_module  # noqa: E402
 
 from builder.cli import lean  # noqa: E402
@@ -23,6 +27,8 @@ lean.load(
         "decimal": lean.Types("decimal"),
         "uuid": lean.Types("uuid"),
         "msgspec.inspect": lean.Later("msgspec.inspect"),
+        "msgspec.toml": lean.Later("msgspec.toml", "decode", "encode"),
+        "msgspec.yaml": lean.Later("msgspec.yaml", "decode", "encode"),
         "msgspec._json_schema": lean.Later("msgspec._json_schema", "schema", "schema_components"),
     },
 )

@@ -272,6 +272,21 @@ def test_a_build_compiles_nothing(cli: Cli, tmp_path: Path) -> None:
         assert done.stdout.split()[-1] == "0"
 
 
+def test_a_build_of_plain_lines_needs_no_regular_expressions(cli: Cli, tmp_path: Path) -> None:
+    directory = tmp_path / "context"
+    loaded = []
+    for value in (1, 2):  # the first time the command line is read by a library that does
+        context(directory, f'FROM scratch\nENV A={value}\nLABEL l=m\nEXPOSE 80\nCMD ["/a"]\n')
+        arguments = cli.arguments("build", "-t", "registry.example:5000/x:1", directory)
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "builder/__main__.py", *arguments],
+            env={**cli.environ, "PYTHONPATH": str(PROJECT)}, cwd=PROJECT, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        loaded.append("re._parser" in done.stderr)
+    assert loaded == [True, False]
+
+
 @needs_sandbox
 def test_a_cached_rebuild_is_quick(cli: Cli, tmp_path: Path) -> None:
     """The aim is 0.15 s with the interpreter's start on a quiet machine; here that is the work alone, generously."""

@@ -22,13 +22,13 @@ Item = TypeVar("Item")
 
 
 def prefetched(items: Iterable[Item], open_one: Callable[[Item], int]) -> Generator[tuple[Item, int]]:
-    """The items in their order, each with what `open_one` gave for it some items before: a descriptor, which the caller
-    closes, of a regular file that will be read from where it stands; or NOTHING.
+    """The items in their order, each with what `open_one` gave for it some items before: the descriptor of a regular
+    file that will be read from where it stands, good until the next item is asked for; or NOTHING.
 
-    What `open_one` raises for an item comes before the items that wait for their turn. Then, and when the iterator is
-    closed, the descriptors that nobody got are closed.
+    What `open_one` raises for an item comes before the items that wait for their turn. Close the iterator if it is not
+    used to its end.
     """
-    waiting: deque[tuple[Item, int]] = deque()
+    waiting: deque[tuple[Item, int]] = deque()  # the first is the one whose turn it is
     disk = _Disk()
     try:
         for number, item in enumerate(items, 1):
@@ -37,15 +37,21 @@ def prefetched(items: Iterable[Item], open_one: Callable[[Item], int]) -> Genera
             if disk.busy and descriptor >= 0:
                 _will_read(descriptor)
             if len(waiting) > _AHEAD:
-                yield waiting.popleft()
+                yield waiting[0]
+                _close(waiting.popleft()[1])
             if not number % _AHEAD:
                 disk.look()
         while waiting:
-            yield waiting.popleft()
+            yield waiting[0]
+            _close(waiting.popleft()[1])
     finally:
         for _, descriptor in waiting:
-            if descriptor >= 0:
-                os.close(descriptor)
+            _close(descriptor)
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)
 
 
 class _Disk:

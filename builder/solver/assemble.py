@@ -113,13 +113,10 @@ def _open_content(content: Content) -> int:
 
 
 def _write_entry(writer: TarWriter, entry: Staged, descriptor: int, observe: Observe | None) -> bytes | None:
-    """Write an entry, for which `_open` gave `descriptor`, which is closed; returns the SHA-256 of a file's content."""
+    """Write an entry, for which `_open` gave `descriptor`; returns the SHA-256 of a file's content."""
     info, content = entry.info, entry.content
     if descriptor != NOTHING:
-        try:
-            digest = _write_file(writer, entry, descriptor)
-        finally:
-            os.close(descriptor)
+        digest = _write_file(writer, entry, descriptor)
     elif entry.hardlink is not None:
         writer.add(entry.path, info, hardlink=entry.hardlink)
         return None

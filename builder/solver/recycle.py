@@ -101,7 +101,7 @@ class Recycler:
         self, entries: Iterable[Staged], sink: LayerSink, open_one: Callable[[Staged], int]
     ) -> Generator[tuple[Staged, int]]:
         """Write into `sink` what the earlier layer has. Gives the others, each with what `open_one` gave for it some
-        entries before (see `prefetch`): each is to be written, and told to `written`, before the next is asked for.
+        entries before (see `prefetched`): each is to be written, and told to `written`, before the next is asked for.
         Raises Damaged."""
         self._sink = sink
         begins, ends = self._earlier_spans[::2], self._earlier_spans[1::2]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 
 from .command import Profile, SandboxError
 
 _UNIFIED = "/sys/fs/cgroup"
 _GROUP = "builder"
 _PERIOD = 100_000
+_PATIENCE = (0.001, 0.004, 0.016)  # seconds
 
 
 class ControlGroup:
@@ -96,12 +99,17 @@ class ControlGroup:
         return False
 
     def remove(self) -> None:
-        """Remove the group. One that is still in use for a moment is left to the next step's sweep."""
+        """Remove the group, which the kernel may take for one in use for a moment after its last process was waited
+        for. One that is not given up in time is left to the next step's sweep."""
         for directory in self._directories:
-            try:
-                os.rmdir(directory)
-            except OSError:
-                continue
+            for seconds in (*_PATIENCE, 0):
+                try:
+                    os.rmdir(directory)
+                except OSError as error:
+                    if error.errno == errno.EBUSY:
+                        time.sleep(seconds)
+                        continue
+                break
 
 
 def needed(profile: Profile) -> bool:

@@ -140,10 +140,12 @@ class Running:
         )
         if self.group:
             result.out_of_memory = self.group.out_of_memory()
-            self.group.remove()
         answer(self._control, result)
+        # Nobody has to wait for what follows.
+        if self.group:
+            self.group.remove()
         if reports.root >= 0:
-            os.close(reports.root)  # unmounts it, which nobody has to wait for: the next root is made after that
+            os.close(reports.root)  # unmounts it: the next root is made after that
 
 
 def _seal(root: int) -> bool:

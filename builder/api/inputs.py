@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from builder.config import ArchiveLimits
-from builder.context.ignore import IgnoreFile, Matcher, Rules, compile_rules, find_ignore_file
 from builder.context.source import (
     Context,
     GitContext,
@@ -33,6 +32,7 @@ from builder.plan.steps import MAIN_CONTEXT
 from builder.store.store import Store
 
 if TYPE_CHECKING:
+    from builder.context.ignore import IgnoreFile, Rules
     from builder.filesystem.tree import FileTree
 
 _MAX_DOCKERFILE = 16 << 20
@@ -256,6 +256,7 @@ def _read(path: str) -> bytes:
 
 
 def _tree(directory: _Directory, rules: Rules | None) -> FileTree:
+    from builder.context.ignore import Matcher
     from builder.context.local import LocalTree
 
     matcher = Matcher(rules) if rules is not None else None
@@ -263,6 +264,8 @@ def _tree(directory: _Directory, rules: Rules | None) -> FileTree:
 
 
 def _ignore_rules(store: Store, directory: str, dockerfile: str | None) -> Rules | None:
+    from builder.context.ignore import find_ignore_file
+
     found = find_ignore_file(directory, dockerfile)
     return None if found is None else _rules(store, found)
 
@@ -270,6 +273,8 @@ def _ignore_rules(store: Store, directory: str, dockerfile: str | None) -> Rules
 def _rules(store: Store, file: IgnoreFile) -> Rules:
     """The compiled rules of an ignore file, from the store if it was compiled before."""
     import hashlib
+
+    from builder.context.ignore import Rules, compile_rules
 
     key = hashlib.sha256(f"{file.name}\0{file.text}".encode("utf-8", "surrogateescape")).hexdigest()
     data = store.database.memo(_RULES, key)

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from builder.api.options import BuildOptions
-from builder.dockerfile.values import parse_boolean
 from builder.errors import UsageError
 from builder.plan.findings import ARGUMENT
 
@@ -92,6 +91,8 @@ def _boolean(given: Mapping[str, str], name: str) -> bool | None:
     text = given.get(name, "")
     if not text:
         return None
+    from builder.dockerfile.values import parse_boolean
+
     try:
         return parse_boolean(text)
     except ValueError:

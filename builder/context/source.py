@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from builder.context.git_url import GitRef, parse_git_url
 from builder.errors import ContextError, InvalidReference
 from builder.oci.reference import DEFAULT_TAG, parse
+
+if TYPE_CHECKING:
+    from builder.context.git_url import GitRef
 
 _SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*)://"
 _DIGEST = r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}"
@@ -95,6 +98,8 @@ def parse_context(
         return StdinContext()
     if name is None and is_directory(text):
         return LocalContext(text)
+    from builder.context.git_url import parse_git_url
+
     if (ref := parse_git_url(text)) is not None:
         return GitContext(ref)
     if text.startswith(("http://", "https://")):

@@ -17,7 +17,6 @@ from builder.dockerfile.flags import Flags
 from builder.dockerfile.heredocs import chomp_tabs, is_heredoc
 from builder.dockerfile.syntax import INSTRUCTIONS, Node
 from builder.dockerfile.text import SPACE, did_you_mean, quote
-from builder.dockerfile.values import parse_duration, parse_integer
 from builder.dockerfile.words import Mode, Word, expand, literal, parse_word
 from builder.errors import DockerfileError
 
@@ -356,6 +355,8 @@ def _interval(flags: Flags, name: str) -> int:
     text = flags.one(name)
     if not text:
         return 0
+    from builder.dockerfile.values import parse_duration
+
     try:
         duration = parse_duration(text)
     except ValueError as error:
@@ -367,8 +368,12 @@ def _interval(flags: Flags, name: str) -> int:
 
 def _retries(flags: Flags) -> int:
     text = flags.one("retries")
+    if not text:
+        return 0
+    from builder.dockerfile.values import parse_integer
+
     try:
-        retries = parse_integer(text) if text else 0
+        retries = parse_integer(text)
     except ValueError as error:
         raise DockerfileError(f"--retries: {error}", remedy="expected --retries=NUMBER") from None
     if retries < 0:

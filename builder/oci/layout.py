@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
@@ -44,7 +44,7 @@ class Layout:
             if complete:
                 return
             for name, data in (("index.json", _EMPTY_INDEX), ("oci-layout", LAYOUT_FILE)):
-                self._write(os.path.join(self.path, name), data, only_new=True)
+                self._write({os.path.join(self.path, name): data}, only_new=True)
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise store_error("cannot create the store", error, self.path) from error
@@ -87,11 +87,16 @@ class Layout:
 
     def put(self, data: bytes) -> str:
         """Write a small blob; returns its digest."""
-        digest = digest_of(data)
-        path = self.blob_path(digest)
-        if not os.path.exists(path):
-            self._write(path, data)
-        return digest
+        return self.put_all((data,))[0]
+
+    def put_all(self, blobs: Sequence[bytes]) -> list[str]:
+        """Write small blobs, which wait for the disk together; returns their digests."""
+        digests = [digest_of(data) for data in blobs]
+        files = dict(zip(map(self.blob_path, digests), blobs, strict=True))
+        new = {path: data for path, data in files.items() if not os.path.exists(path)}
+        if new:
+            self._write(new)
+        return digests
 
     def adopt(self, temporary: str, digest: str, *, sync: bool = True) -> None:
         """Make a finished, synced temporary file the blob `digest`; with `sync=False` the caller answers for flushing
@@ -125,7 +130,7 @@ class Layout:
             if manifests != before:
                 self.settle()
                 changed = Index(schema_version=2, manifests=manifests, annotations=index.annotations)
-                self._write(os.path.join(self.path, "index.json"), encode(changed))
+                self._write({os.path.join(self.path, "index.json"): encode(changed)})
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -140,30 +145,45 @@ class Layout:
         finally:
             os.close(descriptor)
 
-    def _write(self, path: str, data: bytes, *, only_new: bool = False) -> None:
-        """Write a file whole, in the place of what is there; with `only_new` only if nothing is."""
-        temporary = os.path.join(self.temporary, f"{os.path.basename(path)}.{os.getpid()}.{os.urandom(4).hex()}")
+    def _write(self, files: Mapping[str, bytes], *, only_new: bool = False) -> None:
+        """Write files of one directory whole, by their paths, each in the place of what is there; with `only_new` only
+        if nothing is. All are on the disk before the first gets its name."""
+        place = _place_new if only_new else os.rename
+        written: dict[str, tuple[str, int]] = {}
+        path = ""
         try:
             try:
-                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-                try:
-                    view = memoryview(data)
-                    while view:
-                        view = view[os.write(descriptor, view) :]
+                for path, data in files.items():
+                    written[path] = self._write_temporary(path, data)
+                for _, descriptor in written.values():
                     os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-                if only_new:
-                    _place_new(temporary, path)
-                else:
-                    os.rename(temporary, path)
+                for path, (temporary, _) in written.items():
+                    place(temporary, path)
             except BaseException:
-                if os.path.exists(temporary):
-                    os.unlink(temporary)
+                for temporary, _ in written.values():
+                    if os.path.exists(temporary):
+                        os.unlink(temporary)
                 raise
+            finally:
+                for _, descriptor in written.values():
+                    os.close(descriptor)
             sync_directory(os.path.dirname(path))
         except OSError as error:
             raise store_error("cannot be written", error, path) from error
+
+    def _write_temporary(self, path: str, data: bytes) -> tuple[str, int]:
+        """A new file that is to become `path`, and its descriptor, which stays open."""
+        temporary = os.path.join(self.temporary, f"{os.path.basename(path)}.{os.getpid()}.{os.urandom(4).hex()}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        except BaseException:
+            os.close(descriptor)
+            os.unlink(temporary)
+            raise
+        return temporary, descriptor
 
 
 def _no_pin(digest: str) -> None:

@@ -9,7 +9,6 @@ import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from builder.context.ignore import Matcher, Rules
 from builder.dockerfile import instructions as df
 from builder.dockerfile.text import nearest, quoted
 from builder.dockerfile.words import Expansion, expand
@@ -21,6 +20,7 @@ from builder.plan.findings import Checks
 from builder.plan.scope import global_scope
 
 if TYPE_CHECKING:
+    from builder.context.ignore import Rules
     from builder.plan.state import StageState
 
 _BY_COMMENT = frozenset(("StageNameCasing", "FromAsCasing", "MaintainerDeprecated", "InvalidDefinitionDescription"))
@@ -224,6 +224,8 @@ def hides_source(rules: Rules | None) -> Callable[[str], bool] | None:
     `!` rule may keep something below a directory that is hidden."""
     if rules is None or not rules.rules or any(rule.negated for rule in rules.rules):
         return None
+    from builder.context.ignore import Matcher
+
     everything = any(rule.text.strip().removeprefix("/") in ("*", "**", "**/*") for rule in rules.rules)
     matcher = Matcher(rules)
 

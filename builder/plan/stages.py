@@ -103,13 +103,13 @@ class StageTable:
 
 def link(entry: StageEntry, instructions: Iterable[StageInstruction], table: StageTable, locate: Locator) -> None:
     """Note in `entry.needs` the stages that its instructions copy or mount from."""
-    from builder.dockerfile.mounts import mount_source
-
     for instruction in instructions:
         if isinstance(instruction, Copy) and instruction.from_:
             with locate(instruction):
                 _need(entry, table.source(instruction.from_, numbers=True), instruction)
-        elif isinstance(instruction, Run):
+        elif isinstance(instruction, Run) and instruction.mounts:
+            from builder.dockerfile.mounts import mount_source
+
             for word in instruction.mounts:
                 with locate(instruction):
                     source = mount_source(word.source)

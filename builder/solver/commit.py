@@ -31,6 +31,7 @@ from builder.oci.spec import (
     Platform,
     PlatformRecord,
     RootFS,
+    digest_of,
     encode,
 )
 from builder.plan.steps import PlannedImage
@@ -102,7 +103,6 @@ def _commit_one(
     layers = roots[image.node].layers
     inherited = len(image.config.rootfs.diff_ids or ())
     config = encode(image_config(image, roots, epoch))
-    config_digest = store.layout.put(config)
     descriptors = []
     for position, diff_id in enumerate(layers):
         own = position >= inherited or form.force
@@ -111,14 +111,15 @@ def _commit_one(
     manifest = Manifest(
         schema_version=2,
         media_type=DOCKER_MANIFEST if form.docker_types else OCI_MANIFEST,
-        config=Descriptor(DOCKER_CONFIG if form.docker_types else OCI_CONFIG, config_digest, len(config)),
+        config=Descriptor(DOCKER_CONFIG if form.docker_types else OCI_CONFIG, digest_of(config), len(config)),
         layers=descriptors,
         annotations=chosen(form.annotations, "manifest", image.platform),
     )
     data = encode(manifest)
+    _, digest = store.layout.put_all((config, data))
     descriptor = Descriptor(
         manifest.media_type,
-        store.layout.put(data),
+        digest,
         len(data),
         annotations=chosen(form.annotations, "manifest-descriptor", image.platform),
         platform=_platform(image.platform),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from builder.errors import ContextError
-from builder.filesystem.tree import FileTree
+
+if TYPE_CHECKING:
+    from builder.filesystem.tree import FileTree
 
 
 class Contexts:

@@ -32,7 +32,6 @@ from builder.plan.steps import (
 from builder.progress import Message, Reason, StepDone, StepMissed, StepStarted
 from builder.solver.cache import Made
 from builder.solver.environment import Environment
-from builder.solver.roots import Layers
 from builder.solver.trace import Explain, Trace
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from builder.solver.external import External
     from builder.solver.failed import StepState
+    from builder.solver.roots import Layers
 from builder.store.layers import MissingLayer
 
 
@@ -66,7 +66,7 @@ class Root(msgspec.Struct, frozen=True):
     cached: bool = True
 
 
-BaseLayers = Callable[[ImageKey], Layers]
+BaseLayers = Callable[[ImageKey], "Layers"]
 """The diff IDs of a resolved image."""
 
 

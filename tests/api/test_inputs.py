@@ -112,7 +112,7 @@ def test_an_ignore_file(load: Any, context: Path) -> None:
 def test_compiled_rules_are_remembered(load: Any, context: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (context / ".dockerignore").write_text("f\n")
     rules = load(context).rules()
-    monkeypatch.setattr("builder.api.inputs.compile_rules", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr("builder.context.ignore.compile_rules", lambda *_: pytest.fail("compiled again"))
     assert load(context).rules() == rules
 
 

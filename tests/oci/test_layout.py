@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,46 @@ def test_a_missing_and_a_damaged_blob(layout: Layout) -> None:
     with pytest.raises(StoreError, match="missing"):
         layout.read(digest)
     assert not layout.has(digest)
+
+
+def test_several_blobs_wait_for_the_disk_together(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout.put(b"old")
+    calls: list[str] = []
+
+    def noting(name: str, real: Callable[..., None]) -> Callable[..., None]:
+        def call(*given: object) -> None:
+            calls.append(name)
+            real(*given)
+
+        return call
+
+    for name in ("fsync", "rename"):
+        monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
+    digests = layout.put_all((b"one", b"old", b"two"))
+    assert digests == [digest_of(b"one"), digest_of(b"old"), digest_of(b"two")]
+    assert [layout.read(digest) for digest in digests] == [b"one", b"old", b"two"]
+    assert calls == ["fsync", "fsync", "rename", "rename", "fsync"]  # the last is the directory's
+    assert layout.put_all((b"one", b"one")) == [digest_of(b"one")] * 2
+    assert len(calls) == 5
+
+
+def test_nothing_is_left_of_blobs_of_which_one_cannot_be_written(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, descriptors = files(layout), len(os.listdir("/proc/self/fd"))
+    real = os.write
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if bytes(data) == b"two":
+            raise OSError(errno.ENOSPC, "no space")
+        return real(descriptor, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write)
+        with pytest.raises(StoreError, match="the disk is full"):
+            layout.put_all((b"one", b"two", b"three"))
+    assert files(layout) == before
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 def test_a_crash_between_writing_and_renaming_leaves_the_old_state(

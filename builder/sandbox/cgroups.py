@@ -11,7 +11,7 @@ from .command import Profile, SandboxError
 _UNIFIED = "/sys/fs/cgroup"
 _GROUP = "builder"
 _PERIOD = 100_000
-_PATIENCE = (0.001, 0.004, 0.016)  # seconds
+_PATIENCE = (0.001, 0.004, 0.016, 0)  # seconds between attempts
 
 
 class ControlGroup:
@@ -98,11 +98,12 @@ class ControlGroup:
                         return True
         return False
 
-    def remove(self) -> None:
-        """Remove the group, which the kernel may take for one in use for a moment after its last process was waited
-        for. One that is not given up in time is left to the next step's sweep."""
+    def remove(self, *, wait: bool = False) -> None:
+        """Remove the group, or what is left of it. The kernel may take it for one in use for a moment after its last
+        process was waited for: `wait` for that. What is not given up in time is left to the next step's sweep."""
+        left = []
         for directory in self._directories:
-            for seconds in (*_PATIENCE, 0):
+            for seconds in _PATIENCE if wait else (0,):
                 try:
                     os.rmdir(directory)
                 except OSError as error:
@@ -110,6 +111,9 @@ class ControlGroup:
                         time.sleep(seconds)
                         continue
                 break
+            else:
+                left.append(directory)
+        self._directories = left
 
 
 def needed(profile: Profile) -> bool:

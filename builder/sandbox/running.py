@@ -140,10 +140,11 @@ class Running:
         )
         if self.group:
             result.out_of_memory = self.group.out_of_memory()
+            self.group.remove()
         answer(self._control, result)
         # Nobody has to wait for what follows.
         if self.group:
-            self.group.remove()
+            self.group.remove(wait=True)
         if reports.root >= 0:
             os.close(reports.root)  # unmounts it: the next root is made after that
 

@@ -34,7 +34,7 @@ class Group:
     def __init__(self, name: str, profile: Profile) -> None:
         Group.here += 1
 
-    def remove(self) -> None:
+    def remove(self, *, wait: bool = False) -> None:
         Group.here -= 1
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import time
 
+from .busy import PATIENCE, until_free
 from .command import Profile, SandboxError
 
 _UNIFIED = "/sys/fs/cgroup"
 _GROUP = "builder"
 _PERIOD = 100_000
-_PATIENCE = (0.001, 0.004, 0.016, 0)  # seconds between attempts
 
 
 class ControlGroup:
@@ -101,17 +99,10 @@ class ControlGroup:
     def remove(self, *, wait: bool = False) -> None:
         """Remove the group, or what is left of it. The kernel may take it for one in use for a moment after its last
         process was waited for: `wait` for that. What is not given up in time is left to the next step's sweep."""
+        patience = PATIENCE if wait else ()
         left = []
         for directory in self._directories:
-            for seconds in _PATIENCE if wait else (0,):
-                try:
-                    os.rmdir(directory)
-                except OSError as error:
-                    if error.errno == errno.EBUSY:
-                        time.sleep(seconds)
-                        continue
-                break
-            else:
+            if not until_free(lambda: os.rmdir(directory), patience):  # noqa: B023  # called at once
                 left.append(directory)
         self._directories = left
 

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 PATIENCE = (0.001, 0.01, 0.02)  # seconds between attempts
 
 
-def until_free(act: Callable[[], object], patience: tuple[float, ...] = PATIENCE) -> bool:
+def until_free(act: Callable[[], object]) -> bool:
     """Act, and again while that is refused with EBUSY. Whether it was not, in the end; other errors are passed over."""
-    for seconds in (*patience, 0):
+    for seconds in (*PATIENCE, 0):
         try:
             act()
         except OSError as error:

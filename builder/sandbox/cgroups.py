@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
-from .busy import PATIENCE, until_free
 from .command import Profile, SandboxError
 
 _UNIFIED = "/sys/fs/cgroup"
@@ -96,15 +96,20 @@ class ControlGroup:
                         return True
         return False
 
-    def remove(self, *, wait: bool = False) -> None:
-        """Remove the group, or what is left of it. The kernel may take it for one in use for a moment after its last
-        process was waited for: `wait` for that. What is not given up in time is left to the next step's sweep."""
-        patience = PATIENCE if wait else ()
-        left = []
-        for directory in self._directories:
-            if not until_free(lambda: os.rmdir(directory), patience):  # noqa: B023  # called at once
-                left.append(directory)
-        self._directories = left
+    def remove(self) -> bool:
+        """Remove the group, or what is left of it. False if the kernel takes it for one in use, as it may do for a
+        moment after its last process was waited for: that has still to leave its processor for the last time."""
+        self._directories = [directory for directory in self._directories if _is_held(directory)]
+        return not self._directories
+
+
+def _is_held(directory: str) -> bool:
+    """Whether a group cannot be removed yet. One that is gone, or that will never go, is not held."""
+    try:
+        os.rmdir(directory)
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
 
 
 def needed(profile: Profile) -> bool:

@@ -22,6 +22,7 @@ import marshal
 import os
 import select
 import sys
+import time
 
 from . import capabilities, cgroups, landlock, namespaces, syscalls
 from .command import PROTECT, Profile, Result, SandboxError
@@ -30,6 +31,7 @@ from .running import Running, answer
 from .seccomp import build_filter
 
 _MOST = 4096  # bytes of a profile
+_LAST_PATIENCE = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # seconds between looks
 
 
 class Helper:
@@ -46,7 +48,7 @@ class Helper:
         self.name = os.readlink("/proc/self")  # as outside
         self.pid_namespace = namespaces.enter_pid_namespace(socket)
         self.spare: Running | None = None
-        self.discarded: list[Running] = []  # whose processes nobody has waited for
+        self.leaving: list[Running] = []  # that were discarded, killed or finished, and of which something may be left
         self.running: dict[int, Running] = {}  # by the descriptor that tells its end, and by its client's
         self.poll = select.poll()
 
@@ -84,7 +86,7 @@ class Helper:
             answer(_socket.socket(fileno=descriptors.pop(1)), Result(error=describe(error), setup_failed=True))
         for descriptor in descriptors:
             os.close(descriptor)
-        self.discarded = [running for running in self.discarded if not running.is_gone()]
+        self._forget_what_is_gone()
         # A control group would be left over if its process is killed while it waits.
         if self.spare is None and not cgroups.needed(profile):
             self._make_spare(profile)
@@ -118,7 +120,10 @@ class Helper:
 
     def _discard(self, running: Running) -> None:
         running.discard()
-        self.discarded.append(running)
+        self.leaving.append(running)
+
+    def _forget_what_is_gone(self) -> None:
+        self.leaving = [running for running in self.leaving if not running.is_gone()]
 
     def _follow(self, running: Running) -> None:
         for descriptor in (running.ended, running.control):
@@ -134,6 +139,20 @@ class Helper:
             except KeyError:
                 continue  # the client has hung up before
         running.finish()
+        self.leaving.append(running)
+        self._forget_what_is_gone()
+
+    def leave(self) -> None:
+        """End what still runs, and wait a second at most for the kernel to give up their control groups: those would
+        stay until another build needs one."""
+        for running in {*self.running.values()}:
+            running.kill()
+            self.leaving.append(running)
+        for seconds in _LAST_PATIENCE:
+            self._forget_what_is_gone()
+            if not any(running.group for running in self.leaving):
+                return
+            time.sleep(seconds)
 
     def _make_spare(self, profile: Profile) -> None:
         try:
@@ -161,5 +180,7 @@ def main() -> None:
     gc.disable()
     socket = _socket.socket(fileno=3)
     os.set_inheritable(3, False)
-    Helper(socket).serve()
+    helper = Helper(socket)
+    helper.serve()
+    helper.leave()
     os._exit(0)  # the client waits for the end, and taking the interpreter apart is most of it

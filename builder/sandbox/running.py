@@ -54,6 +54,7 @@ class Running:
         self._control: _socket.socket | None = None
         self.ended = -1
         self._cancelled = False
+        self._waited_for = False
 
     def foresee(self, root: str, descriptors: list[int]) -> None:
         """Have it make the root of a command, see `client`. The descriptors stay open here. If it has ended, `start`
@@ -88,12 +89,14 @@ class Running:
             os.close(self.ended)
 
     def is_gone(self) -> bool:
-        """Whether one that was discarded has ended; if so, nothing of it is left over."""
-        if not os.waitpid(self._pid, os.WNOHANG)[0]:
-            return False
-        if self.group:
-            self.group.remove()
-        return True
+        """Whether one that was discarded, killed or finished has ended; if so, nothing of it is left over."""
+        if not self._waited_for:
+            self._waited_for = bool(os.waitpid(self._pid, os.WNOHANG)[0])
+        return self._waited_for and (self.group is None or self.group.remove())
+
+    def kill(self) -> None:
+        """Have it end. `is_gone` tells when."""
+        os.kill(self._pid, _SIGKILL)
 
     @property
     def control(self) -> int:
@@ -114,10 +117,11 @@ class Running:
         return not self._cancelled
 
     def finish(self) -> None:
-        """Answer the client, now that the process has ended."""
+        """Answer the client, now that the process has ended. What the kernel still holds of it, `is_gone` removes."""
         assert self._control is not None
         os.close(self.ended)
         _, status, usage = os.wait4(self._pid, 0)
+        self._waited_for = True
         duration = time.monotonic() - self._started
         reports = Reports(self._commands)
         self._commands.close()
@@ -141,11 +145,8 @@ class Running:
             result.out_of_memory = self.group.out_of_memory()
             self.group.remove()
         answer(self._control, result)
-        # Nobody has to wait for what follows.
-        if self.group:
-            self.group.remove(wait=True)
         if reports.root >= 0:
-            os.close(reports.root)  # unmounts it: the next root is made after that
+            os.close(reports.root)  # unmounts it, for which nobody has to wait: the next root is made after that
 
 
 def _seal(root: int) -> bool:

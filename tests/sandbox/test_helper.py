@@ -34,8 +34,9 @@ class Group:
     def __init__(self, name: str, profile: Profile) -> None:
         Group.here += 1
 
-    def remove(self, *, wait: bool = False) -> None:
+    def remove(self) -> bool:
         Group.here -= 1
+        return True
 
 
 class Waits:
@@ -62,7 +63,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Helper:
     monkeypatch.setattr(namespaces, "fork_into_pid_namespace", lambda own: os.fork())
     made = Helper.__new__(Helper)
     made.pid_namespace, made.count, made.name, made.shared = -1, 0, "test", ()
-    made.spare, made.discarded, made.running, made.poll = None, [], {}, select.poll()
+    made.spare, made.leaving, made.running, made.poll = None, [], {}, select.poll()
     return made
 
 
@@ -92,11 +93,11 @@ def test_nothing_is_left_of_a_process_that_cannot_be_watched(
     with pytest.raises(OSError, match="no more processes"):
         quiet._start(PROFILE, "", [command, theirs.fileno()])
     assert descriptors() == before
-    assert len(quiet.discarded) == 1
+    assert len(quiet.leaving) == 1
     deadline = time.monotonic() + 5
-    while quiet.discarded and time.monotonic() < deadline:
-        quiet.discarded = [one for one in quiet.discarded if not one.is_gone()]
-    assert quiet.discarded == []
+    while quiet.leaving and time.monotonic() < deadline:
+        quiet._forget_what_is_gone()
+    assert quiet.leaving == []
     assert Group.here == 0
     control.close()
     theirs.close()

@@ -170,11 +170,54 @@ def test_processor_limit(run: Run) -> None:
     assert outcome.result.duration > used * 2
 
 
+def groups_of(sandbox: Sandbox) -> list[Path]:
+    """The control groups that its helper has made; others may run beside this one."""
+    assert sandbox._pid
+    return [path for path in Path("/sys/fs/cgroup").glob("**/builder/*") if path.name.startswith(f"{sandbox._pid}-")]
+
+
 def test_groups_are_removed(run: Run, sandbox: Sandbox) -> None:
     needs_groups(run("true", memory=64 << 20, pids=10).result)
-    ours = [path for path in Path("/sys/fs/cgroup").glob("**/builder/*") if path.name.startswith(f"{sandbox._pid}-")]
-    assert sandbox._pid  # others may run beside this one
-    assert not ours
+    assert not groups_of(sandbox)
+
+
+def test_a_group_that_is_still_in_use(busybox: Path, overlay: Callable[[], tuple[str, str]]) -> None:
+    """The helper does not wait for it before its answer, nor gives it up."""
+    with Sandbox() as own, subprocess.Popen(["sleep", "10"]) as stranger:
+
+        def join(stream: int, data: bytes) -> None:
+            for group in groups_of(own):
+                (group / "cgroup.procs").write_text(str(stranger.pid))
+
+        upper, work = overlay()
+        shell = ("/bin/sh", "-c", "echo here; sleep 0.3")
+        command = Command(shell, lowers=(str(busybox),), upper=upper, work=work, environment=(PATH,), memory=64 << 20)
+        needs_groups(own.run(command, join))
+        left = groups_of(own)
+        assert left
+        time.sleep(0.2)
+        stranger.kill()
+        stranger.wait()
+        own.close()
+        assert not [group for group in left if group.exists()]
+
+
+def test_groups_of_what_is_interrupted(busybox: Path, overlay: Callable[[], tuple[str, str]]) -> None:
+    with Sandbox() as own:
+        made: list[Path] = []
+
+        def close(stream: int, data: bytes) -> None:
+            made.extend(groups_of(own))
+            own.close()
+
+        upper, work = overlay()
+        shell = ("/bin/sh", "-c", "echo here; sleep 60")
+        command = Command(shell, lowers=(str(busybox),), upper=upper, work=work, environment=(PATH,), memory=64 << 20)
+        result = own.run(command, close)
+        needs_groups(result)
+        assert result.cancelled
+        assert made
+        assert not [group for group in made if group.exists()]
 
 
 def test_a_step_costs_milliseconds(

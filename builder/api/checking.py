@@ -10,7 +10,7 @@ from builder.api.planning import connector
 from builder.progress import ignore
 from builder.store.check import Checked, check
 from builder.store.check_session import Depth, Progress
-from builder.store.database import LayerRecord
+from builder.store.records import LayerRecord
 from builder.store.store import Store
 
 

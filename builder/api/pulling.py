@@ -21,7 +21,7 @@ from builder.registry.platforms import matches
 from builder.registry.pull import Keep, Resolved, resolve
 from builder.registry.transport import Session
 from builder.store.collect import collect
-from builder.store.database import LayerRecord
+from builder.store.records import LayerRecord
 from builder.store.store import Store
 
 JOBS = 4  # downloads at once

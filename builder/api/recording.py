@@ -255,7 +255,7 @@ class Recording:
     def _keep_failed(self) -> None:
         """Keep the recipes of steps without a result: the next build compares with them."""
         from builder.solver.keys import key_of_encoded
-        from builder.store.database import RecipeRecord
+        from builder.store.records import RecipeRecord
 
         solved = self._solver.solved.values() if self._solver is not None else ()
         for step in solved:

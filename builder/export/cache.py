@@ -40,9 +40,9 @@ from builder.solver.commit import layer_type
 from builder.solver.external import Offer
 from builder.store.builds import BuiltStep
 from builder.store.collect import Needed, Walker
-from builder.store.database import StepRecord
 from builder.store.layers import CACHE, is_claim
 from builder.store.mounts import stored_mounts, write_mount
+from builder.store.records import StepRecord
 from builder.store.store import Store
 
 if TYPE_CHECKING:

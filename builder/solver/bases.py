@@ -30,8 +30,8 @@ from builder.oci.spec import (
 from builder.plan.steps import ImageKey, ResolvedImage
 from builder.progress import Reporter, StepDone, StepStarted, Transfer
 from builder.registry.platforms import select
-from builder.store.database import LayerRecord
 from builder.store.layers import CACHE
+from builder.store.records import LayerRecord
 from builder.store.store import Store
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from builder.solver.keys import Recipe, encode, key_of, key_of_encoded
-from builder.store.database import StepRecord
+from builder.store.records import StepRecord
 from builder.store.store import Store
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ import msgspec
 from builder.errors import StoreError
 from builder.solver.keys import key_of_encoded
 from builder.store.builds import BuiltStep
-from builder.store.database import StepRecord
+from builder.store.records import StepRecord
 
 VERSION = 1
 CONFIG = "application/vnd.builder.cache.config.v1+json"

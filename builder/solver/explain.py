@@ -25,7 +25,7 @@ from builder.solver.explain_recipes import Below, Difference, Part, compare
 from builder.solver.keys import KEYS, Recipe
 from builder.solver.trace import Origin
 from builder.store.builds import ELSEWHERE, FAILED, STOPPED, Build, BuiltStep
-from builder.store.database import RecipeRecord, StepRecord
+from builder.store.records import RecipeRecord, StepRecord
 
 _STEP = "step"
 

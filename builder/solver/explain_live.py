@@ -13,7 +13,7 @@ from builder.solver.record import NotedAs, built_step
 from builder.solver.solve import Root, Solver
 from builder.solver.trace import Trace
 from builder.store.builds import Build, BuiltStep
-from builder.store.database import RecipeRecord, StepRecord
+from builder.store.records import RecipeRecord, StepRecord
 from builder.store.store import Store
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from builder.oci.spec import Descriptor
 from builder.solver.cache_records import Document, place
 from builder.solver.keys import KEYS
 from builder.store.builds import DONE, ELSEWHERE, Build, BuiltStep
-from builder.store.database import RecipeRecord, StepRecord
 from builder.store.layers import MissingLayer, is_claim
+from builder.store.records import RecipeRecord, StepRecord
 
 if TYPE_CHECKING:
     from builder.store.store import Store

@@ -35,7 +35,7 @@ from builder.solver.roots import EmptyTree, Layers
 from builder.solver.staging import Staged, Staging, TreeContent
 from builder.solver.trace import Origin, Trace
 from builder.solver.users import find_owner
-from builder.store.database import RecipeRecord
+from builder.store.records import RecipeRecord
 
 
 def make_copy(

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from builder.store.database import LayerRecord
+from builder.store.records import LayerRecord
 
 JOBS = 4  # layers fetched at once
 _LOOK_AGAIN = 0.005  # seconds

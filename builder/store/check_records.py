@@ -11,8 +11,9 @@ import msgspec
 from builder.oci.spec import Descriptor
 from builder.store.check_layers import content_fault
 from builder.store.check_session import DAMAGE, LEFTOVER, Session
-from builder.store.database import VERSION, LayerRecord
+from builder.store.database import VERSION
 from builder.store.layers import is_claim
+from builder.store.records import LayerRecord
 
 _TABLES = ("layers", "steps", "recipes", "memos")
 

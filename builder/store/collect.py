@@ -17,9 +17,9 @@ import msgspec
 from builder.errors import StoreError, lacks_room, store_error
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
-from builder.store.database import Holding, LayerRecord
 from builder.store.leases import frozen
 from builder.store.record_names import REPEATS
+from builder.store.records import Holding, LayerRecord
 from builder.store.room import room_to_remove
 from builder.store.store import Store, remove_tree
 

@@ -21,6 +21,7 @@ import msgspec
 
 from builder.errors import DiskFull, StoreError
 from builder.filesystem.locks import exclusive
+from builder.store.records import Holding, LayerRecord, RecipeRecord, StepRecord
 from builder.store.room import is_full
 
 VERSION = 3
@@ -57,50 +58,6 @@ _ALL_LAYERS = "SELECT diff_id, digest, media_type, size, origin, uncompressed FR
 _USED_AGAIN = 1800.0
 """Seconds after which a step's use is noted anew: a rebuild need not write. One that is answered from a note does not
 come here for as long again."""
-
-
-class LayerRecord(msgspec.Struct, frozen=True):
-    """A stored form of a layer. `origin` is a reference it can be fetched from, '' if it was made here; `uncompressed`
-    the size of the tar stream in bytes, 0 while it is unknown."""
-
-    diff_id: str
-    digest: str
-    media_type: str
-    size: int
-    origin: str = ""
-    uncompressed: int = 0
-
-
-class StepRecord(msgspec.Struct, frozen=True):
-    """What a step made: the diff ID of its layer, the recipe of its key as JSON, when (seconds since the epoch).
-
-    `lineage` names the place in a Dockerfile where it was made.
-    """
-
-    key: str
-    diff_id: str
-    recipe: bytes
-    lineage: str
-    created: float
-
-
-class RecipeRecord(msgspec.Struct, frozen=True):
-    """What a cache key was computed from, as JSON. `content` is the key of another recipe that says the same file by
-    file, '' where there is none or this one does."""
-
-    key: str
-    recipe: bytes
-    content: str = ""
-
-
-class Holding(msgspec.Struct, frozen=True):
-    """A step (`kind` is '') or memo and what it keeps: a diff ID or a blob's digest. `used` is when it last was, in
-    seconds since the epoch, to within an hour."""
-
-    kind: str
-    key: str
-    holds: str
-    used: float
 
 
 def is_damage(error: sqlite3.Error) -> bool:

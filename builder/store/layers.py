@@ -23,7 +23,8 @@ from builder.filesystem.compression import Compression, kind_of
 from builder.filesystem.locks import exclusive
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
-from builder.store.database import Database, LayerRecord
+from builder.store.database import Database
+from builder.store.records import LayerRecord
 from builder.store.settle import Settling
 
 if TYPE_CHECKING:

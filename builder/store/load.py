@@ -40,8 +40,8 @@ from builder.oci.spec import (
 )
 from builder.store.archive import Contents, Piece, Progress, read_contents
 from builder.store.collect import collect
-from builder.store.database import LayerRecord
 from builder.store.layers import is_claim
+from builder.store.records import LayerRecord
 from builder.store.store import Store
 
 _DEEPEST = 4  # indexes within indexes

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from builder.store.collect import Walker, needed, sweep
-from builder.store.database import Holding
 from builder.store.describe import Summary
 from builder.store.failed import Cleared, FailedStates
 from builder.store.images import StoredImage
 from builder.store.leases import held
+from builder.store.records import Holding
 from builder.store.remove import Removal, in_use, remove_entirely
 from builder.store.room import room_to_remove
 from builder.store.store import Store

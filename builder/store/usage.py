@@ -9,10 +9,10 @@ import msgspec
 
 from builder.oci.layout import Layout
 from builder.store.collect import Needed, Walker, needed, tree_size
-from builder.store.database import Holding
 from builder.store.describe import Summary
 from builder.store.failed import FailedStates
 from builder.store.leases import held
+from builder.store.records import Holding
 from builder.store.store import Store
 
 

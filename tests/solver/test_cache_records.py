@@ -20,7 +20,7 @@ from builder.solver.cache_records import (
     place,
 )
 from builder.solver.keys import encode, key_of
-from builder.store.database import StepRecord
+from builder.store.records import StepRecord
 
 DIFF_ID = "sha256:" + "a" * 64
 KEY = "b" * 64

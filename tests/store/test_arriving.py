@@ -18,8 +18,8 @@ from builder.errors import LayerError, RegistryError
 from builder.filesystem.archive import Readable
 from builder.oci.spec import OCI_LAYER, Descriptor
 from builder.store.arriving import JOBS, Arriving, Following
-from builder.store.database import LayerRecord
 from builder.store.layers import CACHE, MissingLayer
+from builder.store.records import LayerRecord
 from builder.store.store import Store
 from tests.support.archives import archive
 

@@ -25,8 +25,8 @@ from builder.oci.spec import (
     encode,
 )
 from builder.store.collect import collect
-from builder.store.database import StepRecord
 from builder.store.leases import held
+from builder.store.records import StepRecord
 from builder.store.remove import in_use
 from builder.store.store import Store
 from tests.support.archives import archive

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from builder.errors import DiskFull, StoreError
-from builder.store.database import _LARGE, VERSION, Database, Holding, LayerRecord, RecipeRecord, StepRecord, failure
+from builder.store.database import _LARGE, VERSION, Database, failure
+from builder.store.records import Holding, LayerRecord, RecipeRecord, StepRecord
 
 
 @pytest.fixture

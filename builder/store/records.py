@@ -1,0 +1,49 @@
+"""What the tables of `cache.db` hold, a row each. See `database`, which keeps them."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class LayerRecord(msgspec.Struct, frozen=True):
+    """A stored form of a layer. `origin` is a reference it can be fetched from, '' if it was made here; `uncompressed`
+    the size of the tar stream in bytes, 0 while it is unknown."""
+
+    diff_id: str
+    digest: str
+    media_type: str
+    size: int
+    origin: str = ""
+    uncompressed: int = 0
+
+
+class StepRecord(msgspec.Struct, frozen=True):
+    """What a step made: the diff ID of its layer, the recipe of its key as JSON, when (seconds since the epoch).
+
+    `lineage` names the place in a Dockerfile where it was made.
+    """
+
+    key: str
+    diff_id: str
+    recipe: bytes
+    lineage: str
+    created: float
+
+
+class RecipeRecord(msgspec.Struct, frozen=True):
+    """What a cache key was computed from, as JSON. `content` is the key of another recipe that says the same file by
+    file, '' where there is none or this one does."""
+
+    key: str
+    recipe: bytes
+    content: str = ""
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """A step (`kind` is '') or memo and what it keeps: a diff ID or a blob's digest. `used` is when it last was, in
+    seconds since the epoch, to within an hour."""
+
+    kind: str
+    key: str
+    holds: str
+    used: float

@@ -5,8 +5,8 @@ Shared by builds and by what `--call` asks for.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from builder import config as configuration
@@ -14,7 +14,6 @@ from builder.api.context_use import warn_of_climbing
 from builder.api.inputs import Inputs
 from builder.api.options import BuildOptions
 from builder.api.special import NAMES, special_arguments
-from builder.dockerfile import codec
 from builder.dockerfile.instructions import Arg, Dockerfile
 from builder.dockerfile.text import nearest
 from builder.errors import BuilderError
@@ -26,7 +25,7 @@ from builder.plan.findings import Checks, checks_for, place
 from builder.plan.locate import Locator
 from builder.plan.options import PlanOptions
 from builder.plan.planner import plan
-from builder.plan.steps import ImageKey, Missing, Plan, ResolvedImage
+from builder.plan.steps import ImageKey, Missing, Plan, ResolvedImage, StepNode
 from builder.progress import Reporter, Warned
 from builder.solver.bases import Bases
 from builder.store.store import Store
@@ -58,8 +57,17 @@ def connector(environ: Mapping[str, str], report: Reporter) -> Callable[[], Sess
 
 def parse_dockerfile(store: Store, inputs: Inputs, guard: Guard | None = None) -> Dockerfile:
     """The parsed Dockerfile, from the store if this text was parsed before: that spares loading the grammar. One that
-    holds a secret, which `guard` knows, is not kept there, nor a short one that needed no grammar: it is parsed again
+    holds a secret, which `guard` knows, is not kept there, nor a short one that needs no grammar: it is parsed again
     in the time that reading it there takes."""
+    from builder.dockerfile import plain
+
+    if len(inputs.text) < _SHORT and plain.looks_plain(inputs.text):
+        from builder.dockerfile.parser import parse
+
+        with suppress(plain.GrammarNeeded), plain.plain_only():
+            return parse(inputs.text, inputs.name)
+    from builder.dockerfile import codec
+
     key = hex_of(f"{inputs.name}\0".encode() + inputs.text)
     known = store.database.memo(_PARSED, key)
     if known is not None and known.startswith(form := codec.FORMAT.encode()):  # of this very parser
@@ -67,8 +75,6 @@ def parse_dockerfile(store: Store, inputs: Inputs, guard: Guard | None = None) -
     from builder.dockerfile.parser import parse
 
     parsed = parse(inputs.text, inputs.name)
-    if len(inputs.text) < _SHORT and "lark" not in sys.modules:
-        return parsed
     data = codec.encode(parsed)
     if guard is None or guard.find(data) is None:
         store.database.add_memo(_PARSED, key, codec.FORMAT.encode() + data)
@@ -115,6 +121,8 @@ def plan_build(inputs: Inputs, options: BuildOptions, dockerfile: Dockerfile, ba
         report(warning)
     for warning in warn_of_climbing(dockerfile, planned, locate):
         report(warning)
+    if any(isinstance(node, StepNode) for node in planned.nodes):
+        bases.store.layers.open()
     return planned
 
 

@@ -14,7 +14,6 @@ import msgspec
 
 from builder.dockerfile import instructions as df
 from builder.dockerfile.flags import Flags
-from builder.dockerfile.heredocs import chomp_tabs, is_heredoc
 from builder.dockerfile.syntax import INSTRUCTIONS, Node
 from builder.dockerfile.text import SPACE, did_you_mean, quote
 from builder.dockerfile.words import Mode, Word, expand, literal, parse_word
@@ -146,6 +145,8 @@ def _command(line: Line, arguments: tuple[str, ...]) -> df.CommandLine:
 def _chomped(heredoc: df.Heredoc) -> df.Heredoc:
     if not heredoc.chomp:
         return heredoc
+    from builder.dockerfile.heredocs import chomp_tabs
+
     return msgspec.structs.replace(heredoc, content=chomp_tabs(heredoc.content))
 
 
@@ -193,6 +194,8 @@ def _entrypoint(line: Line) -> df.Entrypoint:
 
 
 def _files(line: Line, flags: Flags) -> Files:
+    from builder.dockerfile.heredocs import chomp_tabs, is_heredoc
+
     *sources, destination = line.arguments
     if is_heredoc(destination):
         raise DockerfileError(

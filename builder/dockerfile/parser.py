@@ -14,8 +14,6 @@ import msgspec
 
 from builder.dockerfile import instructions as df
 from builder.dockerfile.assemble import Line, assemble
-from builder.dockerfile.excerpt import excerpt
-from builder.dockerfile.heredocs import find_heredocs
 from builder.dockerfile.lines import LinesError, LogicalLine, Reader, decode, parse_check_options
 from builder.dockerfile.notices import empty_continuation, instruction_notices, stage_notices
 from builder.dockerfile.syntax import read_node
@@ -31,6 +29,8 @@ def parse(text: bytes | str, name: str = "Dockerfile") -> df.Dockerfile:
     try:
         return _parse(source)
     except LinesError as refused:
+        from builder.dockerfile.excerpt import excerpt
+
         error, lines = refused.error, refused.lines
         error.place = f"{name}:{lines.start}"
         error.details = excerpt(source, lines)
@@ -107,17 +107,22 @@ def _instructions(reader: Reader, escape: str) -> Iterator[tuple[LogicalLine, df
     while (line := reader.next_line()) is not None:
         try:
             node = read_node(line.text, reader.escape)
-            heredocs = [
-                msgspec.structs.replace(
-                    heredoc, content=reader.here_document(heredoc.name, heredoc.chomp, line.range.start)
-                )
-                for heredoc in (find_heredocs(line.text) if node.takes_heredocs else ())
-            ]
+            heredocs = _heredocs(line, reader) if node.takes_heredocs and "<<" in line.text else ()
             where = df.Range(line.range.start, reader.position)
-            made = assemble(Line(node, line.text, where, escape, line.comments, tuple(heredocs)))
+            made = assemble(Line(node, line.text, where, escape, line.comments, heredocs))
         except DockerfileError as error:
             raise LinesError(error, df.Range(line.range.start, reader.position)) from None
         yield line, made
+
+
+def _heredocs(line: LogicalLine, reader: Reader) -> tuple[df.Heredoc, ...]:
+    """The here-documents that a line begins, read."""
+    from builder.dockerfile.heredocs import find_heredocs
+
+    return tuple(
+        msgspec.structs.replace(heredoc, content=reader.here_document(heredoc.name, heredoc.chomp, line.range.start))
+        for heredoc in find_heredocs(line.text)
+    )
 
 
 def _first_line(text: str) -> str:

@@ -3,16 +3,61 @@ r"""Lines with nothing special in them, taken apart without the grammar.
 `grammar/dockerfile.lark` says what every line means; loading Lark and its tables takes longer than all else that a
 build of cached steps reads. Nearly all lines have no quotes, escapes or odd white space where these count, and then are
 no more than words between blanks. Each function gives what the rule of its name gives, or None for what is left to it.
+
+Whoever would rather do something else than load the grammar says so with `plain_only`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import msgspec
 
 _FLAGGED = r"""([A-Za-z]+)((?:[ \t]+--[^\s'"\\`]+)+)[ \t]+([^\s-].*)"""
 _QUOTES = frozenset("\"'`\\")
+_plain_only = ContextVar("_plain_only", default=False)
+
+
+def looks_plain(text: bytes) -> bool:
+    """Whether a short look at a Dockerfile finds nothing that needs the grammar."""
+    continued = command = False
+    for line in text.split(b"\n"):
+        line = line.strip()
+        if not continued:
+            command = line[:4].upper() == b"RUN "
+        continued = line.endswith(b"\\")
+        if b"<<" in line or not (command or _has_plain_words(line.rstrip(b"\\"))):
+            return False
+    return True
+
+
+def _has_plain_words(line: bytes) -> bool:
+    if any(character in line for character in (b"$", b"'", b"`", b"\\")):
+        return False
+    return b'"' not in line or b"[" in line  # an array, of whose strings nothing is expanded
+
+
+class GrammarNeeded(Exception):
+    """A text is not plain, and nobody wants the grammar loaded for it."""
+
+
+@contextmanager
+def plain_only() -> Iterator[None]:
+    """In the block, raise GrammarNeeded where the grammar would be used."""
+    before = _plain_only.set(True)
+    try:
+        yield
+    finally:
+        _plain_only.reset(before)
+
+
+def turn_to_grammar() -> None:
+    """What comes before any use of the grammar. Raises GrammarNeeded."""
+    if _plain_only.get():
+        raise GrammarNeeded
 
 
 def command(line: str) -> tuple[str, tuple[str, ...], str] | None:

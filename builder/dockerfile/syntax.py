@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from builder.dockerfile import plain
-from builder.dockerfile.grammar import exchange, line_parser
 from builder.dockerfile.lines import no_nul
 from builder.dockerfile.text import SPACE, quote
 from builder.errors import DockerfileError
@@ -62,14 +61,14 @@ def _split(line: str, escape: str) -> Split:
     found = plain.command(line)
     if found is not None:
         return found
-    keyword, flags, body = _parse("command", line, escape)
+    plain.turn_to_grammar()
+    from builder.dockerfile.grammar import exchange, line_parser
+
+    split: Split = line_parser().parse(exchange(line, escape), start="command")  # type: ignore[assignment]
+    keyword, flags, body = split
     return (
         exchange(keyword, escape), tuple(exchange(flag, escape) for flag in flags), exchange(body, escape)
     )  # fmt: skip
-
-
-def _parse(rule: str, text: str, escape: str) -> Split:
-    return line_parser().parse(exchange(text, escape), start=rule)  # type: ignore[return-value]
 
 
 def _strings(rule: str, text: str, escape: str = "\\") -> tuple[str, ...] | None:
@@ -77,7 +76,10 @@ def _strings(rule: str, text: str, escape: str = "\\") -> tuple[str, ...] | None
     known = _PLAIN[rule](text) if rule in _PLAIN else None
     if known is not None:
         return tuple(known)
+    plain.turn_to_grammar()
     from lark import UnexpectedInput
+
+    from builder.dockerfile.grammar import exchange, line_parser
 
     try:
         found: list[str] = line_parser().parse(exchange(text, escape), start=rule)  # type: ignore[assignment]
@@ -101,7 +103,10 @@ def _array(text: str) -> tuple[str, ...] | None:
     known = plain.array(text)
     if known is not None:
         return tuple(known)
+    plain.turn_to_grammar()
     from lark import UnexpectedInput
+
+    from builder.dockerfile.grammar import line_parser
 
     try:
         found: list[str] | None = line_parser().parse(text, start="array")  # type: ignore[assignment]

@@ -11,6 +11,7 @@ from enum import Enum
 
 import msgspec
 
+from builder.dockerfile.plain import turn_to_grammar
 from builder.dockerfile.text import SPACE, quote
 from builder.errors import DockerfileError
 
@@ -104,6 +105,7 @@ def parse_word(text: str, escape: str = "\\", mode: Mode = Mode.WORD) -> Word:
     """Read a word. `escape` is the Dockerfile's escape character, a backslash or a backtick. Never fails, see `Bad`."""
     if not any(character in text for character in _SPECIAL[escape, mode is Mode.BODY]):
         return Word(text)
+    turn_to_grammar()
     from builder.dockerfile.word_parts import read_parts
 
     return Word(text, read_parts(text, escape, mode))

@@ -8,6 +8,7 @@ processes ask.
 from __future__ import annotations
 
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -23,9 +24,7 @@ from builder.filesystem.compression import Compression, kind_of
 from builder.filesystem.locks import exclusive
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
-from builder.store.database import Database
 from builder.store.records import LayerRecord
-from builder.store.settle import Settling
 
 if TYPE_CHECKING:
     from builder.filesystem.archive import Readable
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from builder.filesystem.layered import LayeredTree, Places
     from builder.filesystem.snapshots import Snapshots
     from builder.store.arriving import Arriving, Following
+    from builder.store.database import Database
+    from builder.store.settle import Settling
 
 Fetch = Callable[[str, Descriptor, BinaryIO], None]
 """Fetches a blob: the reference it belongs to, its descriptor, the file that takes the verified bytes. The file is at
@@ -71,14 +72,18 @@ class Layers:
     def __init__(
         self,
         layout: Layout,
-        database: Database,
+        database: Callable[[], Database],
         snapshots: Callable[[], Snapshots],
         partial: str,
         limits: Callable[[], ArchiveLimits] = ArchiveLimits,
     ) -> None:
-        """`partial` is the directory for blobs whose transfer was cut short; `limits` bound what is unpacked."""
+        """`database` opens the one of the store; `partial` is the directory for blobs whose transfer was cut short;
+        `limits` bound what is unpacked."""
         self._layout = layout
-        self._database = database
+        self._open_database = database
+        self._opened: Database | None = None
+        self._opening = threading.Lock()
+        self._named: dict[str, LayerRecord] = {}  # by diff ID, before the database is opened
         self._open_snapshots = snapshots
         self._partial = partial
         self._limits = limits
@@ -86,12 +91,32 @@ class Layers:
         self._stacks: dict[tuple[str, ...], list[str]] = {}
         self._places: defaultdict[str, Places] = defaultdict(dict)
         self._boot = current_boot()
-        self._settling = Settling(layout, database, self._boot)
-        self._settling.recover()
+
+    @property
+    def _database(self) -> Database:
+        """The database, opened when it is first needed: a build without steps looks at nothing but layers that images
+        here name, and what an image names is on the disk."""
+        with self._opening:
+            if self._opened is None:
+                database = self._open_database()
+                self._settling(database).recover()
+                for record in self._named.values():
+                    _note(database, record)
+                self._opened = database
+            return self._opened
+
+    def open(self) -> None:
+        """Open the database now, if something will ask it: what is wrong with it is no fault of who asks first."""
+        _ = self._database
 
     def settle(self) -> None:
         """Flush layers to the disk that are not yet: before anything but the cache names them."""
-        self._settling.settle()
+        self._settling(self._database).settle()
+
+    def _settling(self, database: Database) -> Settling:
+        from builder.store.settle import Settling
+
+        return Settling(self._layout, database, self._boot)
 
     def forget_paths(self) -> None:
         """Look for snapshots anew: nobody kept them from being removed meanwhile."""
@@ -112,12 +137,15 @@ class Layers:
         )
 
     def know(self, diff_id: str, descriptor: Descriptor, origin: str = "") -> None:
-        """Remember that `descriptor` holds the layer, and the reference that it can be fetched from."""
-        known = [record for record in self._database.layers(diff_id) if not is_claim(record)]
-        if not any(record.digest == descriptor.digest and (record.origin or not origin) for record in known):
-            self._database.add_layer(
-                LayerRecord(diff_id, descriptor.digest, descriptor.media_type, descriptor.size, origin)
-            )
+        """Remember that `descriptor` holds the layer, and the reference that it can be fetched from; '' for an image
+        of the store."""
+        record = LayerRecord(diff_id, descriptor.digest, descriptor.media_type, descriptor.size, origin)
+        if not origin:
+            with self._opening:
+                # Of two forms of one layer, either may be another's lie: the database knows what was unpacked here.
+                if self._opened is None and self._named.setdefault(diff_id, record) == record:
+                    return
+        _note(self._database, record)
 
     def offer(self, diff_id: str, descriptor: Descriptor, origin: str) -> None:
         """Remember that a build cache at `origin` claims to hold the layer, unless it is here or an image has it."""
@@ -131,6 +159,9 @@ class Layers:
         """The layer's blob in a compression (None: whatever there is), compressed anew if it is here in others only."""
         if compression is None:
             return self.ensure_blob(diff_id)
+        named = self._named_here(diff_id)
+        if named is not None and kind_of(named.media_type) == compression.kind:
+            return named
         for record in self._database.layers(diff_id):
             if kind_of(record.media_type) == compression.kind and self._is_here(record):
                 return record
@@ -159,11 +190,20 @@ class Layers:
         and after these by a build cache.
         """
         self._layout.pin(diff_id)
+        named = self._named_here(diff_id)
+        if named is not None:
+            return named
         records = sorted(self._database.layers(diff_id), key=_trust)
         for record in records:
             if self._is_here(record):
                 return record
         return next((record for record in records if record.origin), None)
+
+    def _named_here(self, diff_id: str) -> LayerRecord | None:
+        """The form in which an image of the store has a layer, if the blob is here and nothing else was asked yet that
+        the database has to answer."""
+        named = self._named.get(diff_id) if self._opened is None else None
+        return named if named is not None and self._is_here(named) else None
 
     def available(self, diff_id: str) -> bool:
         """Whether the layer's bytes are here or can be fetched."""
@@ -351,6 +391,13 @@ class Layers:
         path = os.path.join(self._layout.temporary, f"fetch-{digest.partition(':')[2]}.lock")
         with exclusive(path):
             yield
+
+
+def _note(database: Database, record: LayerRecord) -> None:
+    """Keep what an image says of a layer, unless that is known."""
+    known = [one for one in database.layers(record.diff_id) if not is_claim(one)]
+    if not any(one.digest == record.digest and (one.origin or not record.origin) for one in known):
+        database.add_layer(record)
 
 
 def _trust(record: LayerRecord) -> tuple[bool, bool]:

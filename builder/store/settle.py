@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from builder.errors import store_error
 from builder.oci.layout import Layout, sync_directory
-from builder.store.database import Database
+
+if TYPE_CHECKING:
+    from builder.store.database import Database
 
 
 class Settling:

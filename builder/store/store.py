@@ -68,6 +68,8 @@ class Store:
         self.partial = os.path.join(self.root, "partial")
         self.step_locks = LockTable(os.path.join(self.root, "locks"))
         self._janitor = Janitor(remove_tree)
+        self._database: Database | None = None
+        self._opening = threading.Lock()
         self._enter()
         self.layout = Layout(self.root, self.temporary)
         self.layout.settle = self._settle
@@ -107,8 +109,8 @@ class Store:
     def close(self) -> None:
         """Let go of the store, which can then no longer be used."""
         closing = None
-        if "database" in self.__dict__:  # SQLite waits for the disk
-            closing = threading.Thread(target=self.database.close, name="close", daemon=True)
+        if self._database is not None:  # SQLite waits for the disk
+            closing = threading.Thread(target=self._database.close, name="close", daemon=True)
             closing.start()
         self._janitor.finish()
         if closing is not None:
@@ -124,14 +126,18 @@ class Store:
     __del__ = _leave
 
     def _settle(self) -> None:
-        if "database" in self.__dict__:  # otherwise nothing was found or made that is not named already
+        if self._database is not None:  # otherwise nothing was found or made that is not named already
             self.layers.settle()
 
-    @cached_property
+    @property
     def database(self) -> Database:
-        from builder.store.database import Database
+        """What the store remembers, opened when it is first asked."""
+        with self._opening:
+            if self._database is None:
+                from builder.store.database import Database
 
-        return Database(os.path.join(self.root, "cache.db"))
+                self._database = Database(os.path.join(self.root, "cache.db"))
+            return self._database
 
     @cached_property
     def builds(self) -> Builds:
@@ -187,7 +193,7 @@ class Store:
     def layers(self) -> Layers:
         from builder.store.layers import Layers
 
-        return Layers(self.layout, self.database, self._working_snapshots, self.partial, lambda: self.limits)
+        return Layers(self.layout, lambda: self.database, self._working_snapshots, self.partial, lambda: self.limits)
 
     @contextmanager
     def lease(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from builder.dockerfile import plain
 from builder.dockerfile.grammar import exchange, line_parser
+from builder.dockerfile.parser import parse
 from builder.dockerfile.text import SPACE
 from tests.support.builds import PROJECT
 
@@ -113,3 +114,35 @@ def test_a_plain_dockerfile_needs_no_grammar() -> None:
     asked = "import sys\nfrom builder.dockerfile.parser import parse\nparse(sys.argv[1])\nprint('lark' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", asked, text], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "looks"),
+    [
+        ("", True),
+        ('FROM a AS b\nENV A=1 \\\n  B=2\nEXPOSE 80\nCMD ["/bin/x", "y"]\n', True),
+        ("FROM a\nrun echo $A `b` 'c' \\\n  \"$D\"\nUSER x\n", True),
+        ("FROM a\nENV A=$B\n", False),
+        ("FROM a\nENV A=1 \\\n  B=$C\n", False),
+        ('FROM a\nLABEL a="b"\n', False),
+        ("FROM a\nLABEL a=b\\ c\n", False),
+        ("FROM a\nRUN <<E\nx\nE\n", False),
+        ("FROM a\nRUN b\nLABEL c='d'\n", False),
+        ("# escape=`\nFROM a\n", False),
+    ],
+)
+def test_what_looks_plain_is(text: str, looks: bool) -> None:
+    assert plain.looks_plain(text.encode()) is looks
+    if looks and text:
+        with plain.plain_only():
+            parsed = parse(text)
+        assert parsed == parse(text)
+
+
+@pytest.mark.parametrize(
+    "line", ["ENV a b", "ENV a=$b", 'ENV a="b"', 'CMD ["\\n"]', "RUN cat <<E\nE", "ADD --chown='1' a b"]
+)
+def test_what_is_not_plain(line: str) -> None:
+    with pytest.raises(plain.GrammarNeeded), plain.plain_only():
+        parse(f"FROM a\n{line}\n")
+    assert parse(f"FROM a\n{line}\n").stages

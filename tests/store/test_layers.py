@@ -279,3 +279,45 @@ def test_a_claim_is_believed_only_by_its_content(store: Store) -> None:
     store.layers.know(layer, blob, "reg/image:1")
     (known,) = store.database.layers(layer)
     assert known.origin == "reg/image:1"
+
+
+def opened(store: Store) -> bool:
+    return os.path.exists(os.path.join(store.root, "cache.db"))
+
+
+def test_a_layer_that_an_image_here_names_needs_no_database(store: Store) -> None:
+    store.layout.put(DATA)
+    store.layers.know(DIFF_ID, descriptor())
+    for found in (
+        store.layers.record(DIFF_ID),
+        store.layers.ensure_form(DIFF_ID, None),
+        store.layers.ensure_form(DIFF_ID, Compression(UNCOMPRESSED)),
+    ):
+        assert found is not None
+        assert found.digest == descriptor().digest
+    assert not opened(store)
+    assert store.layers.ensure_form(DIFF_ID, Compression(ZSTD)).media_type.endswith("+zstd")
+    assert {record.digest for record in store.database.layers(DIFF_ID)} > {descriptor().digest}
+
+
+def test_a_layer_that_an_image_names_and_that_is_not_here(store: Store) -> None:
+    store.layers.know(DIFF_ID, descriptor())
+    assert not store.layers.available(DIFF_ID)
+    with pytest.raises(MissingLayer):
+        store.layers.ensure_blob(DIFF_ID)
+
+
+def test_of_two_forms_of_a_layer_the_one_that_was_seen_is_taken(store: Store) -> None:
+    """An image may give any blob as the layer of another."""
+    seen = add(store, DATA)
+    true = store.layers.ensure_blob(seen)
+    lie = b"something else"
+    store.layout.put(lie)
+    again = Store(store.root)
+    again.layers.know(seen, Descriptor(true.media_type, true.digest, true.size))
+    again.layers.know(seen, descriptor(lie))
+    assert again.layers.ensure_blob(seen).digest == true.digest
+    again = Store(store.root)
+    again.layers.know(seen, descriptor(lie))
+    again.layers.know(seen, Descriptor(true.media_type, true.digest, true.size))
+    assert again.layers.ensure_blob(seen).digest == true.digest

@@ -8,9 +8,9 @@ import gc
 # Before anything is imported: by default the collector runs dozens of times while modules load (20 ms of 160).
 gc.set_threshold(50_000, 20, 20)
 
-from builder.cli import lean_re  # noqa: E402
+from builder.cli import lean_standard  # noqa: E402
 
-lean_re.install()
+lean_standard.install()
 
 from importlib import import_module  # noqa: E402
 

@@ -10,9 +10,9 @@ Whoever would rather do something else than load the grammar says so with `plain
 from __future__ import annotations
 
 import re
+from _contextvars import ContextVar  # what `contextvars` has is from there
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import msgspec
 

@@ -88,7 +88,7 @@ class Environment:
         # What the last COPY took. It is let go when the next one begins: to free many files takes long, and most builds
         # end before, with their process.
         self.spent: Sequence[Source] = ()
-        self.cancelled = threading.Event()
+        self.cancelled = False  # set once, by any thread
         self._sandbox: Sandbox | None = None
         self._prepared = False
         self._foreseen: Foreseen | None = None
@@ -137,12 +137,12 @@ class Environment:
 
     def check_cancelled(self) -> None:
         """Raises Interrupted once the build is to end."""
-        if self.cancelled.is_set():
+        if self.cancelled:
             raise Interrupted("the build was interrupted")
 
     def cancel(self) -> None:
         """End the steps that run, and let no other begin."""
-        self.cancelled.set()
+        self.cancelled = True
         with self._lock:  # a step that is about to start the sandbox sees the flag, or is seen here
             sandbox = self._sandbox
         if sandbox is not None:

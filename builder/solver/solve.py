@@ -222,7 +222,7 @@ class Solver:
         except BaseException as error:
             if self._may_do_without(error):
                 raise
-            if not isinstance(error, BuilderError) and environment.cancelled.is_set():
+            if not isinstance(error, BuilderError) and environment.cancelled:
                 error = Interrupted("the build was interrupted")
             if environment.guard is not None:
                 environment.guard.redact(error)

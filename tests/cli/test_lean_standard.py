@@ -1,4 +1,4 @@
-"""Regular expressions that are loaded late: whoever asks finds what has always been there."""
+"""Modules that are loaded late: whoever asks finds what has always been there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import pytest
 
 from tests.support.builds import PROJECT
 
-LATE = "import sys\nimport builder.cli\nassert not [name for name in sys.modules if name.startswith('re.')]\n"
+LATE = (
+    "import sys\nimport builder.cli\nassert not [name for name in sys.modules if name.startswith('re.')]\n"
+    "import threading as early\nassert '__file__' not in vars(early)\n"
+)
 
 
 def run(script: str) -> str:
@@ -35,6 +38,11 @@ def run(script: str) -> str:
         "print(msgspec.json.decode(b'\"ab\"', type=Annotated[str, msgspec.Meta(pattern='^a')]) == 'ab')",
         "import msgspec\nprint(msgspec.toml.decode(b'a=1') == {'a': 1})",
         "import re\ntry:\n    re.missing\nexcept AttributeError as error:\n    print('missing' in str(error))",
+        "lock = early.Lock()\nwith lock:\n    print(lock.locked())",
+        "made = early.Lock, early.RLock\nimport _thread\nprint(made == (_thread.allocate_lock, _thread.RLock))",
+        "lock = early.Lock\nearly.Event()\nimport threading\nprint(threading is not early and threading.Lock is lock)",
+        "print(early.current_thread() is early.main_thread())\nimport threading\nassert threading.local is early.local",
+        "got = []\nran = early.Thread(target=got.append, args=(1,))\nran.start()\nran.join()\nprint(got == [1])",
         "import re\nfrom concurrent.futures import ThreadPoolExecutor as Pool\n"
         "print(set(Pool(8).map(lambda n: re.fullmatch('[0-9]+', str(n))[0] == str(n), range(64))) == {True})",
     ],
@@ -44,7 +52,8 @@ def test_it_is_the_same(asked: str) -> None:
 
 
 def test_what_is_loaded_stays() -> None:
-    script = "import re, sys\nimport builder.cli\nprint(re is sys.modules['re'] and 're._parser' in sys.modules)"
+    script = "import re, sys, threading\nimport builder.cli\n"
+    script += "print(re is sys.modules['re'] and 're._parser' in sys.modules and threading is sys.modules['threading'])"
     assert run(script) == "True"
 
 

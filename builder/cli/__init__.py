@@ -12,12 +12,10 @@ from builder.cli import lean_standard  # noqa: E402
 
 lean_standard.install()
 
-from importlib import import_module  # noqa: E402
-
 from builder.cli import lean  # noqa: E402
 
 # All that some libraries ask of it is defined there; what surrounds it is for others.
-_DATETIME = {"datetime": import_module("_datetime")}
+_DATETIME = {"datetime": __import__("_datetime")}
 
 lean.load(
     "msgspec",

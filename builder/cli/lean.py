@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 import typing
+from _frozen_importlib import ModuleSpec  # `importlib.machinery` has it too, and loads more
+from _frozen_importlib_external import PathFinder
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib import import_module
-from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,12 @@ def load(library: str, stand_ins: StandIns) -> None:
 def load_later(libraries: Iterable[str], stand_ins: Callable[[str], StandIns]) -> None:
     """Have libraries loaded so when somebody imports them; `stand_ins` is asked then, by the library's name."""
     sys.meta_path.insert(0, _Finder(libraries, stand_ins))
+
+
+def import_module(name: str) -> ModuleType:
+    """As that of `importlib`."""
+    __import__(name)
+    return sys.modules[name]
 
 
 def _attempt(library: str, load_it: Callable[[], object], stand_ins: StandIns) -> None:

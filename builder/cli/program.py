@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from builder.cli.given import recall
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from builder.api.repeat.question import Question
 
 # What `signal` asks itself; around it, that makes enumerations of all numbers, which take longer than all else here.
-_signal: Any = import_module("_signal")
+_signal: Any = __import__("_signal")
 
 COMPLETE = "_BUILDER_COMPLETE"
 """The variable by which a shell asks for completions."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from importlib import import_module
 from typing import Any
 
-_own: Any = import_module("_sha2" if sys.version_info >= (3, 12) else "_sha256")
+_own: Any = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256")
 
 _SMALL = 1 << 16
 

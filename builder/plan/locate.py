@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from builder.dockerfile.excerpt import excerpt
 from builder.dockerfile.instructions import Range
 from builder.errors import BuilderError
 
@@ -40,6 +39,8 @@ class Locator:
                 if error.place is not None:
                     error.cause = f"{error.place}: {error.cause}"
                 error.place = self.place(lines)
+                from builder.dockerfile.excerpt import excerpt
+
                 error.details = (*excerpt(self._text, lines), *error.details)
             raise
 

@@ -36,7 +36,10 @@ def _set_aside(directory: str) -> list[str]:
         path = os.path.join(directory, name)
         if not name.startswith(_ASIDE):
             aside = os.path.join(directory, f"{_ASIDE}{os.urandom(6).hex()}")
-            os.rename(path, aside)
+            try:
+                os.rename(path, aside)
+            except FileNotFoundError:  # notes for the next command are written without a share, and got their name
+                continue
             path = aside
         leftovers.append(path)
     return leftovers

@@ -7,6 +7,8 @@ import os
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
+import pytest
+
 from builder.store.database import Database
 from builder.store.locks import take_share
 from builder.store.store import Store
@@ -28,6 +30,18 @@ def test_only_who_is_alone_clears(tmp_path: Path) -> None:
     os.close(third)
     _, others = take_share(str(tmp_path))
     assert others == leftovers  # nobody removed it yet
+
+
+def test_what_goes_away_meanwhile_is_no_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only notes a result for the next command has no share: its file may get its name at any moment."""
+    (tmp_path / "left").touch()
+    monkeypatch.setattr(os, "listdir", lambda directory: ["noted", "left"])
+    share, leftovers = take_share(str(tmp_path))
+    monkeypatch.undo()
+    assert [os.path.basename(path) for path in leftovers] == os.listdir(tmp_path)
+    _, others = take_share(str(tmp_path))
+    assert others == []
+    os.close(share)
 
 
 def _hold(root: str, ready: Event, stop: Event) -> None:

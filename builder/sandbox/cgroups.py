@@ -98,18 +98,18 @@ class ControlGroup:
 
     def remove(self) -> bool:
         """Remove the group, or what is left of it. False if the kernel takes it for one in use, as it may do for a
-        moment after its last process was waited for: that has still to leave its processor for the last time."""
-        self._directories = [directory for directory in self._directories if _is_held(directory)]
+        moment after its last process was waited for."""
+        self._directories = [directory for directory in self._directories if not _remove(directory)]
         return not self._directories
 
 
-def _is_held(directory: str) -> bool:
-    """Whether a group cannot be removed yet. One that is gone, or that will never go, is not held."""
+def _remove(directory: str) -> bool:
+    """Remove a group's directory. False if that is worth another try: it is in use, and not gone or out of reach."""
     try:
         os.rmdir(directory)
     except OSError as error:
-        return error.errno == errno.EBUSY
-    return False
+        return error.errno != errno.EBUSY
+    return True
 
 
 def needed(profile: Profile) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import marshal
 import os
 import time
 
 from . import cgroups, namespaces, syscalls
-from .busy import until_free
 from .command import Profile, Result
 from .messages import COMMAND, FORESEEN, send_descriptors
 from .step import Reports, Step
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .helper import Helper
 
 _SIGKILL = 9
+_PATIENCE = (0.001, 0.01, 0.02)  # seconds; the kernel may close in the background what was on its way in a socket
 _LEFT_OPEN = "a file of its root is still open for writing: it was passed to a process that has not ended with it"
 
 
@@ -155,7 +156,15 @@ def _seal(root: int) -> bool:
 
     A kernel that refuses it for another reason, as by a policy, leaves roots as writable as they are.
     """
-    return until_free(lambda: syscalls.make_read_only(root))
+    for seconds in (*_PATIENCE, 0):
+        try:
+            syscalls.make_read_only(root)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                time.sleep(seconds)
+                continue
+        return True
+    return False
 
 
 def answer(control: _socket.socket, result: Result) -> None:

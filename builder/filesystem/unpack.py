@@ -24,7 +24,7 @@ from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
 from builder.filesystem.tree import FileInfo, FileTree, Kind
 from builder.filesystem.unpack_parents import Parents
 
-_META_PREFIX = ".wh..wh."  # AUFS's own files, which containerd skips too
+META_PREFIX = ".wh..wh."  # AUFS's own files, which containerd skips too
 
 
 class Unpacked(msgspec.Struct, frozen=True):
@@ -322,7 +322,7 @@ class Unpacker:
             resolved, parent = self.parents.open(directory)
             self._hide(resolved, parent)
             return
-        if name.startswith(_META_PREFIX):
+        if name.startswith(META_PREFIX):
             return
         hidden = name[len(WHITEOUT_PREFIX) :]
         if hidden in ("", ".", ".."):

@@ -1,0 +1,261 @@
+"""EROFS images written from the first byte to the last: a tree as one file that the kernel can mount.
+
+Making such a file costs a fraction of making all the files that it holds, and so does removing it. Since an inode's
+number is its place, inodes and data may alternate: nothing is moved, and nothing but the directories is kept in memory,
+as their names and two numbers for each.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Mapping
+from typing import Protocol
+
+from builder.filesystem import erofs_format as erofs
+from builder.filesystem.erofs_format import BLOCK, INODE_SIZE, ROOT_AT, SLOT, TYPES, Unsuitable
+from builder.filesystem.tree import FileInfo, Kind
+
+_REGION = 256 << 10  # bytes of inodes that are written at once, between the data
+_BUFFER = 1 << 20  # bytes of data
+_LONGEST_NAME = 255  # bytes: NAME_MAX
+_LONGEST_LINK = 4095
+_ROOM = 128  # bytes for what a directory may get beyond its first attributes
+_TYPE_BITS = 4
+_TYPE = (1 << _TYPE_BITS) - 1
+_FILE, _DIRECTORY, _SYMLINK = TYPES[Kind.FILE], TYPES[Kind.DIRECTORY], TYPES[Kind.SYMLINK]
+
+
+class Content(Protocol):
+    """A file's bytes, read once: `read(n)` gives exactly as many."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Directory:
+    """A directory, whose inode is written when all of its entries are known."""
+
+    __slots__ = (
+        "_index",
+        "attributes",
+        "info",
+        "inodes",
+        "names",
+        "number",
+        "parent",
+        "place",
+        "room",
+        "subdirectories",
+    )
+
+    def __init__(self, number: int, parent: Directory | None, place: int, room: int) -> None:
+        self.number = number  # among all directories
+        self.parent = parent or self
+        self.place = place  # of its inode, in bytes
+        self.room = room  # for attributes, in bytes
+        self.info = FileInfo(Kind.DIRECTORY, 0o755)
+        self.attributes = b""
+        self.subdirectories = 0
+        self.names = bytearray()  # each ends with a slash
+        self.inodes = array("Q")  # of each name the inode, or the directory's number, and the type
+        self._index: dict[bytes, int] = {}
+
+    def add(self, name: bytes, value: int) -> None:
+        if len(name) > _LONGEST_NAME:
+            raise Unsuitable
+        self.names += name
+        self.names += b"/"
+        self.inodes.append(value)
+
+    def find(self, name: bytes) -> int | None:
+        """What was added under a name."""
+        known = len(self._index)
+        if known < len(self.inodes):  # names are looked for where hard links are, and there more than once
+            names = bytes(self.names).split(b"/")[known:-1]
+            self._index.update(zip(names, range(known, known + len(names)), strict=True))
+        position = self._index.get(name)
+        return None if position is None else self.inodes[position]
+
+    def entries(self) -> list[tuple[bytes, int]]:
+        return sorted(zip(bytes(self.names).split(b"/")[:-1], self.inodes, strict=True))
+
+
+class ImageWriter:
+    """Writes an image into an empty file, `descriptor`, which stays the caller's. Names are bytes, each used once in
+    its directory. Raises Unsuitable for what an image cannot hold, and OSError; then the file is worth nothing."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = descriptor
+        self._end = BLOCK  # where the next block of data goes, or the next region of inodes
+        self._region = bytearray(ROOT_AT)
+        self._region_at = 0
+        self._region_size = BLOCK
+        self._data = bytearray()  # the last data before `_end`
+        self._inodes = 0
+        self._links: dict[int, int] = {}
+        self._directories: list[Directory] = []
+        self.root = self._make_directory(None, BLOCK - ROOT_AT - INODE_SIZE)
+
+    def add_directory(self, parent: Directory, name: bytes, info: FileInfo, xattrs: Mapping[str, bytes]) -> Directory:
+        """Add an empty directory."""
+        packed = erofs.attributes(xattrs)
+        made = self._make_directory(parent, len(packed) + _ROOM)
+        made.info, made.attributes = info, packed
+        parent.add(name, made.number << _TYPE_BITS | _DIRECTORY)
+        parent.subdirectories += 1
+        return made
+
+    def change_directory(self, directory: Directory, info: FileInfo, xattrs: Mapping[str, bytes]) -> None:
+        """Give a directory another owner, mode and time, and other attributes if there is room for them."""
+        packed = erofs.attributes(xattrs)
+        if len(packed) > directory.room:
+            raise Unsuitable
+        directory.info, directory.attributes = info, packed
+
+    def add_file(
+        self, parent: Directory, name: bytes, info: FileInfo, xattrs: Mapping[str, bytes], content: Content | None
+    ) -> None:
+        """Add anything but a directory; `content` is what a regular file has, of `info.size` bytes."""
+        packed = erofs.attributes(xattrs) if xattrs else b""
+        kind = info.kind
+        if kind is Kind.FILE and content is not None:
+            inode = self._regular(info, packed, info.size, content)
+        elif kind is Kind.SYMLINK:
+            target = info.link.encode("utf-8", "surrogateescape")
+            if not 0 < len(target) <= _LONGEST_LINK:
+                raise Unsuitable
+            inode = self._regular(info, packed, len(target), _Once(target))
+        else:
+            place = self._allocate(INODE_SIZE + len(packed))
+            inode = self._put(place, erofs.inode(info, 0, erofs.PLAIN, 0, packed, 1, self._inodes), packed, b"")
+        parent.add(name, inode << _TYPE_BITS | TYPES[kind])
+
+    def add_link(self, parent: Directory, name: bytes, directory: Directory, target: bytes, info: FileInfo) -> None:
+        """Add another name for a regular file or a symbolic link. Unsuitable if it is neither, or if `info` gives the
+        file another owner, mode or time; for a link none of them counts."""
+        found = directory.find(target)
+        if found is None:
+            raise Unsuitable
+        number, kind = found >> _TYPE_BITS, found & _TYPE
+        if kind != _SYMLINK and not (kind == _FILE and erofs.is_like(self._read_inode(number), info)):
+            raise Unsuitable
+        self._links[number] = self._links.get(number, 1) + 1
+        parent.add(name, found)
+
+    def finish(self) -> None:
+        """Write what is left: the directories, and the superblock, without which nothing of it is an image."""
+        written = []
+        for directory in self._directories:
+            blocks = self._entries(directory)
+            written.append((self._write(_Once(blocks), len(blocks)), len(blocks)))
+        self._write_region()
+        self._write_data()
+        for directory, (address, size) in zip(self._directories, written, strict=True):
+            inode = erofs.inode(
+                directory.info, size, erofs.PLAIN, address, directory.attributes, 2 + directory.subdirectories,
+                directory.number,
+            )  # fmt: skip
+            self._pwrite(inode + directory.attributes, directory.place)
+        for number, links in self._links.items():
+            self._pwrite(erofs.with_links(self._read_inode(number), links), number * SLOT)
+        os.ftruncate(self._file, self._end)
+        self._pwrite(erofs.superblock(self._end // BLOCK, self._inodes), erofs.SUPERBLOCK_AT)
+
+    def _make_directory(self, parent: Directory | None, room: int) -> Directory:
+        place = self._allocate(INODE_SIZE + room)
+        self._region += bytes(INODE_SIZE + room)  # written at last
+        made = Directory(len(self._directories), parent, place, room)
+        self._directories.append(made)
+        self._inodes += 1
+        return made
+
+    def _entries(self, directory: Directory) -> bytes:
+        entries = [(b".", directory.place // SLOT, _DIRECTORY), (b"..", directory.parent.place // SLOT, _DIRECTORY)]
+        for name, value in directory.entries():
+            number, kind = value >> _TYPE_BITS, value & _TYPE
+            entries.append((name, self._directories[number].place // SLOT if kind == _DIRECTORY else number, kind))
+        entries.sort()  # what sorts before a point is rare: this looks at each once
+        return erofs.directory_blocks(entries)
+
+    def _regular(self, info: FileInfo, packed: bytes, size: int, content: Content) -> int:
+        """Write data and its inode, whose number is returned."""
+        header = INODE_SIZE + len(packed)
+        beside = size % BLOCK
+        if header + beside > BLOCK:
+            beside = 0
+        address = self._write(content, size - beside) if size > beside else 0
+        tail = content.read(beside) if beside else b""
+        place = self._allocate(header + beside)
+        layout = erofs.INLINE if beside else erofs.PLAIN
+        return self._put(place, erofs.inode(info, size, layout, address, packed, 1, self._inodes), packed, tail)
+
+    def _put(self, place: int, inode: bytes, packed: bytes, tail: bytes) -> int:
+        self._inodes += 1
+        self._region += inode
+        self._region += packed
+        self._region += tail
+        return place // SLOT
+
+    def _allocate(self, size: int) -> int:
+        """A place for an inode and what follows it, of a block at most and all in one. That is where the region ends
+        now: who asked appends as many bytes."""
+        region = self._region
+        at = (len(region) + SLOT - 1) & -SLOT
+        if at % BLOCK + size > BLOCK:
+            at = (at + BLOCK - 1) & -BLOCK
+        if at + size > self._region_size:
+            self._write_region()
+            self._write_data()
+            self._region_at, self._region_size, self._region = self._end, _REGION, bytearray()
+            self._end += _REGION
+            return self._region_at
+        region += bytes(at - len(region))
+        return self._region_at + at
+
+    def _write(self, content: Content, size: int) -> int:
+        """Write the next bytes of a content as whole blocks. The number of the first."""
+        address = self._end // BLOCK
+        left = size
+        while left:
+            piece = content.read(min(left, _BUFFER))
+            left -= len(piece)
+            self._data += piece
+            self._end += len(piece)
+            if len(self._data) >= _BUFFER:
+                self._write_data()
+        padding = -size % BLOCK
+        self._data += bytes(padding)
+        self._end += padding
+        return address
+
+    def _write_data(self) -> None:
+        self._pwrite(self._data, self._end - len(self._data))
+        self._data = bytearray()
+
+    def _write_region(self) -> None:
+        self._pwrite(self._region, self._region_at)
+
+    def _read_inode(self, number: int) -> bytes:
+        at = number * SLOT - self._region_at
+        if 0 <= at < len(self._region):
+            return bytes(self._region[at : at + INODE_SIZE])
+        return os.pread(self._file, INODE_SIZE, number * SLOT)
+
+    def _pwrite(self, data: bytes | bytearray, at: int) -> None:
+        left = memoryview(data)
+        while left:
+            written = os.pwrite(self._file, left, at)
+            left, at = left[written:], at + written
+
+
+class _Once:
+    """Bytes as a content."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def read(self, size: int, /) -> bytes:
+        piece = self._data[self._at : self._at + size]
+        self._at += len(piece)
+        return piece

@@ -1,0 +1,106 @@
+"""From a layer's tar stream to an EROFS image, where the layer is plain.
+
+Plain is what tools write: each directory before what is in it, each name once, links to files that came before, with
+the same owner and time. Whatever else an archive may hold, `unpack` knows what it means; it is Unsuitable here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from builder.filesystem.archive import ArchiveEntry, Readable, TarReader
+from builder.filesystem.erofs_format import Unsuitable
+from builder.filesystem.erofs_writer import Directory, ImageWriter
+from builder.filesystem.overlay_format import OPAQUE, OWN_PREFIXES
+from builder.filesystem.readahead import ReadAhead
+from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
+from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.unpack import META_PREFIX, Unpacked
+
+_WHITEOUT = FileInfo(Kind.CHARACTER, 0)
+
+
+def write_image(
+    stream: Readable, path: str, *, max_entries: int | None = None, max_bytes: int | None = None
+) -> Unpacked:
+    """Write an uncompressed tar stream as the image of a layer into a new file, with overlayfs's whiteouts and marks.
+    The bounds are those of `unpack`. The whole stream is read. Raises Unsuitable, LayerError and OSError; what was
+    written stays."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with ReadAhead(stream) as chunks:
+            reader = TarReader(chunks, max_entries=max_entries, max_bytes=max_bytes)
+            layer = _Layer(ImageWriter(descriptor))
+            for entry in reader:
+                layer.add(entry)
+            reader.drain()
+            layer.finish()
+            return Unpacked(chunks.digest, reader.entries, chunks.size)
+    finally:
+        os.close(descriptor)
+
+
+class _Layer:
+    def __init__(self, image: ImageWriter) -> None:
+        self._image = image
+        self._directories: dict[str, Directory] = {"": image.root}
+        self._xattrs: dict[str, Mapping[str, bytes]] = {}  # of directories that have any
+        self._opaque: set[str] = set()
+        self._last = ("", image.root)
+
+    def add(self, entry: ArchiveEntry) -> None:
+        above, _, name = entry.path.rpartition("/")
+        info = entry.info
+        xattrs = entry.xattrs
+        if xattrs:
+            xattrs = {key: value for key, value in xattrs.items() if not key.startswith(OWN_PREFIXES)}
+        if name.startswith(WHITEOUT_PREFIX):
+            self._hide(above, name)
+        elif info.kind is Kind.DIRECTORY:
+            self._add_directory(entry.path, above, name, info, xattrs)
+        elif info.kind is Kind.HARDLINK:
+            directory, _, target = (entry.hardlink or "").rpartition("/")
+            self._image.add_link(self._parent(above), _encoded(name), self._parent(directory), _encoded(target), info)
+        elif name:
+            self._image.add_file(self._parent(above), _encoded(name), info, xattrs, entry.content)
+        else:
+            raise Unsuitable
+
+    def finish(self) -> None:
+        for path in self._opaque:
+            directory = self._directories[path]
+            self._image.change_directory(directory, directory.info, {**self._xattrs.get(path, {}), OPAQUE[0]: b"y"})
+        self._image.finish()
+
+    def _add_directory(self, path: str, above: str, name: str, info: FileInfo, xattrs: Mapping[str, bytes]) -> None:
+        known = self._directories.get(path)
+        if known is not None:
+            self._image.change_directory(known, info, xattrs)
+        else:
+            self._directories[path] = self._image.add_directory(self._parent(above), _encoded(name), info, xattrs)
+        if xattrs:
+            self._xattrs[path] = xattrs
+
+    def _parent(self, path: str) -> Directory:
+        if path == self._last[0]:
+            return self._last[1]
+        found = self._directories.get(path)
+        if found is None:  # it is left out, or leads elsewhere
+            raise Unsuitable
+        self._last = (path, found)
+        return found
+
+    def _hide(self, above: str, name: str) -> None:
+        parent = self._parent(above)
+        if name == OPAQUE_MARKER:
+            self._opaque.add(above)
+        elif not name.startswith(META_PREFIX):
+            hidden = name[len(WHITEOUT_PREFIX) :]
+            if hidden in ("", ".", ".."):
+                raise Unsuitable
+            self._image.add_file(parent, _encoded(hidden), _WHITEOUT, {}, None)
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

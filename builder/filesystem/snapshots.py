@@ -1,4 +1,4 @@
-"""Unpacked layers, kept by their diff IDs: `ROOT/snapshots/<hex>/fs`.
+"""Unpacked layers, kept by their diff IDs: `ROOT/snapshots/<hex>/fs`, or `ROOT/snapshots/<hex>/layer.erofs`, an image.
 
 A cache that may be deleted at any time. Directories appear by a rename, so what is there is complete; one process at
 a time makes a given one (a lock in the file `lock`), and what a killed one leaves is the temporary directory that the
@@ -23,6 +23,7 @@ from builder.errors import LayerError, StoreError
 from builder.filesystem.archive import Readable
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.locks import LockTable
+from builder.filesystem.mounted_images import MountedImages
 from builder.filesystem.placement import make_apart
 from builder.filesystem.syscalls import remove_tree, syncfs
 from builder.filesystem.unpack import Unpacked, unpack
@@ -33,6 +34,7 @@ _TEMPORARY = "tmp-"
 _GONE = "gone-"
 _BOOT = "boot"
 _IMPLICIT = "implicit"
+IMAGE = "layer.erofs"
 
 
 class Snapshots:
@@ -40,9 +42,17 @@ class Snapshots:
     one root; those that use one name must agree on `userxattr`: neither kind of process can read the other's marks."""
 
     def __init__(
-        self, root: str | os.PathLike[str], *, userxattr: bool = False, owners: bool = True, name: str = "snapshots"
+        self,
+        root: str | os.PathLike[str],
+        *,
+        userxattr: bool = False,
+        owners: bool = True,
+        name: str = "snapshots",
+        images: bool = False,
     ) -> None:
+        """With `images`, large layers become such where they can be mounted."""
         self.directory = os.path.join(root, name)
+        self._images = MountedImages(self.directory) if images else None
         self._userxattr = userxattr
         self._owners = owners
         self._boot = ""
@@ -51,16 +61,18 @@ class Snapshots:
 
     def path(self, diff_id: str, below: Sequence[str] = ()) -> str | None:
         """The directory of a layer that is unpacked, or None. `below` are the directories that this method gave for the
-        layers underneath, top first."""
+        layers underneath, top first. One that is mounted serves until `close`."""
         name = _hex(diff_id)
-        plain = f"{self.directory}/{name}"
-        if self._complete(plain) and not (below and os.path.exists(f"{plain}/{_IMPLICIT}")):
-            return f"{plain}/fs"
-        if below:
-            dependent = f"{plain}-{_stack_key(below)}"
-            if self._complete(dependent):
-                return f"{dependent}/fs"
-        return None
+        if not (below and os.path.exists(f"{self.directory}/{name}/{_IMPLICIT}")):
+            plain = self._files(name)
+            if plain is not None:
+                return plain
+        return self._files(f"{name}-{self._stack_key(below)}") if below else None
+
+    def close(self) -> None:
+        """Let go of what is mounted: no directory that this object gave may be used any more."""
+        if self._images is not None:
+            self._images.close()
 
     def unpack(
         self,
@@ -72,10 +84,11 @@ class Snapshots:
         max_bytes: int | None = None,
         large: bool = True,
     ) -> str:
-        """The directory of a layer, unpacked now unless it is already. A `large` one is worth a place of its own on the
-        disk (`placement`).
+        """The directory of a layer, unpacked now unless it is already. A `large` one is worth an image, or a place of
+        its own on the disk (`placement`).
 
-        `open_tar` gives the uncompressed tar stream; it is called at most once. The stream is the caller's to close.
+        `open_tar` gives the uncompressed tar stream; it is called again where the layer has no place in an image. The
+        streams are the caller's to close.
         Raises LayerError when the stream is malformed or when its digest is not `diff_id`.
         """
         with self._making(diff_id) as name:
@@ -83,13 +96,15 @@ class Snapshots:
             if known is not None:
                 return known
             with self._temporary(name) as temporary:
-                files = f"{temporary}/fs"
-                if large:
-                    make_apart(files, 0o755)
-                else:
-                    os.mkdir(files)
-                    os.chmod(files, 0o755)  # whatever the umask
-                done = self._unpack(open_tar, files, below, max_entries, max_bytes, temporary)
+                done = self._write_image(open_tar, temporary, max_entries, max_bytes) if large else None
+                if done is None:
+                    files = f"{temporary}/fs"
+                    if large:
+                        make_apart(files, 0o755)
+                    else:
+                        os.mkdir(files)
+                        os.chmod(files, 0o755)  # whatever the umask
+                    done = self._unpack(open_tar, files, below, max_entries, max_bytes, temporary)
                 if done.diff_id != diff_id:
                     raise LayerError(
                         f"the layer's content is {done.diff_id}", place=diff_id,
@@ -98,7 +113,7 @@ class Snapshots:
                 final = name
                 if done.implicit:
                     if below:
-                        final = f"{name}-{_stack_key(below)}"
+                        final = f"{name}-{self._stack_key(below)}"
                     else:
                         _write(f"{temporary}/{_IMPLICIT}", "\0".join(done.implicit))
                 return self._keep(temporary, final)
@@ -116,7 +131,7 @@ class Snapshots:
             shell = self.shells()
             try:
                 os.rename(upper, f"{shell}/fs")
-                return self._place(shell, f"{name}-{_stack_key(below)}" if below else name)
+                return self._place(shell, f"{name}-{self._stack_key(below)}" if below else name)
             except OSError as error:
                 raise StoreError(f"cannot become a snapshot: {error.strerror}", place=os.fspath(upper)) from error
             finally:
@@ -219,12 +234,46 @@ class Snapshots:
                 owners=self._owners, max_entries=max_entries, max_bytes=max_bytes, beside=beside,
             )  # fmt: skip
 
+    def _write_image(
+        self, open_tar: Callable[[], Readable], directory: str, max_entries: int | None, max_bytes: int | None
+    ) -> Unpacked | None:
+        """Unpack a layer as an image; None where there is none of it."""
+        if self._images is None or not self._images.able:
+            return None
+        from builder.filesystem.erofs_format import Unsuitable
+        from builder.filesystem.layer_image import write_image
+
+        path = f"{directory}/{IMAGE}"
+        try:
+            return write_image(open_tar(), path, max_entries=max_entries, max_bytes=max_bytes)
+        except Unsuitable:
+            os.unlink(path)
+            return None
+
+    def _files(self, name: str) -> str | None:
+        """The directory with the files of a complete snapshot; None if there is none, or if it cannot be mounted."""
+        directory = f"{self.directory}/{name}"
+        if not self._complete(directory):
+            return None
+        image = f"{directory}/{IMAGE}"
+        if not os.path.exists(image):
+            return f"{directory}/fs"
+        return self._images.mount(name, image) if self._images is not None else None
+
+    def _stack_key(self, below: Sequence[str]) -> str:
+        """A short name for a stack of snapshots, which their own names stand for."""
+        import hashlib
+
+        mounted = self._images.name_of if self._images is not None else lambda _: None
+        names = "\0".join(mounted(path) or path.rsplit("/", 2)[-2] for path in below)
+        return hashlib.sha256(names.encode()).hexdigest()[:32]
+
     def _complete(self, directory: str) -> bool:
         """Whether a snapshot is there, and was flushed or made since the last boot."""
         try:
             descriptor = os.open(f"{directory}/{_BOOT}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return os.path.isdir(f"{directory}/fs")
+            return os.path.isdir(f"{directory}/fs") or os.path.exists(f"{directory}/{IMAGE}")
         try:
             return os.read(descriptor, 64).decode("ascii", "replace") == self._current_boot()
         finally:
@@ -244,7 +293,10 @@ class Snapshots:
         """Give a snapshot its name. Whatever has the name is not worth keeping."""
         self._discard(name)
         os.rename(temporary, f"{self.directory}/{name}")
-        return f"{self.directory}/{name}/fs"
+        files = self._files(name)
+        if files is None:
+            raise StoreError("cannot be mounted any more", place=f"{self.directory}/{name}")
+        return files
 
     def _discard(self, name: str) -> None:
         """Remove a snapshot, in one step for whoever looks."""
@@ -289,14 +341,6 @@ def _hex(diff_id: str) -> str:
     if match is None:
         raise StoreError("this is no diff ID", place=diff_id, remedy="layers are named sha256:<64 hexadecimal digits>")
     return match[1]
-
-
-def _stack_key(below: Sequence[str]) -> str:
-    """A short name for a stack of snapshots, which their directories' names stand for."""
-    import hashlib
-
-    names = "\0".join(path.rsplit("/", 2)[-2] for path in below)
-    return hashlib.sha256(names.encode()).hexdigest()[:32]
 
 
 def _write(path: str, text: str) -> None:

@@ -71,8 +71,6 @@ class Step:
         process.leave_keyrings()
         self.capabilities = process.kept_capabilities(self.profile.security, self.helper.bounding)
         process.limit_capabilities(self.helper.bounding, self.capabilities)
-        if self.helper.ruleset >= 0 and self.profile.security == "sandbox":
-            landlock.confine(self.helper.ruleset)
         self.host = Host(self.helper.user_namespace)
         point = harmless_point()
         if point is not None:
@@ -107,6 +105,8 @@ class Step:
         finally:
             if opened >= 0:
                 os.close(opened)
+        if self.helper.ruleset >= 0 and self.profile.security == "sandbox":
+            landlock.confine(self.helper.ruleset)  # not before: layers may be mounts that belong to the client
         system = self.system or System(self.profile, self.host, Scratch(scratch_point()))
         root = Root(command, sources, system.scratch, self.helper.user_namespace)
         root.mount_layers()

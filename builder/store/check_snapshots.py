@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from builder.boot import current_boot
 from builder.errors import LayerError, StoreError
 from builder.filesystem.archive import ArchiveEntry, TarReader, pieces
 from builder.filesystem.decompress import decompressor
+from builder.filesystem.erofs_mount import is_able, mount_image
 from builder.filesystem.overlay_format import attributes, file_info, is_opaque
 from builder.filesystem.resolve import resolve
-from builder.filesystem.snapshots import Snapshots
+from builder.filesystem.snapshots import IMAGE, Snapshots
 from builder.filesystem.tree import FileInfo, Kind
 from builder.store.check_session import LEFTOVER, Session
 from builder.store.store import UNPRIVILEGED_SNAPSHOTS, remove_tree
@@ -84,8 +86,8 @@ def _fault(session: Session, path: str) -> tuple[str, str]:
     for one that went meanwhile."""
     match = _SNAPSHOT.fullmatch(os.path.basename(path))
     assert match is not None
-    files = os.path.join(path, "fs")
-    if not os.path.isdir(files):
+    image = os.path.join(path, IMAGE)
+    if not os.path.isdir(os.path.join(path, "fs")) and not os.path.isfile(image):
         os.stat(path)  # FileNotFoundError: it is gone itself
         return "damage", "it has no files"
     if _is_unsettled(path):
@@ -102,7 +104,30 @@ def _fault(session: Session, path: str) -> tuple[str, str]:
                 listing.add(entry)
     except (LayerError, StoreError) as error:
         return "damage", f"its archive cannot be read: {error}"
-    return "damage", listing.compare(files) or ("" if match[2] else listing.surplus(files))
+    try:
+        with _files(path) as files:
+            return "damage", listing.compare(files) or ("" if match[2] else listing.surplus(files)) if files else ""
+    except OSError as error:
+        if not os.path.exists(image):
+            raise
+        return "damage", f"its image cannot be read: {error.strerror}"
+
+
+@contextmanager
+def _files(path: str) -> Iterator[str]:
+    """The directory with a snapshot's files; '' where this process cannot mount the image that they are in. Raises
+    OSError for an image that is none."""
+    image = os.path.join(path, IMAGE)
+    if not os.path.exists(image):
+        yield os.path.join(path, "fs")
+    elif not is_able(path):
+        yield ""
+    else:
+        root = mount_image(image)
+        try:
+            yield f"/proc/self/fd/{root}"
+        finally:
+            os.close(root)
 
 
 def _is_unsettled(path: str) -> bool:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
@@ -29,6 +30,7 @@ from builder.store.records import LayerRecord
 if TYPE_CHECKING:
     from builder.filesystem.archive import Readable
     from builder.filesystem.compress import LayerBlob
+    from builder.filesystem.decompress import Reader
     from builder.filesystem.layered import LayeredTree, Places
     from builder.filesystem.snapshots import Snapshots
     from builder.store.arriving import Arriving, Following
@@ -341,30 +343,46 @@ class Layers:
 
     def _unpack(self, diff_id: str, below: Sequence[str], arriving: Arriving) -> str:
         """Unpack a layer, be it while it arrives."""
-        stream = arriving.stream(diff_id)
-        if stream is not None:
-            try:
-                path = self._unpack_stream(stream.record, stream, below)
-                arriving.wait(diff_id)
-                return path
-            except LayerError:
-                # What had arrived was thrown away, or does not fit its digest: the fetch knows.
-                arriving.wait(diff_id)
-        arriving.wait(diff_id)
-        record = self.ensure_blob(diff_id)
-        return self._unpack_stream(record, self._layout.open(record.digest), below)
+        with closing(self._blobs(diff_id, arriving)) as blobs:
+            stream = arriving.stream(diff_id)
+            if stream is not None:
+                try:
+                    with closing(stream):
+                        path = self._unpack_streams(stream.record, chain((stream,), blobs), below)
+                    arriving.wait(diff_id)
+                    return path
+                except LayerError:
+                    # What had arrived was thrown away, or does not fit its digest: the fetch knows.
+                    arriving.wait(diff_id)
+            arriving.wait(diff_id)
+            return self._unpack_streams(self.ensure_blob(diff_id), blobs, below)
 
-    def _unpack_stream(self, record: LayerRecord, stream: Following | BinaryIO, below: Sequence[str]) -> str:
-        """Unpack a blob; of one that is read to its end for the first time the size is noted. Closes the stream."""
+    def _blobs(self, diff_id: str, arriving: Arriving) -> Generator[BinaryIO, None, None]:
+        """The layer's blob, once it is here, opened as often as it is asked for."""
+        while True:
+            arriving.wait(diff_id)
+            with self._layout.open(self.ensure_blob(diff_id).digest) as file:
+                yield file
+
+    def _unpack_streams(
+        self, record: LayerRecord, streams: Iterator[Following | BinaryIO], below: Sequence[str]
+    ) -> str:
+        """Unpack a blob, the first of `streams` unless the next is needed too; of one that is read to its end for the
+        first time the size is noted."""
         from builder.filesystem.decompress import decompressor
 
         limits = self._limits()
-        with closing(stream):
-            reader = decompressor(stream, limits=limits, place=record.digest)
-            path = self._snapshots.unpack(
-                record.diff_id, lambda: reader, below, max_entries=limits.entries or None, large=record.size > _SMALL
-            )
-        if not record.uncompressed and reader.total:
+        reader: Reader | None = None
+
+        def open_tar() -> Reader:
+            nonlocal reader
+            reader = decompressor(next(streams), limits=limits, place=record.digest)
+            return reader
+
+        path = self._snapshots.unpack(
+            record.diff_id, open_tar, below, max_entries=limits.entries or None, large=record.size > _SMALL
+        )
+        if not record.uncompressed and reader is not None and reader.total:
             self._database.add_layer(msgspec.structs.replace(record, uncompressed=reader.total))
         return path
 

@@ -113,6 +113,8 @@ class Store:
             closing = threading.Thread(target=self._database.close, name="close", daemon=True)
             closing.start()
         self._janitor.finish()
+        if "snapshots" in self.__dict__:
+            self.snapshots.close()
         if closing is not None:
             closing.join()
         self._leave()
@@ -156,7 +158,7 @@ class Store:
         if in_user_namespace():
             found = Snapshots(self.root, userxattr=True)
         elif capabilities.held() >> capabilities.SYS_ADMIN & 1:
-            found = Snapshots(self.root)
+            found = Snapshots(self.root, images=True)
         else:
             found = Snapshots(self.root, userxattr=True, name=UNPRIVILEGED_SNAPSHOTS)
         found.shells = self._janitor.spares(lambda: found.make_shell(self.temporary)).take

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.filesystem.snapshots import IMAGE
 from tests.support.builds import Cli, busybox_context, context, needs_sandbox
 
 pytestmark = needs_sandbox
@@ -111,7 +112,8 @@ def marks(cli: Cli) -> list[Path]:
 
 def unpacked(cli: Cli) -> dict[str, int]:
     """The unpacked layers, which are others where one was unpacked again."""
-    return {path.parent.name: path.stat().st_ino for path in cli.root.glob("snapshots/*/fs")}
+    files = (path for name in ("fs", IMAGE) for path in cli.root.glob(f"snapshots/*/{name}"))
+    return {path.parent.name: path.stat().st_ino for path in files}
 
 
 def test_unpacked_layers_are_flushed_beside_a_later_build(cli: Cli, tmp_path: Path) -> None:

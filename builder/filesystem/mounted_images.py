@@ -1,0 +1,55 @@
+"""The images that one process has mounted, each once: directories that lead through its descriptors."""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cached_property
+
+
+class MountedImages:
+    """Mounts images that lie below `directory`, under names. Several threads may use one object."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._descriptors: dict[str, int] = {}  # by the image's name
+        self._names: dict[str, str] = {}  # by the mount's directory
+        self._lock = threading.Lock()
+
+    @cached_property
+    def able(self) -> bool:
+        """Whether images can be mounted here."""
+        from builder.filesystem.erofs_mount import is_able
+
+        return is_able(self._directory)
+
+    def mount(self, name: str, image: str) -> str | None:
+        """The directory with the files of an image, for this process and those that it starts; None where the image
+        cannot be mounted. It serves until `close`, whatever becomes of the file."""
+        with self._lock:
+            descriptor = self._descriptors.get(name)
+            if descriptor is None:
+                if not self.able:
+                    return None
+                from builder.filesystem.erofs_mount import mount_image
+
+                try:
+                    descriptor = self._descriptors[name] = mount_image(image)
+                except OSError:
+                    return None  # it is damaged
+            # The processes of steps are in PID namespaces of their own, but see the same /proc.
+            directory = f"/proc/{os.readlink('/proc/self')}/fd/{descriptor}"
+            self._names[directory] = name
+            return directory
+
+    def name_of(self, directory: str) -> str | None:
+        """The name of the image that was mounted as a directory, if that is one."""
+        return self._names.get(directory)
+
+    def close(self) -> None:
+        """Unmount all: what is open of them stays so."""
+        with self._lock:
+            for descriptor in self._descriptors.values():
+                os.close(descriptor)
+            self._descriptors.clear()
+            self._names.clear()

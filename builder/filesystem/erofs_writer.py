@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Mapping
-from typing import Protocol
 
 from builder.filesystem import erofs_format as erofs
 from builder.filesystem.erofs_format import BLOCK, INODE_SIZE, ROOT_AT, SLOT, TYPES, Unsuitable
@@ -24,12 +23,6 @@ _ROOM = 128  # bytes for what a directory may get beyond its first attributes
 _TYPE_BITS = 4
 _TYPE = (1 << _TYPE_BITS) - 1
 _FILE, _DIRECTORY, _SYMLINK = TYPES[Kind.FILE], TYPES[Kind.DIRECTORY], TYPES[Kind.SYMLINK]
-
-
-class Content(Protocol):
-    """A file's bytes, read once: `read(n)` gives exactly as many."""
-
-    def read(self, size: int, /) -> bytes: ...
 
 
 class Directory:
@@ -90,7 +83,9 @@ class ImageWriter:
         self._region = bytearray(ROOT_AT)
         self._region_at = 0
         self._region_size = BLOCK
-        self._data = bytearray()  # the last data before `_end`
+        self._data = bytearray()  # data that is not in the file yet: whole blocks, and what is written of the next file
+        self._data_at = BLOCK
+        self._size = 0  # bytes that were written of the next file
         self._inodes = 0
         self._links: dict[int, int] = {}
         self._directories: list[Directory] = []
@@ -112,19 +107,26 @@ class ImageWriter:
             raise Unsuitable
         directory.info, directory.attributes = info, packed
 
-    def add_file(
-        self, parent: Directory, name: bytes, info: FileInfo, xattrs: Mapping[str, bytes], content: Content | None
-    ) -> None:
-        """Add anything but a directory; `content` is what a regular file has, of `info.size` bytes."""
+    def write(self, piece: bytes | memoryview) -> None:
+        """Write a part of the content of the file that is added next."""
+        self._data += piece
+        self._size += len(piece)
+        if len(self._data) >= _BUFFER:
+            self._write_data()
+
+    def add_file(self, parent: Directory, name: bytes, info: FileInfo, xattrs: Mapping[str, bytes]) -> None:
+        """Add anything but a directory. A regular file's content is what was written since the last."""
         packed = erofs.attributes(xattrs) if xattrs else b""
         kind = info.kind
-        if kind is Kind.FILE and content is not None:
-            inode = self._regular(info, packed, info.size, content)
+        if kind is Kind.FILE:
+            assert self._size == info.size
+            inode = self._regular(info, packed)
         elif kind is Kind.SYMLINK:
             target = info.link.encode("utf-8", "surrogateescape")
             if not 0 < len(target) <= _LONGEST_LINK:
                 raise Unsuitable
-            inode = self._regular(info, packed, len(target), _Once(target))
+            self.write(target)
+            inode = self._regular(info, packed)
         else:
             place = self._allocate(INODE_SIZE + len(packed))
             inode = self._put(place, erofs.inode(info, 0, erofs.PLAIN, 0, packed, 1, self._inodes), packed, b"")
@@ -147,7 +149,8 @@ class ImageWriter:
         written = []
         for directory in self._directories:
             blocks = self._entries(directory)
-            written.append((self._write(_Once(blocks), len(blocks)), len(blocks)))
+            self.write(blocks)
+            written.append((self._end_data(self._size), len(blocks)))
         self._write_region()
         self._write_data()
         for directory, (address, size) in zip(self._directories, written, strict=True):
@@ -177,17 +180,29 @@ class ImageWriter:
         entries.sort()  # what sorts before a point is rare: this looks at each once
         return erofs.directory_blocks(entries)
 
-    def _regular(self, info: FileInfo, packed: bytes, size: int, content: Content) -> int:
-        """Write data and its inode, whose number is returned."""
+    def _regular(self, info: FileInfo, packed: bytes) -> int:
+        """Write the inode of what was written, whose number is returned."""
+        size = self._size
         header = INODE_SIZE + len(packed)
         beside = size % BLOCK
         if header + beside > BLOCK:
             beside = 0
-        address = self._write(content, size - beside) if size > beside else 0
-        tail = content.read(beside) if beside else b""
+        tail = b""
+        if beside:
+            tail = bytes(self._data[-beside:])
+            del self._data[-beside:]
+        address = self._end_data(size - beside)
         place = self._allocate(header + beside)
         layout = erofs.INLINE if beside else erofs.PLAIN
         return self._put(place, erofs.inode(info, size, layout, address, packed, 1, self._inodes), packed, tail)
+
+    def _end_data(self, size: int) -> int:
+        """Give what was written its blocks; `size` bytes of it are to have some. The number of the first."""
+        address = self._end // BLOCK if size else 0
+        self._data += bytes(-size % BLOCK)
+        self._end += (size + BLOCK - 1) & -BLOCK
+        self._size = 0
+        return address
 
     def _put(self, place: int, inode: bytes, packed: bytes, tail: bytes) -> int:
         self._inodes += 1
@@ -208,29 +223,17 @@ class ImageWriter:
             self._write_data()
             self._region_at, self._region_size, self._region = self._end, _REGION, bytearray()
             self._end += _REGION
+            self._data_at = self._end
             return self._region_at
         region += bytes(at - len(region))
         return self._region_at + at
 
-    def _write(self, content: Content, size: int) -> int:
-        """Write the next bytes of a content as whole blocks. The number of the first."""
-        address = self._end // BLOCK
-        left = size
-        while left:
-            piece = content.read(min(left, _BUFFER))
-            left -= len(piece)
-            self._data += piece
-            self._end += len(piece)
-            if len(self._data) >= _BUFFER:
-                self._write_data()
-        padding = -size % BLOCK
-        self._data += bytes(padding)
-        self._end += padding
-        return address
-
     def _write_data(self) -> None:
-        self._pwrite(self._data, self._end - len(self._data))
-        self._data = bytearray()
+        """Write the data of whole blocks."""
+        whole = len(self._data) & -BLOCK
+        self._pwrite(memoryview(self._data)[:whole], self._data_at)
+        self._data_at += whole
+        self._data = self._data[whole:]
 
     def _write_region(self) -> None:
         self._pwrite(self._region, self._region_at)
@@ -241,21 +244,8 @@ class ImageWriter:
             return bytes(self._region[at : at + INODE_SIZE])
         return os.pread(self._file, INODE_SIZE, number * SLOT)
 
-    def _pwrite(self, data: bytes | bytearray, at: int) -> None:
+    def _pwrite(self, data: bytes | bytearray | memoryview, at: int) -> None:
         left = memoryview(data)
         while left:
             written = os.pwrite(self._file, left, at)
             left, at = left[written:], at + written
-
-
-class _Once:
-    """Bytes as a content."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def read(self, size: int, /) -> bytes:
-        piece = self._data[self._at : self._at + size]
-        self._at += len(piece)
-        return piece

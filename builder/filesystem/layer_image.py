@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import closing
 
-from builder.filesystem.archive import ArchiveEntry, Readable, TarReader
+from builder.filesystem.archive import Readable, TarReader
 from builder.filesystem.erofs_format import Unsuitable
 from builder.filesystem.erofs_writer import Directory, ImageWriter
 from builder.filesystem.overlay_format import OPAQUE, OWN_PREFIXES
@@ -27,47 +28,55 @@ def write_image(
     """Write an uncompressed tar stream as the image of a layer into a new file, with overlayfs's whiteouts and marks.
     The bounds are those of `unpack`. The whole stream is read. Raises Unsuitable, LayerError and OSError; what was
     written stays."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with ReadAhead(stream) as chunks:
-            reader = TarReader(chunks, max_entries=max_entries, max_bytes=max_bytes)
-            layer = _Layer(ImageWriter(descriptor))
-            for entry in reader:
-                layer.add(entry)
-            reader.drain()
-            layer.finish()
-            return Unpacked(chunks.digest, reader.entries, chunks.size)
-    finally:
-        os.close(descriptor)
+    with closing(LayerImage(path)) as image, ReadAhead(stream) as chunks:
+        reader = TarReader(chunks, max_entries=max_entries, max_bytes=max_bytes)
+        for entry in reader:
+            for piece in entry.content.chunks():
+                image.write(piece)
+            image.add(entry.path, entry.info, entry.xattrs, entry.hardlink)
+        reader.drain()
+        image.finish()
+        return Unpacked(chunks.digest, reader.entries, chunks.size)
 
 
-class _Layer:
-    def __init__(self, image: ImageWriter) -> None:
-        self._image = image
-        self._directories: dict[str, Directory] = {"": image.root}
+class LayerImage:
+    """The image of a layer, written entry by entry into a new file: what may be in the layer's archive, in its order.
+    Raises Unsuitable and OSError; what was written stays."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._image = ImageWriter(self._file)
+        self._directories: dict[str, Directory] = {"": self._image.root}
         self._xattrs: dict[str, Mapping[str, bytes]] = {}  # of directories that have any
         self._opaque: set[str] = set()
-        self._last = ("", image.root)
+        self._last = ("", self._image.root)
+        self.write = self._image.write
+        """Writes a part of the content of the file that is added next."""
 
-    def add(self, entry: ArchiveEntry) -> None:
-        above, _, name = entry.path.rpartition("/")
-        info = entry.info
-        xattrs = entry.xattrs
+    def close(self) -> None:
+        os.close(self._file)
+
+    def add(self, path: str, info: FileInfo, xattrs: Mapping[str, bytes], hardlink: str | None = None) -> None:
+        """Add an entry as `archive.ArchiveEntry` has it. What a file holds was written before."""
+        above, _, name = path.rpartition("/")
         if xattrs:
             xattrs = {key: value for key, value in xattrs.items() if not key.startswith(OWN_PREFIXES)}
         if name.startswith(WHITEOUT_PREFIX):
+            if info.size:  # it has been written
+                raise Unsuitable
             self._hide(above, name)
         elif info.kind is Kind.DIRECTORY:
-            self._add_directory(entry.path, above, name, info, xattrs)
-        elif info.kind is Kind.HARDLINK:
-            directory, _, target = (entry.hardlink or "").rpartition("/")
+            self._add_directory(path, above, name, info, xattrs)
+        elif hardlink is not None:
+            directory, _, target = hardlink.rpartition("/")
             self._image.add_link(self._parent(above), _encoded(name), self._parent(directory), _encoded(target), info)
         elif name:
-            self._image.add_file(self._parent(above), _encoded(name), info, xattrs, entry.content)
+            self._image.add_file(self._parent(above), _encoded(name), info, xattrs)
         else:
             raise Unsuitable
 
     def finish(self) -> None:
+        """Complete the image."""
         for path in self._opaque:
             directory = self._directories[path]
             self._image.change_directory(directory, directory.info, {**self._xattrs.get(path, {}), OPAQUE[0]: b"y"})
@@ -99,7 +108,7 @@ class _Layer:
             hidden = name[len(WHITEOUT_PREFIX) :]
             if hidden in ("", ".", ".."):
                 raise Unsuitable
-            self._image.add_file(parent, _encoded(hidden), _WHITEOUT, {}, None)
+            self._image.add_file(parent, _encoded(hidden), _WHITEOUT, {})
 
 
 def _encoded(name: str) -> bytes:

@@ -21,6 +21,10 @@ class MountedImages:
         """Whether images can be mounted here."""
         from builder.filesystem.erofs_mount import is_able
 
+        try:
+            os.makedirs(self._directory, exist_ok=True)
+        except OSError:
+            return False
         return is_able(self._directory)
 
     def mount(self, name: str, image: str) -> str | None:

@@ -137,6 +137,26 @@ class Snapshots:
             finally:
                 remove_tree(shell)  # renamed by now, if all went well
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether this process can mount what `adopt_image` makes a snapshot."""
+        return self._images is not None and self._images.able
+
+    def adopt_image(self, diff_id: str, image: str) -> None:
+        """Make an image of a layer, a file on the same file system, its snapshot, unless it has one. Raises
+        StoreError."""
+        with self._making(diff_id) as name:
+            if self._complete(f"{self.directory}/{name}"):
+                return
+            shell = self.shells()
+            try:
+                os.rename(image, f"{shell}/{IMAGE}")
+                self._place(shell, name)
+            except OSError as error:
+                raise StoreError(f"cannot become a snapshot: {error.strerror}", place=image) from error
+            finally:
+                remove_tree(shell)  # renamed by now, if all went well
+
     def make_shell(self, directory: str) -> str:
         """Make what only lacks its files to be a snapshot, in a directory on the same file system. Raises OSError."""
         os.makedirs(self.directory, exist_ok=True)
@@ -238,7 +258,7 @@ class Snapshots:
         self, open_tar: Callable[[], Readable], directory: str, max_entries: int | None, max_bytes: int | None
     ) -> Unpacked | None:
         """Unpack a layer as an image; None where there is none of it."""
-        if self._images is None or not self._images.able:
+        if not self.takes_images:
             return None
         from builder.filesystem.erofs_format import Unsuitable
         from builder.filesystem.layer_image import write_image

@@ -17,6 +17,7 @@ from builder.filesystem.tree import FileInfo, Kind
 from builder.solver.staging import Content, Staged, Staging
 
 if TYPE_CHECKING:
+    from builder.solver.imaging import Imaging
     from builder.solver.recycle import Recycler
     from builder.solver.secrets import Guard
 
@@ -35,13 +36,14 @@ def write_layer(
     observe: Observe | None = None,
     guard: Guard | None = None,
     recycler: Recycler | None = None,
+    imaging: Imaging | None = None,
     meanwhile: Callable[[], object] | None = None,
 ) -> LayerBlob:
     """Write the layer that `staging` holds into a temporary file in `directory`.
 
-    With `epoch` (seconds) no entry is younger than that. What `recycler` has is not read. `meanwhile` is called when
-    all files are read, while threads still hash and compress. Raises LayerError when a file changes while it is read,
-    Damaged when the recycler's layer is, and SecretLeak when `guard` finds a secret.
+    With `epoch` (seconds) no entry is younger than that. What `recycler` has is not read. `imaging` gets all that is
+    read. `meanwhile` is called when all files are read, while threads still hash and compress. Raises LayerError when a
+    file changes while it is read, Damaged when the recycler's layer is, and SecretLeak when `guard` finds a secret.
     """
     limit = None if epoch is None else epoch * 1_000_000_000
     form = compression or Compression()
@@ -55,13 +57,15 @@ def write_layer(
             if recycler is None:
                 with closing(prefetched(entries, _open)) as opened:
                     for entry, descriptor in opened:
-                        _write_entry(writer, entry, descriptor, observe)
+                        _write_entry(writer, entry, descriptor, observe, imaging)
             else:
                 with closing(recycler.take(entries, sink, _open)) as opened:
                     for entry, descriptor in opened:
                         start = sink.total
-                        recycler.written(entry, _write_entry(writer, entry, descriptor, observe), start)
+                        recycler.written(entry, _write_entry(writer, entry, descriptor, observe, imaging), start)
             writer.close()
+        if imaging is not None:
+            imaging.finish()
         if meanwhile is not None:
             meanwhile()
         with _writing_to(directory):
@@ -112,36 +116,52 @@ def _open_content(content: Content) -> int:
     return descriptor
 
 
-def _write_entry(writer: TarWriter, entry: Staged, descriptor: int, observe: Observe | None) -> bytes | None:
+def _write_entry(
+    writer: TarWriter, entry: Staged, descriptor: int, observe: Observe | None, imaging: Imaging | None
+) -> bytes | None:
     """Write an entry, for which `_open` gave `descriptor`; returns the SHA-256 of a file's content."""
     info, content = entry.info, entry.content
+    digest = None
     if descriptor != NOTHING:
-        digest = _write_file(writer, entry, descriptor)
+        digest = _write_file(writer, entry, descriptor, imaging)
     elif entry.hardlink is not None:
         writer.add(entry.path, info, hardlink=entry.hardlink)
-        return None
     elif info.kind is Kind.FILE and isinstance(content, bytes):
         writer.add(entry.path, info, xattrs=entry.xattrs, content=content)
         digest = hashlib.sha256(content).digest()
+        if imaging is not None:
+            imaging.write(content)
     else:
         writer.add(entry.path, info, xattrs=entry.xattrs)
-        return None
-    if observe is not None:
+    if imaging is not None:
+        imaging.add(entry)
+    if digest is not None and observe is not None:
         observe(entry, digest)
     return digest
 
 
-def _write_file(writer: TarWriter, entry: Staged, descriptor: int) -> bytes:
+def _write_file(writer: TarWriter, entry: Staged, descriptor: int, imaging: Imaging | None) -> bytes:
     info, content = entry.info, _to_read(entry)
     assert content is not None
     most = info.size + 1 if content.offset is None else info.size  # one more tells a file that has grown
     if info.size <= _PIECE:
         data = os.read(descriptor, most)
         writer.add(entry.path, info, xattrs=entry.xattrs, content=data)
+        if imaging is not None:
+            imaging.write(data)
         return hashlib.sha256(data).digest()
     hasher = hashlib.sha256()
-    writer.add(entry.path, info, xattrs=entry.xattrs, content=_pieces(descriptor, most, hasher.update))
+    pieces = _pieces(descriptor, most, hasher.update)
+    if imaging is not None:
+        pieces = _each_to(imaging, pieces)
+    writer.add(entry.path, info, xattrs=entry.xattrs, content=pieces)
     return hasher.digest()
+
+
+def _each_to(imaging: Imaging, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        imaging.write(piece)
+        yield piece
 
 
 def _pieces(descriptor: int, size: int, update: Callable[[bytes], object]) -> Iterator[bytes]:

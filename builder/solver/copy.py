@@ -49,9 +49,11 @@ def copy(
     trace: Trace,
     *,
     followed: bool = True,
+    mounted: bool = False,
 ) -> Made:
     """Run a COPY or ADD, or find it in the cache. `roots` are the layers of the nodes that it copies from. With
-    `followed` a step of this kind stands on it, which looks at it (see `outline`)."""
+    `followed` a step of this kind stands on it, which looks at it (see `outline`), with `mounted` a command will have
+    it mounted."""
     environment.spent = ()
     with ExitStack() as held:
         sources = [open_source(environment, node, source, roots, held) for source in node.sources]
@@ -77,7 +79,9 @@ def copy(
             return found
         from builder.solver.make import make_copy
 
-        return make_copy(environment, node, parent, sources, flags, recognised, trace, followed=followed)
+        return make_copy(
+            environment, node, parent, sources, flags, recognised, trace, followed=followed, mounted=mounted
+        )
 
 
 def find_copy(environment: Environment, trace: Trace) -> Made | None:

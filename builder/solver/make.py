@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
+from typing import TYPE_CHECKING
 
 from builder.filesystem.blocks import Damaged
 from builder.filesystem.compress import LayerBlob
@@ -37,6 +38,9 @@ from builder.solver.trace import Origin, Trace
 from builder.solver.users import find_owner
 from builder.store.records import RecipeRecord
 
+if TYPE_CHECKING:
+    from builder.solver.imaging import Imaging
+
 
 def make_copy(
     environment: Environment,
@@ -48,15 +52,18 @@ def make_copy(
     trace: Trace,
     *,
     followed: bool,
+    mounted: bool,
 ) -> Made:
-    """Make the layer of a COPY or ADD. `followed` as for `copy`; `recognised` gives the recipe by the sources'
-    identities, if they have some; by that it was not found."""
+    """Make the layer of a COPY or ADD. `followed` and `mounted` as for `copy`; `recognised` gives the recipe by the
+    sources' identities, if they have some; by that it was not found."""
     with environment.store.scratch() as scratch:
         trace.origin = origin_of(environment, sources)
         staging, owner = stage_copy(environment, node, parent, sources, scratch)
         flags = {**flags, "owner": owner}
         contents = [source.content() for source in sources] if recognised() is not None else None
-        made = _finish(environment, node, staging, sources, contents, flags, trace, scratch, recognised, followed)
+        made = _finish(
+            environment, node, staging, sources, contents, flags, trace, scratch, recognised, followed, mounted
+        )
     if not made.cached:
         record = environment.store.layers.record(made.diff_id)
         environment.copied(node, sources, record.uncompressed if record is not None else 0)
@@ -142,6 +149,7 @@ def _finish(
     scratch: str,
     recognised: Callable[[], Recipe | None],
     followed: bool,
+    mounted: bool,
 ) -> Made:
     """Look up by content and facts; write the layer where that finds nothing."""
     asked = hide(facts(staging.facts()), node)
@@ -174,12 +182,15 @@ def _finish(
                 if isinstance(source, FilesSource):
                     source.forget()
 
-    blob, recycler = _write(environment, node, staging, sources, scratch, trace, tell)
+    mounted = mounted and environment.store.layers.takes_images
+    blob, recycler, imaging = _write(environment, node, staging, sources, scratch, trace, tell, mounted)
     staging.clear()
     with environment.cache.hold(trace.content):  # it may be known by now, or another build made it meanwhile
         made = None if node.ignore_cache else look_up_content(environment, sources, trace)
         if made is None:
             environment.store.layers.add(blob)
+            if imaging is not None and imaging.complete:
+                environment.store.layers.adopt_image(blob, imaging.path)
             made = Made(blob.diff_id, now(environment.epoch))
             keep_outline(environment, blob.diff_id, outline)
             if recycler is not None:
@@ -196,8 +207,10 @@ def _write(
     scratch: str,
     trace: Trace,
     tell: Callable[[bool], None],
-) -> tuple[LayerBlob, Recycler | None]:
-    """Write the layer, of a context's many files with what is left of the one that this step made before."""
+    mounted: bool,
+) -> tuple[LayerBlob, Recycler | None, Imaging | None]:
+    """Write the layer, of a context's many files with what is left of the one that this step made before, or with its
+    image if that is to be `mounted`."""
 
     write = partial(
         write_layer,
@@ -210,15 +223,21 @@ def _write(
     )
     files = [source for source in sources if isinstance(source, FilesSource) and source.layers is None]
     if environment.guard is not None or sum(len(match.items) for one in files for match in one.matches) < FEWEST:
-        return write(meanwhile=partial(tell, True)), None
+        return write(meanwhile=partial(tell, True)), None, None
     digest_of = _digests_of(files)
     recycler = Recycler(environment.store, trace.place, digest_of, afresh=node.ignore_cache)
-    try:
-        with closing(recycler):
-            return write(recycler=recycler, meanwhile=partial(tell, not recycler.recycles)), recycler
-    except Damaged:
-        recycler = Recycler(environment.store, trace.place, digest_of, afresh=True)
-        return write(recycler=recycler, meanwhile=partial(tell, True)), recycler
+    if recycler.recycles:
+        try:
+            with closing(recycler):
+                return write(recycler=recycler, meanwhile=partial(tell, False)), recycler, None
+        except Damaged:
+            recycler = Recycler(environment.store, trace.place, digest_of, afresh=True)
+    if not mounted:
+        return write(recycler=recycler, meanwhile=partial(tell, True)), recycler, None
+    from builder.solver.imaging import Imaging
+
+    with closing(Imaging(f"{scratch}/image")) as imaging:
+        return write(recycler=recycler, imaging=imaging, meanwhile=partial(tell, True)), recycler, imaging
 
 
 def look_up_content(environment: Environment, sources: Sequence[Source], trace: Trace) -> Made | None:

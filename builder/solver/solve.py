@@ -303,7 +303,8 @@ class Solver:
         if isinstance(node, CopyNode):
             from builder.solver.copy import copy
 
-            return copy(self._environment, node, parent, needed, trace, followed=self._is_followed(number))
+            followed, mounted = self._is_followed(number), number in self._leading
+            return copy(self._environment, node, parent, needed, trace, followed=followed, mounted=mounted)
         if isinstance(node, WorkdirNode):
             from builder.solver.copy import workdir
 

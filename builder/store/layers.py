@@ -392,6 +392,16 @@ class Layers:
         self._layout.pin(diff_id)
         self._snapshots.adopt(diff_id, upper, below)
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether an image of a layer (`LayerImage`) can be mounted by who needs its files."""
+        return self._snapshots.takes_images
+
+    def adopt_image(self, blob: LayerBlob, image: str) -> None:
+        """Make an image of a layer what it is unpacked to, if that is worth it."""
+        if blob.size > _SMALL:
+            self._snapshots.adopt_image(blob.diff_id, image)
+
     def tree(self, diff_ids: Sequence[str]) -> LayeredTree:
         """The files of a stack of layers, given lowest first."""
         from builder.filesystem.layered import LayeredTree

@@ -98,6 +98,7 @@ UNSUITABLE: dict[str, list[Entry]] = {
     "a file below a file": [("a", FILE), ("a/b", FILE)],
     "a whiteout of its own layer": [("a", FILE), (".wh.a", {"data": b""})],
     "a whiteout of its own directory": [(".wh.a", {"data": b""}), ("a", {})],
+    "a whiteout with content": [(".wh.a", FILE), ("b", FILE)],
     "a whiteout of a dot": [(".wh..", {"data": b""})],
     "a link to nothing": [("a", {"type": LINK, "link": "b"})],
     "a link to itself": [("a", {"type": LINK, "link": "a"})],

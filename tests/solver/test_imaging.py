@@ -1,0 +1,143 @@
+"""The image that a copy makes beside its layer: what unpacking the layer gives, or nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.errors import LayerError
+from builder.filesystem.decompress import decompressor
+from builder.filesystem.erofs_mount import is_able
+from builder.filesystem.layer_image import LayerImage, write_image
+from builder.filesystem.snapshots import IMAGE
+from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.unpack import Unpacked
+from builder.solver.assemble import write_layer
+from builder.solver.imaging import Imaging
+from builder.solver.roots import EmptyTree
+from builder.solver.staging import Staged, Staging
+from tests.support.builds import Cli, busybox_context, needs_sandbox
+
+TIME = 1_577_836_800_987_654_321
+
+
+class OnDisk:
+    offset = None
+    name = "f"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self) -> int:
+        return os.open(self._path, os.O_RDONLY)
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Staging:
+    (tmp_path / "large").write_bytes(b"l" * (3 << 20) + b"e")
+    (tmp_path / "small").write_bytes(b"s" * 5000)
+    staging = Staging(EmptyTree())
+    staging.put(Staged("d", FileInfo(Kind.DIRECTORY, 0o750, 1, 2, mtime_ns=TIME)))
+    for name in ("large", "small"):
+        size = (tmp_path / name).stat().st_size
+        staging.put(Staged(f"d/{name}", FileInfo(Kind.FILE, 0o640, 3, 4, size, TIME), OnDisk(tmp_path / name)))
+    staging.put(Staged("d/text", FileInfo(Kind.FILE, 0o644, size=2, mtime_ns=TIME), b"hi", {"user.note": b"1"}))
+    staging.put(Staged("d/link", FileInfo(Kind.SYMLINK, 0o777, link="text", mtime_ns=-TIME)))
+    staging.put(Staged("d/same", FileInfo(Kind.FILE, 0o644, size=2, mtime_ns=TIME), hardlink="d/text"))
+    return staging
+
+
+def test_it_is_the_layers_own_image(staging: Staging, tmp_path: Path) -> None:
+    imaging = Imaging(str(tmp_path / "beside"))
+    blob = write_layer(staging, str(tmp_path), imaging=imaging)
+    assert imaging.complete
+    with open(blob.path, "rb") as file:
+        assert write_image(decompressor(file), str(tmp_path / "after")).diff_id == blob.diff_id
+    assert (tmp_path / "beside").read_bytes() == (tmp_path / "after").read_bytes()
+
+
+@pytest.mark.parametrize("where", ["__init__", "write", "add", "finish"])
+def test_a_disk_without_room_for_it_is_no_error(
+    staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if where == "write":
+        monkeypatch.setattr("builder.filesystem.erofs_writer.ImageWriter.write", full)
+    else:
+        monkeypatch.setattr(LayerImage, where, full)
+    imaging = Imaging(str(tmp_path / "beside"))
+    blob = write_layer(staging, str(tmp_path), imaging=imaging)
+    assert blob.size
+    assert not imaging.complete
+
+
+def test_a_layer_that_has_no_place_in_one(tmp_path: Path) -> None:
+    staging = Staging(EmptyTree())
+    staging.put(Staged("f", FileInfo(Kind.FILE, 0o644, size=1), b"1", {"system.posix_acl_access": b"\2\0\0\0"}))
+    imaging = Imaging(str(tmp_path / "beside"))
+    write_layer(staging, str(tmp_path), imaging=imaging)
+    assert not imaging.complete
+
+
+def test_nothing_stays_open_after_an_error(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"short")
+    staging = Staging(EmptyTree())
+    staging.put(Staged("f", FileInfo(Kind.FILE, 0o644, size=50), OnDisk(tmp_path / "f")))
+    imaging = Imaging(str(tmp_path / "beside"))
+    with pytest.raises(LayerError):
+        write_layer(staging, str(tmp_path), imaging=imaging)
+    imaging.close()
+    opened = {os.path.realpath(f"/proc/self/fd/{one}") for one in os.listdir("/proc/self/fd")}
+    assert str(tmp_path / "beside") not in opened
+    assert not imaging.complete
+
+
+@pytest.fixture
+def context(cli: Cli, tmp_path: Path) -> Path:
+    """One whose COPY is worth an image."""
+    made = busybox_context(tmp_path / "context")
+    for number in range(100):
+        (made / "base" / f"f{number}").write_bytes(os.urandom(1000))
+    return made
+
+
+@needs_sandbox
+def test_what_a_command_needs_is_not_unpacked(
+    cli: Cli, context: Path, monkeypatch: pytest.MonkeyPatch, able: None
+) -> None:
+    """The copy has made the image; one file changed later, only that is read, and the layer is unpacked."""
+    unpacked = []
+
+    def note(*layer: Any, **bounds: Any) -> Unpacked:
+        unpacked.append(1)
+        return write_image(*layer, **bounds)
+
+    monkeypatch.setattr("builder.filesystem.layer_image.write_image", note)
+    with (context / "Dockerfile").open("a") as file:
+        file.write("RUN cat /f7 >/copied\n")
+    cli.build("-t", "x", context)
+    assert cli.files("x")["copied"].content == (context / "base/f7").read_bytes()
+    assert len(list((cli.root / "snapshots").glob(f"*/{IMAGE}"))) == 1
+    assert unpacked == []
+    (context / "base/f7").write_bytes(b"changed")
+    cli.build("-t", "x", context)
+    assert cli.files("x")["copied"].content == b"changed"
+    assert unpacked == [1]
+    assert cli("fsck", "-n", "--deep").out.endswith(b"everything is in order\n")
+
+
+def test_what_no_command_needs_gets_no_image(cli: Cli, context: Path) -> None:
+    cli.build("-t", "x", context)
+    assert not list((cli.root / "snapshots").glob("*"))
+
+
+@pytest.fixture
+def able(tmp_path: Path) -> None:
+    if not is_able(str(tmp_path)):
+        pytest.skip("this kernel mounts no images from files")

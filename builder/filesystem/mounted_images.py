@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from functools import cached_property
+
+from builder.errors import StoreError
+
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class MountedImages:
@@ -15,6 +20,10 @@ class MountedImages:
         self._descriptors: dict[str, int] = {}  # by the image's name
         self._names: dict[str, str] = {}  # by the mount's directory
         self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """How many are mounted."""
+        return len(self._descriptors)
 
     @cached_property
     def able(self) -> bool:
@@ -28,8 +37,9 @@ class MountedImages:
         return is_able(self._directory)
 
     def mount(self, name: str, image: str) -> str | None:
-        """The directory with the files of an image, for this process and those that it starts; None where the image
-        cannot be mounted. It serves until `close`, whatever becomes of the file."""
+        """The directory with the files of an image, for this process and those that it starts; None where images cannot
+        be mounted, or this one is damaged. It serves until `close`, whatever becomes of the file. Raises StoreError
+        where the system lacks what it takes."""
         with self._lock:
             descriptor = self._descriptors.get(name)
             if descriptor is None:
@@ -39,8 +49,13 @@ class MountedImages:
 
                 try:
                     descriptor = self._descriptors[name] = mount_image(image)
-                except OSError:
-                    return None  # it is damaged
+                except OSError as error:
+                    if error.errno not in _SCARCE:
+                        return None
+                    raise StoreError(
+                        f"cannot be mounted: {error.strerror}", place=image,
+                        remedy="allow more open files (ulimit -n), or free memory",
+                    ) from error  # fmt: skip
             # The processes of steps are in PID namespaces of their own, but see the same /proc.
             directory = f"/proc/{os.readlink('/proc/self')}/fd/{descriptor}"
             self._names[directory] = name

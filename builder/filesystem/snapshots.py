@@ -69,6 +69,11 @@ class Snapshots:
                 return plain
         return self._files(f"{name}-{self._stack_key(below)}") if below else None
 
+    @property
+    def mounted(self) -> bool:
+        """Whether anything is mounted."""
+        return bool(self._images)
+
     def close(self) -> None:
         """Let go of what is mounted: no directory that this object gave may be used any more."""
         if self._images is not None:

@@ -108,15 +108,17 @@ class Store:
 
     def close(self) -> None:
         """Let go of the store, which can then no longer be used."""
-        closing = None
+        closing = []
         if self._database is not None:  # SQLite waits for the disk
-            closing = threading.Thread(target=self._database.close, name="close", daemon=True)
-            closing.start()
+            closing.append(self._database.close)
+        if "snapshots" in self.__dict__ and self.snapshots.mounted:  # the kernel forgets each file that was looked at
+            closing.append(self.snapshots.close)
+        threads = [threading.Thread(target=close, name="close", daemon=True) for close in closing]
+        for thread in threads:
+            thread.start()
         self._janitor.finish()
-        if "snapshots" in self.__dict__:
-            self.snapshots.close()
-        if closing is not None:
-            closing.join()
+        for thread in threads:
+            thread.join()
         self._leave()
 
     def _leave(self) -> None:

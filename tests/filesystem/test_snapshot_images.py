@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import io
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.errors import LayerError
+from builder.errors import LayerError, StoreError
 from builder.filesystem import erofs_mount
 from builder.filesystem.erofs_mount import is_able
 from builder.filesystem.layered import LayeredTree
@@ -148,10 +149,40 @@ def test_what_a_killed_process_left_of_an_image(open_snapshots: Callable[[], Sna
     assert not temporary.exists()
 
 
-@pytest.mark.parametrize("release", ["6.14.0-generic", "5.15.0", "unknown"])
-def test_kernels_that_are_too_old(release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "n", release, "v", "m")))
+@pytest.mark.parametrize("kind", [b"erofs", b"overlay"])
+def test_where_the_kernel_refuses(
+    kind: bytes, open_snapshots: Callable[[], Snapshots], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may know no EROFS, mount none from files, or take no such mount as a layer."""
+    call = erofs_mount._call
+
+    def refuse(number: int, *arguments: object) -> int:
+        if arguments[0] == kind:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        return call(number, *arguments)
+
+    monkeypatch.setattr(erofs_mount, "_call", refuse)
     assert not is_able(str(tmp_path))
+
+
+def test_a_process_with_all_files_open(
+    open_snapshots: Callable[[], Snapshots], archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image is not taken for damaged, and not made again."""
+    raw = archive(("f", FILE))
+    first = open_snapshots()
+    unpack(first, raw)
+
+    def fail(path: str) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    second = open_snapshots()
+    assert second.takes_images
+    monkeypatch.setattr(erofs_mount, "mount_image", fail)
+    with pytest.raises(StoreError, match="cannot be mounted: Too many open files") as caught:
+        second.path(diff_id(raw))
+    assert caught.value.remedy is not None
+    assert "ulimit" in caught.value.remedy
 
 
 def test_a_place_that_is_none() -> None:

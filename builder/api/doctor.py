@@ -11,6 +11,7 @@ import msgspec
 from builder import config as configuration
 from builder.api.doctor_probe import NAMESPACES, OVERLAY, PROC, STORE, USER_NAMESPACE, Probed, probe
 from builder.errors import BuilderError
+from builder.filesystem.erofs_mount import is_able
 from builder.progress import human_size
 from builder.sandbox import capabilities, chroot
 
@@ -176,7 +177,8 @@ def _namespaces(probed: Probed, isolation: str) -> Finding:
 
 def _overlay(root: str, directory: str, probed: Probed, isolation: str) -> Finding:
     if not probed.failed:
-        return Finding("overlayfs", OK, f"works on the file system of {directory}")
+        how = "; large layers are mounted there as images" if is_able(directory) else ""
+        return Finding("overlayfs", OK, f"works on the file system of {directory}{how}")
     state = LIMITED if isolation else MISSING
     if probed.failed == STORE:
         return Finding("overlayfs", state, f"not tried: {probed.cause}", "choose a writable place with --root")

@@ -19,6 +19,7 @@ _REGION = 256 << 10  # bytes of inodes that are written at once, between the dat
 _BUFFER = 1 << 20  # bytes of data
 _LONGEST_NAME = 255  # bytes: NAME_MAX
 _LONGEST_LINK = 4095
+_MOST_NAMES = 1 << 18  # of one directory: sorting them takes some 200 bytes each
 _ROOM = 128  # bytes for what a directory may get beyond its first attributes
 _TYPE_BITS = 4
 _TYPE = (1 << _TYPE_BITS) - 1
@@ -27,19 +28,6 @@ _FILE, _DIRECTORY, _SYMLINK = TYPES[Kind.FILE], TYPES[Kind.DIRECTORY], TYPES[Kin
 
 class Directory:
     """A directory, whose inode is written when all of its entries are known."""
-
-    __slots__ = (
-        "_index",
-        "attributes",
-        "info",
-        "inodes",
-        "names",
-        "number",
-        "parent",
-        "place",
-        "room",
-        "subdirectories",
-    )
 
     def __init__(self, number: int, parent: Directory | None, place: int, room: int) -> None:
         self.number = number  # among all directories
@@ -51,10 +39,10 @@ class Directory:
         self.subdirectories = 0
         self.names = bytearray()  # each ends with a slash
         self.inodes = array("Q")  # of each name the inode, or the directory's number, and the type
-        self._index: dict[bytes, int] = {}
+        self._index: dict[bytes, int] = {}  # the first names, by their places
 
     def add(self, name: bytes, value: int) -> None:
-        if len(name) > _LONGEST_NAME:
+        if len(name) > _LONGEST_NAME or len(self.inodes) == _MOST_NAMES:
             raise Unsuitable
         self.names += name
         self.names += b"/"
@@ -66,6 +54,8 @@ class Directory:
         if known < len(self.inodes):  # names are looked for where hard links are, and there more than once
             names = bytes(self.names).split(b"/")[known:-1]
             self._index.update(zip(names, range(known, known + len(names)), strict=True))
+            if len(self._index) < len(self.inodes):  # one of them is there twice
+                raise Unsuitable
         position = self._index.get(name)
         return None if position is None else self.inodes[position]
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from contextlib import closing
 
+from builder.errors import store_error
 from builder.filesystem.archive import Readable, TarReader
 from builder.filesystem.erofs_format import Unsuitable
 from builder.filesystem.erofs_writer import Directory, ImageWriter
@@ -17,7 +18,7 @@ from builder.filesystem.overlay_format import OPAQUE, OWN_PREFIXES
 from builder.filesystem.readahead import ReadAhead
 from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
 from builder.filesystem.tree import FileInfo, Kind
-from builder.filesystem.unpack import META_PREFIX, Unpacked
+from builder.filesystem.unpack import META_PREFIX, Unpacked, failed
 
 _WHITEOUT = FileInfo(Kind.CHARACTER, 0)
 
@@ -26,16 +27,22 @@ def write_image(
     stream: Readable, path: str, *, max_entries: int | None = None, max_bytes: int | None = None
 ) -> Unpacked:
     """Write an uncompressed tar stream as the image of a layer into a new file, with overlayfs's whiteouts and marks.
-    The bounds are those of `unpack`. The whole stream is read. Raises Unsuitable, LayerError and OSError; what was
+    The bounds are those of `unpack`. The whole stream is read. Raises Unsuitable, LayerError and StoreError; what was
     written stays."""
     with closing(LayerImage(path)) as image, ReadAhead(stream) as chunks:
         reader = TarReader(chunks, max_entries=max_entries, max_bytes=max_bytes)
         for entry in reader:
-            for piece in entry.content.chunks():
-                image.write(piece)
-            image.add(entry.path, entry.info, entry.xattrs, entry.hardlink)
+            try:
+                for piece in entry.content.chunks():
+                    image.write(piece)
+                image.add(entry.path, entry.info, entry.xattrs, entry.hardlink)
+            except OSError as error:
+                raise failed(entry, error) from error
         reader.drain()
-        image.finish()
+        try:
+            image.finish()
+        except OSError as error:
+            raise store_error("a layer cannot be unpacked", error, path) from error
         return Unpacked(chunks.digest, reader.entries, chunks.size)
 
 

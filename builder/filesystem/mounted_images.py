@@ -72,3 +72,5 @@ class MountedImages:
                 os.close(descriptor)
             self._descriptors.clear()
             self._names.clear()
+
+    __del__ = close

@@ -70,7 +70,7 @@ def unpack(
                     try:
                         unpacker.add(entry)
                     except OSError as error:
-                        raise _failed(entry, error) from error
+                        raise failed(entry, error) from error
                 reader.drain()
                 unpacker.finish()
             finally:
@@ -80,7 +80,8 @@ def unpack(
         os.close(root)
 
 
-def _failed(entry: ArchiveEntry, error: OSError) -> LayerError:
+def failed(entry: ArchiveEntry, error: OSError) -> LayerError:
+    """The error for an entry that the system would not take."""
     remedy = None
     if error.errno in (errno.EPERM, errno.EINVAL, errno.EACCES):
         owner = f"{entry.info.uid}:{entry.info.gid}"

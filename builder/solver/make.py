@@ -232,6 +232,7 @@ def _write(
                 return write(recycler=recycler, meanwhile=partial(tell, False)), recycler, None
         except Damaged:
             recycler = Recycler(environment.store, trace.place, digest_of, afresh=True)
+    recycler.close()  # an earlier layer that is of no use
     if not mounted:
         return write(recycler=recycler, meanwhile=partial(tell, True)), recycler, None
     from builder.solver.imaging import Imaging

@@ -20,6 +20,7 @@ from builder.api.doctor import LIMITED, MISSING, OK, Diagnosis, Finding, Rootles
 from builder.api.doctor_probe import NAMESPACES, OVERLAY, PROC, STORE, USER_NAMESPACE, Probed
 from builder.cli.rootless import become_root, subordinate_ids
 from builder.errors import Unsupported
+from builder.filesystem.erofs_mount import is_able
 from builder.sandbox.syscalls import prctl
 from tests.support.builds import PROJECT, Cli, needs_sandbox
 
@@ -43,6 +44,7 @@ def test_a_machine_that_can(tmp_path: Path, environ: dict[str, str]) -> None:
     assert diagnosis.isolation == "namespaces"
     for name in ("RUN steps", "kernel", "user", "namespaces", "overlayfs", "seccomp"):
         assert find(name).state == OK, find(name)
+    assert ("as images" in find("overlayfs").detail) is is_able(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.errors import LayerError
+from builder.errors import BuilderError, LayerError, lacks_room
 from builder.filesystem.erofs_format import Unsuitable
 from builder.filesystem.erofs_mount import is_able, mount_image
 from builder.filesystem.layer_image import write_image
@@ -100,6 +101,7 @@ UNSUITABLE: dict[str, list[Entry]] = {
     "a whiteout of its own directory": [(".wh.a", {"data": b""}), ("a", {})],
     "a whiteout with content": [(".wh.a", FILE), ("b", FILE)],
     "a whiteout of a dot": [(".wh..", {"data": b""})],
+    "a link to a name that is there twice": [("a", FILE), ("a", FILE), ("b", {"type": LINK, "link": "a"})],
     "a link to nothing": [("a", {"type": LINK, "link": "b"})],
     "a link to itself": [("a", {"type": LINK, "link": "a"})],
     "a link to a directory": [("a", {}), ("b", {"type": LINK, "link": "a"})],
@@ -188,6 +190,36 @@ def test_the_number_of_links_has_a_bound(tmp_path: Path, monkeypatch: pytest.Mon
     links: list[Entry] = [(f"l{n}", {"type": LINK, "link": "f"}) for n in range(255)]
     with pytest.raises(Unsuitable):
         write_image(io.BytesIO(archive(("f", FILE), *links)), str(tmp_path / "image"))
+
+
+def test_a_directory_of_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.filesystem.erofs_writer._MOST_NAMES", 3)
+    for number, names in enumerate(("abc", "abcd")):
+        raw = archive(*((name, FILE) for name in names))
+        if number:
+            with pytest.raises(Unsuitable):
+                write_image(io.BytesIO(raw), str(tmp_path / "more"))
+        else:
+            write_image(io.BytesIO(raw), str(tmp_path / "most"))
+
+
+@pytest.mark.parametrize("room", [0, 2, 4])
+def test_a_full_disk(room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    pwrite = os.pwrite
+
+    def full(descriptor: int, data: bytes, at: int) -> int:
+        if len(written) >= room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(at)
+        return pwrite(descriptor, data, at)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    raw = archive(*((f"f{number}", {"data": b"x" * (1 << 19)}) for number in range(9)))
+    with pytest.raises(BuilderError) as caught:
+        write_image(io.BytesIO(raw), str(tmp_path / "image"))
+    assert lacks_room(caught.value)
+    assert "No space left" in str(caught.value)
 
 
 @pytest.mark.parametrize("bound", ["max_entries", "max_bytes"])

@@ -170,7 +170,9 @@ def test_working_directory_in_a_mount(run: Run) -> None:
 
 def test_usage_is_measured(run: Run) -> None:
     result = run("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done").result
-    assert result.duration >= result.user_time > 0.01
+    # Neither bounds the other: part of what sets its process up is done before the command comes.
+    assert result.duration > 0.01
+    assert result.user_time > 0.01
     assert result.max_memory > 100_000
 
 

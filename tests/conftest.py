@@ -28,3 +28,12 @@ def cli(tmp_path: Path) -> Cli:
     from tests.support.builds import Cli
 
     return Cli(tmp_path / "store")
+
+
+@pytest.fixture
+def mounts_images(tmp_path: Path) -> None:
+    """Skips where layers cannot be mounted as images."""
+    from builder.filesystem.erofs_mount import is_able
+
+    if not is_able(str(tmp_path)):
+        pytest.skip("this kernel mounts no images from files")

@@ -133,14 +133,7 @@ class Snapshots:
             if known is not None and (below or not os.path.exists(f"{self.directory}/{name}/{_IMPLICIT}")):
                 remove_tree(os.fspath(upper))
                 return known
-            shell = self.shells()
-            try:
-                os.rename(upper, f"{shell}/fs")
-                return self._place(shell, f"{name}-{self._stack_key(below)}" if below else name)
-            except OSError as error:
-                raise StoreError(f"cannot become a snapshot: {error.strerror}", place=os.fspath(upper)) from error
-            finally:
-                remove_tree(shell)  # renamed by now, if all went well
+            return self._take(os.fspath(upper), "fs", f"{name}-{self._stack_key(below)}" if below else name)
 
     @property
     def takes_images(self) -> bool:
@@ -151,16 +144,19 @@ class Snapshots:
         """Make an image of a layer, a file on the same file system, its snapshot, unless it has one. Raises
         StoreError."""
         with self._making(diff_id) as name:
-            if self._complete(f"{self.directory}/{name}"):
-                return
-            shell = self.shells()
-            try:
-                os.rename(image, f"{shell}/{IMAGE}")
-                self._place(shell, name)
-            except OSError as error:
-                raise StoreError(f"cannot become a snapshot: {error.strerror}", place=image) from error
-            finally:
-                remove_tree(shell)  # renamed by now, if all went well
+            if not self._complete(f"{self.directory}/{name}"):
+                self._take(image, IMAGE, name)
+
+    def _take(self, path: str, form: str, name: str) -> str:
+        """Make what has been written elsewhere the files of a snapshot, as `fs` or IMAGE."""
+        shell = self.shells()
+        try:
+            os.rename(path, f"{shell}/{form}")
+            return self._place(shell, name)
+        except OSError as error:
+            raise StoreError(f"cannot become a snapshot: {error.strerror}", place=path) from error
+        finally:
+            remove_tree(shell)  # renamed by now, if all went well
 
     def make_shell(self, directory: str) -> str:
         """Make what only lacks its files to be a snapshot, in a directory on the same file system. Raises OSError."""

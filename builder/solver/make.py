@@ -182,7 +182,6 @@ def _finish(
                 if isinstance(source, FilesSource):
                     source.forget()
 
-    mounted = mounted and environment.store.layers.takes_images
     blob, recycler, imaging = _write(environment, node, staging, sources, scratch, trace, tell, mounted)
     staging.clear()
     with environment.cache.hold(trace.content):  # it may be known by now, or another build made it meanwhile
@@ -233,7 +232,7 @@ def _write(
         except Damaged:
             recycler = Recycler(environment.store, trace.place, digest_of, afresh=True)
     recycler.close()  # an earlier layer that is of no use
-    if not mounted:
+    if not (mounted and environment.store.layers.takes_images):
         return write(recycler=recycler, meanwhile=partial(tell, True)), recycler, None
     from builder.solver.imaging import Imaging
 

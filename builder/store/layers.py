@@ -352,15 +352,14 @@ class Layers:
                     arriving.wait(diff_id)
                     return path
                 except LayerError:
-                    # What had arrived was thrown away, or does not fit its digest: the fetch knows.
-                    arriving.wait(diff_id)
+                    pass  # what had arrived was thrown away, or does not fit its digest: the fetch knows
             arriving.wait(diff_id)
             return self._unpack_streams(self.ensure_blob(diff_id), blobs, below)
 
     def _blobs(self, diff_id: str, arriving: Arriving) -> Generator[BinaryIO, None, None]:
         """The layer's blob, once it is here, opened as often as it is asked for."""
+        arriving.wait(diff_id)
         while True:
-            arriving.wait(diff_id)
             with self._layout.open(self.ensure_blob(diff_id).digest) as file:
                 yield file
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import hashlib
 import io
 import os
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from builder.filesystem import erofs_mount
 from builder.filesystem.erofs_mount import is_able
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.snapshots import IMAGE, Snapshots
+from tests.support.archives import diff_id
 
 Archive = Callable[..., bytes]
 FILE = {"data": b"x"}
@@ -24,14 +24,8 @@ FILE = {"data": b"x"}
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 
-def diff_id(raw: bytes) -> str:
-    return "sha256:" + hashlib.sha256(raw).hexdigest()
-
-
 @pytest.fixture
-def open_snapshots(tmp_path: Path) -> Callable[[], Snapshots]:
-    if not is_able(str(tmp_path)):
-        pytest.skip("this kernel mounts no images from files")
+def open_snapshots(tmp_path: Path, mounts_images: None) -> Callable[[], Snapshots]:
     return functools.partial(Snapshots, tmp_path, images=True)
 
 

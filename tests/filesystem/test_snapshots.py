@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import os
 import subprocess
@@ -19,15 +18,12 @@ from builder.errors import LayerError, StoreError
 from builder.filesystem import syscalls
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.snapshots import Snapshots
+from tests.support.archives import diff_id
 
 Archive = Callable[..., bytes]
 FILE = {"data": b"x"}
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners and attributes need root")
-
-
-def diff_id(raw: bytes) -> str:
-    return "sha256:" + hashlib.sha256(raw).hexdigest()
 
 
 @pytest.fixture

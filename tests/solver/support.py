@@ -30,6 +30,19 @@ OLD = 1_577_836_800
 Layers = tuple[str, ...]
 
 
+class OneFile:
+    """A file's content, which may be longer or shorter than it was when it was looked at."""
+
+    offset = None
+    name = "f"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self) -> int:
+        return os.open(self._path, os.O_RDONLY)
+
+
 def write(root: Path, files: Mapping[str, str | bytes | None]) -> Path:
     """Files by path (`None` for a directory, `-> target` for a link), 0644 and 0755, all of the year 2020."""
     root.mkdir(parents=True, exist_ok=True)

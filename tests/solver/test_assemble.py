@@ -12,20 +12,7 @@ from builder.filesystem.tree import FileInfo, Kind
 from builder.solver.assemble import write_layer
 from builder.solver.roots import EmptyTree
 from builder.solver.staging import Staged, Staging
-from tests.solver.support import write
-
-
-class OneFile:
-    """A file's content that may be longer or shorter than it was when it was looked at."""
-
-    offset = None
-    name = "f"
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def open(self) -> int:
-        return os.open(self._path, os.O_RDONLY)
+from tests.solver.support import OneFile, write
 
 
 @pytest.mark.parametrize("size", [1000, 1 << 20, (1 << 20) + 1, 3 << 20])

@@ -11,7 +11,6 @@ import pytest
 
 from builder.errors import LayerError
 from builder.filesystem.decompress import decompressor
-from builder.filesystem.erofs_mount import is_able
 from builder.filesystem.layer_image import LayerImage, write_image
 from builder.filesystem.snapshots import IMAGE
 from builder.filesystem.tree import FileInfo, Kind
@@ -20,20 +19,10 @@ from builder.solver.assemble import write_layer
 from builder.solver.imaging import Imaging
 from builder.solver.roots import EmptyTree
 from builder.solver.staging import Staged, Staging
+from tests.solver.support import OneFile
 from tests.support.builds import Cli, busybox_context, needs_sandbox
 
 TIME = 1_577_836_800_987_654_321
-
-
-class OnDisk:
-    offset = None
-    name = "f"
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def open(self) -> int:
-        return os.open(self._path, os.O_RDONLY)
 
 
 @pytest.fixture
@@ -44,7 +33,7 @@ def staging(tmp_path: Path) -> Staging:
     staging.put(Staged("d", FileInfo(Kind.DIRECTORY, 0o750, 1, 2, mtime_ns=TIME)))
     for name in ("large", "small"):
         size = (tmp_path / name).stat().st_size
-        staging.put(Staged(f"d/{name}", FileInfo(Kind.FILE, 0o640, 3, 4, size, TIME), OnDisk(tmp_path / name)))
+        staging.put(Staged(f"d/{name}", FileInfo(Kind.FILE, 0o640, 3, 4, size, TIME), OneFile(tmp_path / name)))
     staging.put(Staged("d/text", FileInfo(Kind.FILE, 0o644, size=2, mtime_ns=TIME), b"hi", {"user.note": b"1"}))
     staging.put(Staged("d/link", FileInfo(Kind.SYMLINK, 0o777, link="text", mtime_ns=-TIME)))
     staging.put(Staged("d/same", FileInfo(Kind.FILE, 0o644, size=2, mtime_ns=TIME), hardlink="d/text"))
@@ -88,7 +77,7 @@ def test_a_layer_that_has_no_place_in_one(tmp_path: Path) -> None:
 def test_nothing_stays_open_after_an_error(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"short")
     staging = Staging(EmptyTree())
-    staging.put(Staged("f", FileInfo(Kind.FILE, 0o644, size=50), OnDisk(tmp_path / "f")))
+    staging.put(Staged("f", FileInfo(Kind.FILE, 0o644, size=50), OneFile(tmp_path / "f")))
     imaging = Imaging(str(tmp_path / "beside"))
     with pytest.raises(LayerError):
         write_layer(staging, str(tmp_path), imaging=imaging)
@@ -109,7 +98,7 @@ def context(cli: Cli, tmp_path: Path) -> Path:
 
 @needs_sandbox
 def test_what_a_command_needs_is_not_unpacked(
-    cli: Cli, context: Path, monkeypatch: pytest.MonkeyPatch, able: None
+    cli: Cli, context: Path, monkeypatch: pytest.MonkeyPatch, mounts_images: None
 ) -> None:
     """The copy has made the image; one file changed later, only that is read, and the layer is unpacked."""
     unpacked = []
@@ -135,9 +124,3 @@ def test_what_a_command_needs_is_not_unpacked(
 def test_what_no_command_needs_gets_no_image(cli: Cli, context: Path) -> None:
     cli.build("-t", "x", context)
     assert not list((cli.root / "snapshots").glob("*"))
-
-
-@pytest.fixture
-def able(tmp_path: Path) -> None:
-    if not is_able(str(tmp_path)):
-        pytest.skip("this kernel mounts no images from files")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from builder.filesystem.erofs_mount import is_able
 from builder.filesystem.snapshots import IMAGE
 from builder.store import check_snapshots
 from tests.support.builds import Cli, busybox_context, needs_sandbox
@@ -18,10 +17,8 @@ pytestmark = needs_sandbox
 
 
 @pytest.fixture
-def image(cli: Cli, tmp_path: Path) -> Path:
+def image(cli: Cli, tmp_path: Path, mounts_images: None) -> Path:
     """The image of the layer with busybox."""
-    if not is_able(str(tmp_path)):
-        pytest.skip("this kernel mounts no images from files")
     cli.build("-t", "x", busybox_context(tmp_path / "ctx", "RUN echo a > /c\n"))
     (found,) = (cli.root / "snapshots").glob(f"*/{IMAGE}")
     assert run(cli, DEEP).problems == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Callable
@@ -29,3 +30,8 @@ def archive(*entries: tuple[str, Entry], form: int = tarfile.PAX_FORMAT) -> byte
             info.size = len(data or b"")
             tar.addfile(info, io.BytesIO(data or b""))
     return raw.getvalue()
+
+
+def diff_id(raw: bytes) -> str:
+    """The digest of an uncompressed archive."""
+    return "sha256:" + hashlib.sha256(raw).hexdigest()

@@ -31,7 +31,7 @@ def cli(tmp_path: Path) -> Cli:
 
 
 @pytest.fixture
-def mounts_images(tmp_path: Path) -> None:
+def mounts_erofs(tmp_path: Path) -> None:
     """Skips where layers cannot be mounted as images."""
     from builder.filesystem.erofs_mount import is_able
 

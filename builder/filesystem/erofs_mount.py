@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from builder.filesystem.erofs_writer import ImageWriter
+from builder.filesystem.erofs_writer import ErofsWriter
 
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # the same numbers on every architecture
 _CLOEXEC = 1
@@ -19,7 +19,7 @@ _SET_STRING, _CREATE = 1, 6
 _ATTRIBUTES = 0x1 | 0x2 | 0x4  # read-only, nosuid, nodev: nobody runs anything from this mount itself
 
 
-def mount_image(path: str) -> int:
+def mount_erofs(path: str) -> int:
     """A descriptor of the root of an image. The image is mounted as long as it, or what was opened with it, is open.
     Raises OSError."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -37,8 +37,8 @@ def is_able(directory: str) -> bool:
     try:
         opened.append(os.open(directory, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600))
         opened.append(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        ImageWriter(opened[0]).finish()
-        opened.append(mount_image(f"/proc/self/fd/{opened[0]}"))
+        ErofsWriter(opened[0]).finish()
+        opened.append(mount_erofs(f"/proc/self/fd/{opened[0]}"))
         lowers = ":".join(f"/proc/self/fd/{descriptor}" for descriptor in opened[1:])
         with _filesystem(b"overlay", lowerdir=lowers):
             return True

@@ -63,7 +63,7 @@ class Directory:
         return sorted(zip(bytes(self.names).split(b"/")[:-1], self.inodes, strict=True))
 
 
-class ImageWriter:
+class ErofsWriter:
     """Writes an image into an empty file, `descriptor`, which stays the caller's. Names are bytes, each used once in
     its directory. Raises Unsuitable for what an image cannot hold, and OSError; then the file is worth nothing."""
 

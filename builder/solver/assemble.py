@@ -17,7 +17,7 @@ from builder.filesystem.tree import FileInfo, Kind
 from builder.solver.staging import Content, Staged, Staging
 
 if TYPE_CHECKING:
-    from builder.solver.imaging import Imaging
+    from builder.solver.erofs_copy import ErofsCopy
     from builder.solver.recycle import Recycler
     from builder.solver.secrets import Guard
 
@@ -36,12 +36,12 @@ def write_layer(
     observe: Observe | None = None,
     guard: Guard | None = None,
     recycler: Recycler | None = None,
-    imaging: Imaging | None = None,
+    erofs: ErofsCopy | None = None,
     meanwhile: Callable[[], object] | None = None,
 ) -> LayerBlob:
     """Write the layer that `staging` holds into a temporary file in `directory`.
 
-    With `epoch` (seconds) no entry is younger than that. What `recycler` has is not read. `imaging` gets all that is
+    With `epoch` (seconds) no entry is younger than that. What `recycler` has is not read. `erofs` gets all that is
     read. `meanwhile` is called when all files are read, while threads still hash and compress. Raises LayerError when a
     file changes while it is read, Damaged when the recycler's layer is, and SecretLeak when `guard` finds a secret.
     """
@@ -57,15 +57,15 @@ def write_layer(
             if recycler is None:
                 with closing(prefetched(entries, _open)) as opened:
                     for entry, descriptor in opened:
-                        _write_entry(writer, entry, descriptor, observe, imaging)
+                        _write_entry(writer, entry, descriptor, observe, erofs)
             else:
                 with closing(recycler.take(entries, sink, _open)) as opened:
                     for entry, descriptor in opened:
                         start = sink.total
-                        recycler.written(entry, _write_entry(writer, entry, descriptor, observe, imaging), start)
+                        recycler.written(entry, _write_entry(writer, entry, descriptor, observe, erofs), start)
             writer.close()
-        if imaging is not None:
-            imaging.finish()
+        if erofs is not None:
+            erofs.finish()
         if meanwhile is not None:
             meanwhile()
         with _writing_to(directory):
@@ -117,50 +117,50 @@ def _open_content(content: Content) -> int:
 
 
 def _write_entry(
-    writer: TarWriter, entry: Staged, descriptor: int, observe: Observe | None, imaging: Imaging | None
+    writer: TarWriter, entry: Staged, descriptor: int, observe: Observe | None, erofs: ErofsCopy | None
 ) -> bytes | None:
     """Write an entry, for which `_open` gave `descriptor`; returns the SHA-256 of a file's content."""
     info, content = entry.info, entry.content
     digest = None
     if descriptor != NOTHING:
-        digest = _write_file(writer, entry, descriptor, imaging)
+        digest = _write_file(writer, entry, descriptor, erofs)
     elif entry.hardlink is not None:
         writer.add(entry.path, info, hardlink=entry.hardlink)
     elif info.kind is Kind.FILE and isinstance(content, bytes):
         writer.add(entry.path, info, xattrs=entry.xattrs, content=content)
         digest = hashlib.sha256(content).digest()
-        if imaging is not None:
-            imaging.write(content)
+        if erofs is not None:
+            erofs.write(content)
     else:
         writer.add(entry.path, info, xattrs=entry.xattrs)
-    if imaging is not None:
-        imaging.add(entry)
+    if erofs is not None:
+        erofs.add(entry)
     if digest is not None and observe is not None:
         observe(entry, digest)
     return digest
 
 
-def _write_file(writer: TarWriter, entry: Staged, descriptor: int, imaging: Imaging | None) -> bytes:
+def _write_file(writer: TarWriter, entry: Staged, descriptor: int, erofs: ErofsCopy | None) -> bytes:
     info, content = entry.info, _to_read(entry)
     assert content is not None
     most = info.size + 1 if content.offset is None else info.size  # one more tells a file that has grown
     if info.size <= _PIECE:
         data = os.read(descriptor, most)
         writer.add(entry.path, info, xattrs=entry.xattrs, content=data)
-        if imaging is not None:
-            imaging.write(data)
+        if erofs is not None:
+            erofs.write(data)
         return hashlib.sha256(data).digest()
     hasher = hashlib.sha256()
     pieces = _pieces(descriptor, most, hasher.update)
-    if imaging is not None:
-        pieces = _each_to(imaging, pieces)
+    if erofs is not None:
+        pieces = _each_to(erofs, pieces)
     writer.add(entry.path, info, xattrs=entry.xattrs, content=pieces)
     return hasher.digest()
 
 
-def _each_to(imaging: Imaging, pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _each_to(erofs: ErofsCopy, pieces: Iterator[bytes]) -> Iterator[bytes]:
     for piece in pieces:
-        imaging.write(piece)
+        erofs.write(piece)
         yield piece
 
 

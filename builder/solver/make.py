@@ -39,7 +39,7 @@ from builder.solver.users import find_owner
 from builder.store.records import RecipeRecord
 
 if TYPE_CHECKING:
-    from builder.solver.imaging import Imaging
+    from builder.solver.erofs_copy import ErofsCopy
 
 
 def make_copy(
@@ -182,14 +182,14 @@ def _finish(
                 if isinstance(source, FilesSource):
                     source.forget()
 
-    blob, recycler, imaging = _write(environment, node, staging, sources, scratch, trace, tell, mounted)
+    blob, recycler, erofs = _write(environment, node, staging, sources, scratch, trace, tell, mounted)
     staging.clear()
     with environment.cache.hold(trace.content):  # it may be known by now, or another build made it meanwhile
         made = None if node.ignore_cache else look_up_content(environment, sources, trace)
         if made is None:
             environment.store.layers.add(blob)
-            if imaging is not None and imaging.complete:
-                environment.store.layers.adopt_image(blob, imaging.path)
+            if erofs is not None and erofs.complete:
+                environment.store.layers.adopt_erofs(blob, erofs.path)
             made = Made(blob.diff_id, now(environment.epoch))
             keep_outline(environment, blob.diff_id, outline)
             if recycler is not None:
@@ -207,7 +207,7 @@ def _write(
     trace: Trace,
     tell: Callable[[bool], None],
     mounted: bool,
-) -> tuple[LayerBlob, Recycler | None, Imaging | None]:
+) -> tuple[LayerBlob, Recycler | None, ErofsCopy | None]:
     """Write the layer, of a context's many files with what is left of the one that this step made before, or with its
     image if that is to be `mounted`."""
 
@@ -232,12 +232,12 @@ def _write(
         except Damaged:
             recycler = Recycler(environment.store, trace.place, digest_of, afresh=True)
     recycler.close()  # an earlier layer that is of no use
-    if not (mounted and environment.store.layers.takes_images):
+    if not (mounted and environment.store.layers.takes_erofs):
         return write(recycler=recycler, meanwhile=partial(tell, True)), recycler, None
-    from builder.solver.imaging import Imaging
+    from builder.solver.erofs_copy import ErofsCopy
 
-    with closing(Imaging(f"{scratch}/image")) as imaging:
-        return write(recycler=recycler, imaging=imaging, meanwhile=partial(tell, True)), recycler, imaging
+    with closing(ErofsCopy(f"{scratch}/image")) as erofs:
+        return write(recycler=recycler, erofs=erofs, meanwhile=partial(tell, True)), recycler, erofs
 
 
 def look_up_content(environment: Environment, sources: Sequence[Source], trace: Trace) -> Made | None:

@@ -17,10 +17,10 @@ from builder.boot import current_boot
 from builder.errors import LayerError, StoreError
 from builder.filesystem.archive import ArchiveEntry, TarReader, pieces
 from builder.filesystem.decompress import decompressor
-from builder.filesystem.erofs_mount import is_able, mount_image
+from builder.filesystem.erofs_mount import is_able, mount_erofs
 from builder.filesystem.overlay_format import attributes, file_info, is_opaque
 from builder.filesystem.resolve import resolve
-from builder.filesystem.snapshots import IMAGE, Snapshots
+from builder.filesystem.snapshot_entries import DIRECTORY, EROFS, SnapshotEntries
 from builder.filesystem.tree import FileInfo, Kind
 from builder.store.check_session import LEFTOVER, Session
 from builder.store.store import UNPRIVILEGED_SNAPSHOTS, remove_tree
@@ -35,7 +35,7 @@ def check_snapshots(session: Session) -> None:
         _check_directory(session, session.path(name))
         if session.depth.repair:
             with suppress(OSError):  # those that are left are whole: let them be believed after a restart, too
-                Snapshots(session.root, name=name).settle()
+                SnapshotEntries(session.path(name)).settle()
 
 
 def _check_directory(session: Session, directory: str) -> None:
@@ -43,7 +43,7 @@ def _check_directory(session: Session, directory: str) -> None:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return
-    store = Snapshots(session.root, name=os.path.basename(directory))
+    entries = SnapshotEntries(directory)
     snapshots = [name for name in names if _SNAPSHOT.fullmatch(name)]
     session.counts["snapshots"] += len(snapshots)
     for number, name in enumerate(snapshots):
@@ -58,7 +58,7 @@ def _check_directory(session: Session, directory: str) -> None:
         if name not in ("lock", "locks") and name not in snapshots:
             session.found(
                 "snapshot", os.path.join(directory, name), "a killed process left it", severity=LEFTOVER,
-                repair="removed" if session.depth.repair and store.sweep_one(name) else "",
+                repair="removed" if session.depth.repair and entries.sweep_one(name) else "",
             )  # fmt: skip
 
 
@@ -86,8 +86,8 @@ def _fault(session: Session, path: str) -> tuple[str, str]:
     for one that went meanwhile."""
     match = _SNAPSHOT.fullmatch(os.path.basename(path))
     assert match is not None
-    image = os.path.join(path, IMAGE)
-    if not os.path.isdir(os.path.join(path, "fs")) and not os.path.isfile(image):
+    image = os.path.join(path, EROFS)
+    if not os.path.isdir(os.path.join(path, DIRECTORY)) and not os.path.isfile(image):
         os.stat(path)  # FileNotFoundError: it is gone itself
         return "damage", "it has no files"
     if _is_unsettled(path):
@@ -117,13 +117,13 @@ def _fault(session: Session, path: str) -> tuple[str, str]:
 def _files(path: str) -> Iterator[str]:
     """The directory with a snapshot's files; '' where this process cannot mount the image that they are in. Raises
     OSError for an image that is none."""
-    image = os.path.join(path, IMAGE)
+    image = os.path.join(path, EROFS)
     if not os.path.exists(image):
-        yield os.path.join(path, "fs")
+        yield os.path.join(path, DIRECTORY)
     elif not is_able(path):
         yield ""
     else:
-        root = mount_image(image)
+        root = mount_erofs(image)
         try:
             yield f"/proc/self/fd/{root}"
         finally:

@@ -337,7 +337,7 @@ class Layers:
         records = [self.record(diff_id) for diff_id in dict.fromkeys(diff_ids)]
         absent = [one for one in records if one and not one.origin.startswith(CACHE) and not self._is_here(one)]
         if absent:  # what is unpacked is asked for last: that looks through the directory of all
-            unpacked = set(self._snapshots.diff_ids([one.diff_id for one in absent]))
+            unpacked = set(self._snapshots.entries.diff_ids([one.diff_id for one in absent]))
             absent = [one for one in absent if one.diff_id not in unpacked]
         return Arriving(absent, self.fetch_form, self._partial)
 
@@ -392,14 +392,14 @@ class Layers:
         self._snapshots.adopt(diff_id, upper, below)
 
     @property
-    def takes_images(self) -> bool:
-        """Whether an image of a layer (`LayerImage`) can be mounted by who needs its files."""
-        return self._snapshots.takes_images
+    def takes_erofs(self) -> bool:
+        """Whether an image of a layer (`ErofsLayer`) can be mounted by who needs its files."""
+        return self._snapshots.takes_erofs
 
-    def adopt_image(self, blob: LayerBlob, image: str) -> None:
+    def adopt_erofs(self, blob: LayerBlob, image: str) -> None:
         """Make an image of a layer what it is unpacked to, if that is worth it."""
         if blob.size > _SMALL:
-            self._snapshots.adopt_image(blob.diff_id, image)
+            self._snapshots.adopt_erofs(blob.diff_id, image)
 
     def tree(self, diff_ids: Sequence[str]) -> LayeredTree:
         """The files of a stack of layers, given lowest first."""

@@ -90,7 +90,7 @@ class Store:
                 remove_tree(path)
         if leftovers:
             with contextlib.suppress(OSError):
-                self.snapshots.sweep()
+                self.snapshots.entries.sweep()
 
     def _make_temporary(self) -> None:
         """Make the directory in which nearly all files begin, also those that stay: away from where an earlier store
@@ -160,10 +160,10 @@ class Store:
         if in_user_namespace():
             found = Snapshots(self.root, userxattr=True)
         elif capabilities.held() >> capabilities.SYS_ADMIN & 1:
-            found = Snapshots(self.root, images=True)
+            found = Snapshots(self.root, erofs=True)
         else:
             found = Snapshots(self.root, userxattr=True, name=UNPRIVILEGED_SNAPSHOTS)
-        found.shells = self._janitor.spares(lambda: found.make_shell(self.temporary)).take
+        found.shells = self._janitor.spares(lambda: found.entries.make_shell(self.temporary)).take
         return found
 
     def all_snapshots(self) -> list[Snapshots]:
@@ -171,14 +171,14 @@ class Store:
         from builder.filesystem.snapshots import Snapshots
 
         others = [Snapshots(self.root, name=name) for name in ("snapshots", UNPRIVILEGED_SNAPSHOTS)]
-        return [self.snapshots, *(one for one in others if one.directory != self.snapshots.directory)]
+        return [self.snapshots, *(one for one in others if one.entries.directory != self.snapshots.entries.directory)]
 
     def settle_snapshots(self, waiting: float = 0.0) -> None:
-        """Flush unpacked layers to the disk, see `Snapshots.settle`. What cannot be flushed is not believed after a
-        restart of the machine, which does no harm."""
+        """Flush unpacked layers to the disk, see `SnapshotEntries.settle`. What cannot be flushed is not believed
+        after a restart of the machine, which does no harm."""
         with contextlib.suppress(OSError):
             for snapshots in self.all_snapshots():
-                snapshots.settle(waiting)
+                snapshots.entries.settle(waiting)
 
     def _working_snapshots(self) -> Snapshots:
         """The snapshots for a process that unpacks layers or looks into them.

@@ -110,7 +110,9 @@ def _reached(layout: Layout, roots: list[str]) -> Needed:
 
 def _snapshots(store: Store, of_images: Needed) -> Usage:
     count = active = size = free = 0
-    for path in (f"{one.directory}/{name}" for one in store.all_snapshots() for name in _names(one.directory)):
+    for path in (
+        f"{one.entries.directory}/{name}" for one in store.all_snapshots() for name in _names(one.entries.directory)
+    ):
         name = os.path.basename(path)
         if len(name) < 64 or name.startswith(("tmp-", "gone-")):
             continue

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.filesystem.snapshots import IMAGE
+from builder.filesystem.snapshot_entries import EROFS
 from tests.support.builds import Cli, busybox_context, context, needs_sandbox
 
 pytestmark = needs_sandbox
@@ -112,7 +112,7 @@ def marks(cli: Cli) -> list[Path]:
 
 def unpacked(cli: Cli) -> dict[str, int]:
     """The unpacked layers, which are others where one was unpacked again."""
-    files = (path for name in ("fs", IMAGE) for path in cli.root.glob(f"snapshots/*/{name}"))
+    files = (path for name in ("fs", EROFS) for path in cli.root.glob(f"snapshots/*/{name}"))
     return {path.parent.name: path.stat().st_ino for path in files}
 
 

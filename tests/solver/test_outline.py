@@ -26,7 +26,7 @@ from tests.solver.support import HOST, Layers, base_layer, entries, environment,
 
 
 def unpacked(store: Store) -> list[str]:
-    return store.snapshots.diff_ids()
+    return store.snapshots.entries.diff_ids()
 
 
 def add(made: Environment, layers: Layers, *sources: str, to: str, **fields: Any) -> Layers:

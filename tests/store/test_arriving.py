@@ -166,7 +166,7 @@ def test_an_interrupt_does_not_wait_for_a_server_that_stalls(store: Store, monke
     store.layers.fetch = fetch
     diff_id = know(store, LARGE)
     monkeypatch.setattr("builder.filesystem.unpack.Unpacker._file", interrupt)
-    monkeypatch.setattr("builder.filesystem.erofs_writer.ImageWriter.add_file", interrupt)
+    monkeypatch.setattr("builder.filesystem.erofs_writer.ErofsWriter.add_file", interrupt)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         store.layers.paths((diff_id,))

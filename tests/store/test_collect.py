@@ -107,7 +107,7 @@ def test_snapshots_go_with_their_layers(store: Store) -> None:
     collected = collect(store)
     assert collected.snapshots == 1
     assert collected.size > 4000
-    assert store.snapshots.diff_ids() == [kept]
+    assert store.snapshots.entries.diff_ids() == [kept]
 
 
 def test_a_layer_that_can_be_fetched_again_is_remembered_while_it_is_needed(store: Store) -> None:
@@ -130,7 +130,7 @@ def test_what_a_lease_holds_stays_until_it_ends(store: Store) -> None:
         assert collect(store).blobs == 1
         assert not here(store, lost)
         assert here(store, layer)
-        assert store.snapshots.diff_ids() == [layer]
+        assert store.snapshots.entries.diff_ids() == [layer]
         assert in_use(store, descriptor)
         assert layer in held(store.leases)
     assert held(store.leases) == frozenset()

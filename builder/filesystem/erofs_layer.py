@@ -13,7 +13,7 @@ from contextlib import closing
 from builder.errors import store_error
 from builder.filesystem.archive import Readable, TarReader
 from builder.filesystem.erofs_format import Unsuitable
-from builder.filesystem.erofs_writer import Directory, ImageWriter
+from builder.filesystem.erofs_writer import Directory, ErofsWriter
 from builder.filesystem.overlay_format import OPAQUE, OWN_PREFIXES
 from builder.filesystem.readahead import ReadAhead
 from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
@@ -23,13 +23,13 @@ from builder.filesystem.unpack import META_PREFIX, Unpacked, failed
 _WHITEOUT = FileInfo(Kind.CHARACTER, 0)
 
 
-def write_image(
+def write_erofs(
     stream: Readable, path: str, *, max_entries: int | None = None, max_bytes: int | None = None
 ) -> Unpacked:
     """Write an uncompressed tar stream as the image of a layer into a new file, with overlayfs's whiteouts and marks.
     The bounds are those of `unpack`. The whole stream is read. Raises Unsuitable, LayerError and StoreError; what was
     written stays."""
-    with closing(LayerImage(path)) as image, ReadAhead(stream) as chunks:
+    with closing(ErofsLayer(path)) as image, ReadAhead(stream) as chunks:
         reader = TarReader(chunks, max_entries=max_entries, max_bytes=max_bytes)
         for entry in reader:
             try:
@@ -46,13 +46,13 @@ def write_image(
         return Unpacked(chunks.digest, reader.entries, chunks.size)
 
 
-class LayerImage:
+class ErofsLayer:
     """The image of a layer, written entry by entry into a new file: what may be in the layer's archive, in its order.
     Raises Unsuitable and OSError; what was written stays."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._image = ImageWriter(self._file)
+        self._image = ErofsWriter(self._file)
         self._directories: dict[str, Directory] = {"": self._image.root}
         self._xattrs: dict[str, Mapping[str, bytes]] = {}  # of directories that have any
         self._opaque: set[str] = set()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.filesystem.snapshots import IMAGE
+from builder.filesystem.snapshot_entries import EROFS
 from builder.store import check_snapshots
 from tests.support.builds import Cli, busybox_context, needs_sandbox
 from tests.support.checks import CHECK, DEEP, REPAIR, run
@@ -17,10 +17,10 @@ pytestmark = needs_sandbox
 
 
 @pytest.fixture
-def image(cli: Cli, tmp_path: Path, mounts_images: None) -> Path:
+def image(cli: Cli, tmp_path: Path, mounts_erofs: None) -> Path:
     """The image of the layer with busybox."""
     cli.build("-t", "x", busybox_context(tmp_path / "ctx", "RUN echo a > /c\n"))
-    (found,) = (cli.root / "snapshots").glob(f"*/{IMAGE}")
+    (found,) = (cli.root / "snapshots").glob(f"*/{EROFS}")
     assert run(cli, DEEP).problems == ()
     return found
 

@@ -15,7 +15,8 @@ from builder.errors import LayerError, StoreError
 from builder.filesystem import erofs_mount
 from builder.filesystem.erofs_mount import is_able
 from builder.filesystem.layered import LayeredTree
-from builder.filesystem.snapshots import IMAGE, Snapshots
+from builder.filesystem.snapshot_entries import EROFS
+from builder.filesystem.snapshots import Snapshots
 from tests.support.archives import diff_id
 
 Archive = Callable[..., bytes]
@@ -25,8 +26,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 
 @pytest.fixture
-def open_snapshots(tmp_path: Path, mounts_images: None) -> Callable[[], Snapshots]:
-    return functools.partial(Snapshots, tmp_path, images=True)
+def open_snapshots(tmp_path: Path, mounts_erofs: None) -> Callable[[], Snapshots]:
+    return functools.partial(Snapshots, tmp_path, erofs=True)
 
 
 def unpack(snapshots: Snapshots, raw: bytes, below: list[str] | None = None) -> str:
@@ -34,7 +35,8 @@ def unpack(snapshots: Snapshots, raw: bytes, below: list[str] | None = None) -> 
 
 
 def names(snapshots: Snapshots) -> list[str]:
-    return sorted(str(path.relative_to(snapshots.directory)) for path in Path(snapshots.directory).glob("*/*"))
+    top = Path(snapshots.entries.directory)
+    return sorted(str(path.relative_to(top)) for path in top.glob("*/*"))
 
 
 def test_a_large_layer_becomes_an_image(open_snapshots: Callable[[], Snapshots], archive: Archive) -> None:
@@ -45,11 +47,11 @@ def test_a_large_layer_becomes_an_image(open_snapshots: Callable[[], Snapshots],
     assert Path(path, "d/f").read_bytes() == b"x"
     assert os.listdir(beside) == ["s"]
     assert [name for name in names(snapshots) if not name.endswith("boot")] == sorted(
-        (f"{diff_id(raw)[7:]}/{IMAGE}", f"{diff_id(small)[7:]}/fs")
+        (f"{diff_id(raw)[7:]}/{EROFS}", f"{diff_id(small)[7:]}/fs")
     )
     assert snapshots.unpack(diff_id(raw), lambda: pytest.fail("unpacked twice")) == path
     assert snapshots.path(diff_id(raw)) == path
-    assert snapshots.diff_ids() == sorted((diff_id(raw), diff_id(small)))
+    assert snapshots.entries.diff_ids() == sorted((diff_id(raw), diff_id(small)))
     other = open_snapshots()
     theirs = other.path(diff_id(raw))
     assert theirs is not None
@@ -57,7 +59,7 @@ def test_a_large_layer_becomes_an_image(open_snapshots: Callable[[], Snapshots],
     snapshots.close()
     assert Path(theirs, "d/f").read_bytes() == b"x"
     assert not os.path.exists(path)
-    snapshots.remove(diff_id(raw))
+    snapshots.entries.remove(diff_id(raw))
     assert Path(theirs, "d/f").read_bytes() == b"x"  # as long as it is used
     other.close()
     assert open_snapshots().path(diff_id(raw)) is None
@@ -75,10 +77,10 @@ def test_what_has_no_place_in_an_image_is_a_directory(
 
     snapshots = open_snapshots()
     path = snapshots.unpack(diff_id(raw), open_tar)
-    assert path == f"{snapshots.directory}/{diff_id(raw)[7:]}/fs"
+    assert path == f"{snapshots.entries.directory}/{diff_id(raw)[7:]}/fs"
     assert Path(path, "a").read_bytes() == b"2"
     assert len(opened) == 2
-    assert not [name for name in names(snapshots) if name.endswith(IMAGE)]
+    assert not [name for name in names(snapshots) if name.endswith(EROFS)]
 
 
 def test_the_digest_is_verified(open_snapshots: Callable[[], Snapshots], archive: Archive) -> None:
@@ -99,7 +101,7 @@ def test_what_cannot_be_mounted_is_unpacked_again(
     unpack(first, raw)
     first.close()
     if images:
-        os.truncate(f"{first.directory}/{diff_id(raw)[7:]}/{IMAGE}", 0)
+        os.truncate(f"{first.entries.directory}/{diff_id(raw)[7:]}/{EROFS}", 0)
     else:
         monkeypatch.setattr(erofs_mount, "is_able", lambda directory: False)
     second = open_snapshots()
@@ -136,9 +138,9 @@ def test_a_stack_over_images_has_the_same_name_in_each_process(
 def test_what_a_killed_process_left_of_an_image(open_snapshots: Callable[[], Snapshots], archive: Archive) -> None:
     raw = archive(("f", FILE))
     snapshots = open_snapshots()
-    temporary = Path(snapshots.directory, f"tmp-{diff_id(raw)[7:]}")
+    temporary = Path(snapshots.entries.directory, f"tmp-{diff_id(raw)[7:]}")
     temporary.mkdir(parents=True)
-    (temporary / IMAGE).write_bytes(b"half")
+    (temporary / EROFS).write_bytes(b"half")
     assert Path(unpack(snapshots, raw), "f").read_bytes() == b"x"
     assert not temporary.exists()
 
@@ -171,8 +173,8 @@ def test_a_process_with_all_files_open(
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     second = open_snapshots()
-    assert second.takes_images
-    monkeypatch.setattr(erofs_mount, "mount_image", fail)
+    assert second.takes_erofs
+    monkeypatch.setattr(erofs_mount, "mount_erofs", fail)
     with pytest.raises(StoreError, match="cannot be mounted: Too many open files") as caught:
         second.path(diff_id(raw))
     assert caught.value.remedy is not None

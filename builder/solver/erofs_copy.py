@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from builder.filesystem.erofs_format import Unsuitable
-from builder.filesystem.layer_image import LayerImage
+from builder.filesystem.erofs_layer import ErofsLayer
 from builder.filesystem.tree import FileInfo
 from builder.solver.staging import Staged
 
 _SECOND = 1_000_000_000
 
 
-class Imaging:
+class ErofsCopy:
     """Writes an image to `path`, unless it turns out that it cannot be written, or that the layer has no place in one:
     then the layer is unpacked when it is needed, as others are."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.complete = False
-        self._image: LayerImage | None = None
+        self._image: ErofsLayer | None = None
         try:
-            self._image = LayerImage(path)
+            self._image = ErofsLayer(path)
         except OSError:
             return
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from builder.errors import BuilderError, LayerError, lacks_room
 from builder.filesystem.erofs_format import Unsuitable
-from builder.filesystem.erofs_mount import is_able, mount_image
-from builder.filesystem.layer_image import write_image
+from builder.filesystem.erofs_layer import write_erofs
+from builder.filesystem.erofs_mount import is_able, mount_erofs
 from builder.filesystem.unpack import unpack
 from tests.support.archives import archive
 
@@ -119,7 +119,7 @@ UNSUITABLE: dict[str, list[Entry]] = {
 
 
 def write(raw: bytes, path: Path) -> Path:
-    done = write_image(io.BytesIO(raw), str(path))
+    done = write_erofs(io.BytesIO(raw), str(path))
     beside = path.parent / "unpacked"
     beside.mkdir()
     assert done == unpack(io.BytesIO(raw), beside, layer=True)
@@ -127,12 +127,12 @@ def write(raw: bytes, path: Path) -> Path:
 
 
 @pytest.fixture
-def mounted(mounts_images: None) -> Iterator[Callable[[Path], Path]]:
+def mounted(mounts_erofs: None) -> Iterator[Callable[[Path], Path]]:
     """Mounts an image."""
     descriptors = []
 
     def mount(path: Path) -> Path:
-        descriptors.append(mount_image(str(path)))
+        descriptors.append(mount_erofs(str(path)))
         return Path(f"/proc/self/fd/{descriptors[-1]}")
 
     yield mount
@@ -176,14 +176,14 @@ def test_the_formats_own_tools_find_nothing_wrong(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", UNSUITABLE)
 def test_what_has_no_place_in_an_image(name: str, tmp_path: Path) -> None:
     with pytest.raises(Unsuitable):
-        write_image(io.BytesIO(archive(*UNSUITABLE[name])), str(tmp_path / "image"))
+        write_erofs(io.BytesIO(archive(*UNSUITABLE[name])), str(tmp_path / "image"))
 
 
 def test_the_number_of_links_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builder.filesystem.erofs_format._INODE", struct.Struct("<HHHHQIIIIqIB19x"))
     links: list[Entry] = [(f"l{n}", {"type": LINK, "link": "f"}) for n in range(255)]
     with pytest.raises(Unsuitable):
-        write_image(io.BytesIO(archive(("f", FILE), *links)), str(tmp_path / "image"))
+        write_erofs(io.BytesIO(archive(("f", FILE), *links)), str(tmp_path / "image"))
 
 
 def test_a_directory_of_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,9 +192,9 @@ def test_a_directory_of_too_many_files(tmp_path: Path, monkeypatch: pytest.Monke
         raw = archive(*((name, FILE) for name in names))
         if number:
             with pytest.raises(Unsuitable):
-                write_image(io.BytesIO(raw), str(tmp_path / "more"))
+                write_erofs(io.BytesIO(raw), str(tmp_path / "more"))
         else:
-            write_image(io.BytesIO(raw), str(tmp_path / "most"))
+            write_erofs(io.BytesIO(raw), str(tmp_path / "most"))
 
 
 @pytest.mark.parametrize("room", [0, 2, 4])
@@ -211,7 +211,7 @@ def test_a_full_disk(room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(os, "pwrite", full)
     raw = archive(*((f"f{number}", {"data": b"x" * (1 << 19)}) for number in range(9)))
     with pytest.raises(BuilderError) as caught:
-        write_image(io.BytesIO(raw), str(tmp_path / "image"))
+        write_erofs(io.BytesIO(raw), str(tmp_path / "image"))
     assert lacks_room(caught.value)
     assert "No space left" in str(caught.value)
 
@@ -220,12 +220,12 @@ def test_a_full_disk(room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_bounds_are_kept(bound: str, tmp_path: Path) -> None:
     raw = archive(("a", FILE), ("b", FILE))
     with pytest.raises(LayerError, match="more than 1"):
-        write_image(io.BytesIO(raw), str(tmp_path / "image"), **{bound: 1})
+        write_erofs(io.BytesIO(raw), str(tmp_path / "image"), **{bound: 1})
 
 
 def test_a_damaged_archive_is_no_layer(tmp_path: Path) -> None:
     with pytest.raises(LayerError, match="truncated"):
-        write_image(io.BytesIO(archive(("a", {"data": b"x" * 5000}))[:3000]), str(tmp_path / "image"))
+        write_erofs(io.BytesIO(archive(("a", {"data": b"x" * 5000}))[:3000]), str(tmp_path / "image"))
 
 
 NAMES = st.sampled_from(["a", "b", "d", "d/a", "d/b", "d/e", "d/e/f", ".wh.a", "d/.wh.b", "d/.wh..wh..opq", ""])
@@ -246,12 +246,12 @@ def test_any_archive_is_the_same_or_unsuitable(
     if not is_able(str(place)):
         pytest.skip("this kernel mounts no images from files")
     try:
-        write_image(io.BytesIO(raw), str(place / "image"))
+        write_erofs(io.BytesIO(raw), str(place / "image"))
     except Unsuitable:
         return
     (place / "unpacked").mkdir()
     unpack(io.BytesIO(raw), place / "unpacked", layer=True)
-    root = mount_image(str(place / "image"))
+    root = mount_erofs(str(place / "image"))
     try:
         assert_same(Path(f"/proc/self/fd/{root}"), place / "unpacked", describe)
     finally:

@@ -12,7 +12,7 @@ from builder.errors import StoreError
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
-class MountedImages:
+class ErofsMounts:
     """Mounts images that lie below `directory`, under names. Several threads may use one object."""
 
     def __init__(self, directory: str) -> None:
@@ -45,10 +45,10 @@ class MountedImages:
             if descriptor is None:
                 if not self.able:
                     return None
-                from builder.filesystem.erofs_mount import mount_image
+                from builder.filesystem.erofs_mount import mount_erofs
 
                 try:
-                    descriptor = self._descriptors[name] = mount_image(image)
+                    descriptor = self._descriptors[name] = mount_erofs(image)
                 except OSError as error:
                     if error.errno not in _SCARCE:
                         return None

@@ -11,12 +11,12 @@ import pytest
 
 from builder.errors import LayerError
 from builder.filesystem.decompress import decompressor
-from builder.filesystem.layer_image import LayerImage, write_image
-from builder.filesystem.snapshots import IMAGE
+from builder.filesystem.erofs_layer import ErofsLayer, write_erofs
+from builder.filesystem.snapshot_entries import EROFS
 from builder.filesystem.tree import FileInfo, Kind
 from builder.filesystem.unpack import Unpacked
 from builder.solver.assemble import write_layer
-from builder.solver.imaging import Imaging
+from builder.solver.erofs_copy import ErofsCopy
 from builder.solver.roots import EmptyTree
 from builder.solver.staging import Staged, Staging
 from tests.solver.support import OneFile
@@ -41,11 +41,11 @@ def staging(tmp_path: Path) -> Staging:
 
 
 def test_it_is_the_layers_own_image(staging: Staging, tmp_path: Path) -> None:
-    imaging = Imaging(str(tmp_path / "beside"))
-    blob = write_layer(staging, str(tmp_path), imaging=imaging)
-    assert imaging.complete
+    erofs = ErofsCopy(str(tmp_path / "beside"))
+    blob = write_layer(staging, str(tmp_path), erofs=erofs)
+    assert erofs.complete
     with open(blob.path, "rb") as file:
-        assert write_image(decompressor(file), str(tmp_path / "after")).diff_id == blob.diff_id
+        assert write_erofs(decompressor(file), str(tmp_path / "after")).diff_id == blob.diff_id
     assert (tmp_path / "beside").read_bytes() == (tmp_path / "after").read_bytes()
 
 
@@ -57,34 +57,34 @@ def test_a_disk_without_room_for_it_is_no_error(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if where == "write":
-        monkeypatch.setattr("builder.filesystem.erofs_writer.ImageWriter.write", full)
+        monkeypatch.setattr("builder.filesystem.erofs_writer.ErofsWriter.write", full)
     else:
-        monkeypatch.setattr(LayerImage, where, full)
-    imaging = Imaging(str(tmp_path / "beside"))
-    blob = write_layer(staging, str(tmp_path), imaging=imaging)
+        monkeypatch.setattr(ErofsLayer, where, full)
+    erofs = ErofsCopy(str(tmp_path / "beside"))
+    blob = write_layer(staging, str(tmp_path), erofs=erofs)
     assert blob.size
-    assert not imaging.complete
+    assert not erofs.complete
 
 
 def test_a_layer_that_has_no_place_in_one(tmp_path: Path) -> None:
     staging = Staging(EmptyTree())
     staging.put(Staged("f", FileInfo(Kind.FILE, 0o644, size=1), b"1", {"system.posix_acl_access": b"\2\0\0\0"}))
-    imaging = Imaging(str(tmp_path / "beside"))
-    write_layer(staging, str(tmp_path), imaging=imaging)
-    assert not imaging.complete
+    erofs = ErofsCopy(str(tmp_path / "beside"))
+    write_layer(staging, str(tmp_path), erofs=erofs)
+    assert not erofs.complete
 
 
 def test_nothing_stays_open_after_an_error(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"short")
     staging = Staging(EmptyTree())
     staging.put(Staged("f", FileInfo(Kind.FILE, 0o644, size=50), OneFile(tmp_path / "f")))
-    imaging = Imaging(str(tmp_path / "beside"))
+    erofs = ErofsCopy(str(tmp_path / "beside"))
     with pytest.raises(LayerError):
-        write_layer(staging, str(tmp_path), imaging=imaging)
-    imaging.close()
+        write_layer(staging, str(tmp_path), erofs=erofs)
+    erofs.close()
     opened = {os.path.realpath(f"/proc/self/fd/{one}") for one in os.listdir("/proc/self/fd")}
     assert str(tmp_path / "beside") not in opened
-    assert not imaging.complete
+    assert not erofs.complete
 
 
 @pytest.fixture
@@ -98,21 +98,21 @@ def context(cli: Cli, tmp_path: Path) -> Path:
 
 @needs_sandbox
 def test_what_a_command_needs_is_not_unpacked(
-    cli: Cli, context: Path, monkeypatch: pytest.MonkeyPatch, mounts_images: None
+    cli: Cli, context: Path, monkeypatch: pytest.MonkeyPatch, mounts_erofs: None
 ) -> None:
     """The copy has made the image; one file changed later, only that is read, and the layer is unpacked."""
     unpacked = []
 
     def note(*layer: Any, **bounds: Any) -> Unpacked:
         unpacked.append(1)
-        return write_image(*layer, **bounds)
+        return write_erofs(*layer, **bounds)
 
-    monkeypatch.setattr("builder.filesystem.layer_image.write_image", note)
+    monkeypatch.setattr("builder.filesystem.erofs_layer.write_erofs", note)
     with (context / "Dockerfile").open("a") as file:
         file.write("RUN cat /f7 >/copied\n")
     cli.build("-t", "x", context)
     assert cli.files("x")["copied"].content == (context / "base/f7").read_bytes()
-    assert len(list((cli.root / "snapshots").glob(f"*/{IMAGE}"))) == 1
+    assert len(list((cli.root / "snapshots").glob(f"*/{EROFS}"))) == 1
     assert unpacked == []
     (context / "base/f7").write_bytes(b"changed")
     cli.build("-t", "x", context)

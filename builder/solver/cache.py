@@ -101,3 +101,8 @@ class StepCache:
 def now(epoch: int | None) -> float:
     """The time of what a build makes: SOURCE_DATE_EPOCH where it is set."""
     return time.time() if epoch is None else float(epoch)
+
+
+def now_ns(epoch: int | None) -> int:
+    """The same in nanoseconds, as files have it."""
+    return int(now(epoch) * 1_000_000_000)

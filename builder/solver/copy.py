@@ -1,7 +1,7 @@
-"""COPY, ADD and WORKDIR, and contexts as root file systems: found in the cache, or left to `make`.
+"""COPY, ADD and WORKDIR, and contexts as root file systems: found in the cache, or left to `make_*`.
 
 A step is looked up twice. First, here, by its sources' identity and its parent's layers, which needs no look at the
-parent; then, in `make`, by its sources' content and the facts it asked of its parent, so that a new base image with
+parent; then, in these, by its sources' content and the facts it asked of its parent, so that a new base image with
 the same directories does not redo the copy.
 """
 
@@ -77,11 +77,10 @@ def copy(
             found = find_copy(environment, trace) if not node.ignore_cache else None
         if found is not None:
             return found
-        from builder.solver.make import make_copy
+        from builder.solver.make_copy import CopyMaker
 
-        return make_copy(
-            environment, node, parent, sources, flags, recognised, trace, followed=followed, mounted=mounted
-        )
+        maker = CopyMaker(environment, node, sources, trace, recognised, followed=followed, mounted=mounted)
+        return maker.make(parent, flags)
 
 
 def find_copy(environment: Environment, trace: Trace) -> Made | None:
@@ -101,7 +100,7 @@ def workdir(
     found = None if node.ignore_cache else environment.cache.find(trace.key)
     if found is not None:
         return found
-    from builder.solver.make import make_workdir
+    from builder.solver.make_workdir import make_workdir
 
     return make_workdir(environment, node, parent, settings, quick, trace, followed=followed)
 

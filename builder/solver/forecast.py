@@ -33,7 +33,8 @@ from builder.solver.explain import Explainer
 from builder.solver.explain_live import Past, no_cache_reason
 from builder.solver.gather import Source
 from builder.solver.keys import Recipe, copy_recipe, encode, facts, key_of, key_of_encoded, workdir_recipe
-from builder.solver.make import look_up_content, stage_copy, stage_workdir
+from builder.solver.make_copy import look_up_content, stage_copy
+from builder.solver.make_workdir import stage_workdir
 from builder.solver.record import NotedAs, built_step
 from builder.solver.required import check_required
 from builder.solver.roots import Layers

@@ -19,7 +19,8 @@ from builder.solver.environment import Environment
 from builder.solver.execute import check_result, run_command
 from builder.solver.failed import StepState
 from builder.solver.interactive import ChangedFile, command_there, written_file
-from builder.solver.make import stage_copy, stage_workdir
+from builder.solver.make_copy import stage_copy
+from builder.solver.make_workdir import stage_workdir
 from builder.solver.required import check_required
 from builder.solver.roots import root_tree
 from builder.solver.run import context_parts

@@ -217,7 +217,7 @@ def test_a_file_that_changes_while_the_layer_is_written(
         return original(*arguments, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr("builder.solver.make.write_layer", change)
+        patched.setattr("builder.solver.make_copy.write_layer", change)
         first = run_copy(made, node("a"))
     assert entries(store, first.diff_id)["a"].endswith(" 2")
     (context / "a").write_text("1")

@@ -77,25 +77,26 @@ class LayeredTree:
         return found
 
     def scan(self, path: str) -> list[tuple[str, FileInfo]]:
-        return [(name, info) for name, info in self.scan_all(path) if info.kind is not Kind.WHITEOUT]
+        return [(name, info) for name, info, _ in self.scan_layers(path) if info.kind is not Kind.WHITEOUT]
 
-    def scan_all(self, path: str) -> list[tuple[str, FileInfo]]:
-        """Like `scan`, with the whiteouts that no layer of this stack fills again."""
+    def scan_layers(self, path: str) -> list[tuple[str, FileInfo, int]]:
+        """Like `scan`, with the whiteouts that no layer of this stack fills again, and the index of the layer that each
+        comes from."""
         stack = self._stack(path)
         if stack is None:
             number = errno.ENOENT if self.lstat(path) is None else errno.ENOTDIR
             raise OSError(number, os.strerror(number), path)
-        merged: dict[str, FileInfo] = {}
+        merged: dict[str, tuple[FileInfo, int]] = {}
         for layer in stack[0]:
             descriptor = self._open(layer, path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 with os.scandir(descriptor) as entries:
                     for entry in entries:
                         if entry.name not in merged:
-                            merged[entry.name] = _entry_info(entry, descriptor)
+                            merged[entry.name] = _entry_info(entry, descriptor), layer
             finally:
                 os.close(descriptor)
-        return sorted(merged.items(), key=lambda item: os.fsencode(item[0]))
+        return [(name, *merged[name]) for name in sorted(merged, key=os.fsencode)]
 
     def open(self, path: str) -> int:
         found = self.find(path)
@@ -119,10 +120,15 @@ class LayeredTree:
             return {}
         return self._attributes(found[1], path, (CAPABILITY,))
 
-    def all_xattrs(self, path: str) -> dict[str, bytes]:
-        """Every attribute of a file but overlayfs's own: what the layer that it comes from said."""
-        found = self.find(path)
-        return {} if found is None or found[1] < 0 else self._attributes(found[1], path, None)
+    def all_xattrs(self, layer: int, path: str) -> dict[str, bytes]:
+        """Every attribute of a file of a layer but overlayfs's own."""
+        return self._attributes(layer, path, None)
+
+    def source(self, layer: int, path: str) -> tuple[int, str]:
+        """A descriptor of the directory that a file of a layer is in, good until one of another directory is asked for,
+        and the file's name there."""
+        directory, _, name = path.rpartition("/")
+        return self._directory(layer, directory).fd, name
 
     def opaque(self, path: str) -> bool:
         """Whether the directory hides whatever lies below the stack's lowest layer at this path: one of the layers says
@@ -267,16 +273,14 @@ class LayeredTree:
         return directory
 
     def _attributes(self, layer: int, path: str, wanted: tuple[str, ...] | None) -> dict[str, bytes]:
-        descriptor = self._open(layer, path, os.O_PATH)
-        try:
-            link = f"/proc/self/fd/{descriptor}"  # an O_PATH descriptor has no fgetxattr
-            return {
-                name: os.getxattr(link, name)
-                for name in sorted(attributes(link, follow=True))
-                if (name in wanted if wanted is not None else not name.startswith(OWN_PREFIXES))
-            }
-        finally:
-            os.close(descriptor)
+        directory, _, name = path.rpartition("/")
+        parent = self._directory(layer, directory)  # held, or another thread could close it
+        file = f"/proc/self/fd/{parent.fd}/{name}"
+        return {
+            name: os.getxattr(file, name, follow_symlinks=False)
+            for name in sorted(attributes(file))
+            if (name in wanted if wanted is not None else not name.startswith(OWN_PREFIXES))
+        }
 
     def _open(self, layer: int, path: str, flags: int) -> int:
         root = self._roots[layer]

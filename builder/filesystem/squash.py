@@ -24,20 +24,15 @@ def squash(layers: Sequence[str | os.PathLike[str]], *, below: FileTree | None =
     directories are kept where there is something for them to hide. Sockets are left out.
     """
     with LayeredTree(layers) as tree:
-        roots: dict[int, int] = {}
-        try:
-            yield from _walk(tree, below, roots)
-        finally:
-            for descriptor in roots.values():
-                os.close(descriptor)
+        yield from _walk(tree, below)
 
 
-def _walk(tree: LayeredTree, below: FileTree | None, roots: dict[int, int]) -> Iterator[Change]:
+def _walk(tree: LayeredTree, below: FileTree | None) -> Iterator[Change]:
     first: dict[tuple[int, int], str] = {}
     # Entries to come, last first, each with whether the layers below still show through its directory.
     pending = _children(tree, "", below is not None)
     while pending:
-        path, info, merged = pending.pop()
+        path, info, layer, merged = pending.pop()
         if info.kind is Kind.SOCKET:
             continue
         lower = below.lstat(path) if merged and below is not None else None
@@ -45,13 +40,13 @@ def _walk(tree: LayeredTree, below: FileTree | None, roots: dict[int, int]) -> I
             if lower is not None:
                 yield Change(path, info, {})
             continue
-        xattrs = tree.all_xattrs(path)
+        xattrs = tree.all_xattrs(layer, path)
         hardlink = None
         if info.identity is not None:
             hardlink = first.setdefault(info.identity, path)
             if hardlink == path:
                 hardlink = None
-        yield Change(path, info, xattrs, hardlink, _source(tree, path, roots) if info.kind is Kind.FILE else (-1, ""))
+        yield Change(path, info, xattrs, hardlink, tree.source(layer, path) if info.kind is Kind.FILE else (-1, ""))
         if info.kind is Kind.DIRECTORY:
             shows = lower is not None and lower.kind is Kind.DIRECTORY
             if shows and tree.opaque(path):
@@ -60,15 +55,6 @@ def _walk(tree: LayeredTree, below: FileTree | None, roots: dict[int, int]) -> I
             pending.extend(_children(tree, path, shows))
 
 
-def _children(tree: LayeredTree, directory: str, merged: bool) -> list[tuple[str, FileInfo, bool]]:
+def _children(tree: LayeredTree, directory: str, merged: bool) -> list[tuple[str, FileInfo, int, bool]]:
     prefix = f"{directory}/" if directory else ""
-    return [(prefix + name, info, merged) for name, info in reversed(tree.scan_all(directory))]
-
-
-def _source(tree: LayeredTree, path: str, roots: dict[int, int]) -> tuple[int, str]:
-    found = tree.find(path)
-    assert found is not None
-    layer = found[1]
-    if layer not in roots:
-        roots[layer] = os.open(tree.directories[layer], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    return roots[layer], path
+    return [(prefix + name, info, layer, merged) for name, info, layer in reversed(tree.scan_layers(directory))]

@@ -319,7 +319,7 @@ def test_attributes_and_sockets(step: Step) -> None:
     assert [change.xattrs for change in changes(step.layers[0], None)] == [{"security.capability": CAPABILITY}]
     with LayeredTree(step.layers) as tree:
         assert tree.xattrs("f") == {"security.capability": CAPABILITY}
-        assert tree.all_xattrs("f") == {"security.capability": CAPABILITY, "user.note": b"x"}
+        assert tree.all_xattrs(0, "f") == {"security.capability": CAPABILITY, "user.note": b"x"}
     assert [change.xattrs.get("user.note") for change in squash(step.layers)] == [b"x"]
     assert step(lambda root: os.removexattr(root / "f", "security.capability")) == ["file f"]
 

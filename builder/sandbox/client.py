@@ -67,10 +67,11 @@ class Sandbox:
             return self._follow(control, outputs, on_output) if outputs else Result(cancelled=True)
 
     def foresee(self, command: Command) -> int:
-        """Have the root made of a command that will probably come next, under the name `command.root`. Nobody may
-        write to its layers any more; they may get other names when the descriptor that is returned is at its end. A
-        command that comes under this name must be of the same `shape`, over the same directories, whatever their paths
-        are by then. Any other takes its way as if nothing had been said.
+        """Have the root made of a command that will probably come next, under the name `command.root`: once the command
+        that runs has ended, unless that fails, or at once if none runs. Nobody but that may write to its layers any
+        more; they may get other names when the descriptor that is returned is at its end. A command that comes under
+        this name must be of the same `shape`, over the same directories, whatever their paths are by then. Any other
+        takes its way as if nothing had been said.
 
         Raises SandboxError. That a root cannot be made is said to the command.
         """

@@ -4,8 +4,8 @@
 
 A request is a `Profile` that carries descriptors: a file with the `Command`, the command's own socket, and its streams
 (`messages.STREAMS`). On its socket the client sends numbers of signals, and gets the `Result` at last (`running`).
-With the file and one more descriptor it is a command that is foreseen: the spare process makes its root, closes that
-descriptor when it has its layers open, and is kept for it.
+With the file and one more descriptor it is a command that is foreseen: once the one that runs has ended well, the spare
+process makes its root, closes that descriptor when it has its layers open, and is kept for it.
 
 Half of a command's set-up depends on its profile alone. So after each request the helper forks a spare process for the
 same profile, which gets that half done on another processor while the command runs.
@@ -27,7 +27,7 @@ import time
 from . import capabilities, cgroups, landlock, namespaces, syscalls
 from .command import PROTECT, Profile, Result, SandboxError
 from .messages import STREAMS, describe, receive_descriptors
-from .running import Running, answer
+from .running import Foreseen, Running, answer
 from .seccomp import build_filter
 
 _MOST = 4096  # bytes of a profile
@@ -78,7 +78,7 @@ class Helper:
         values, root = marshal.loads(data)
         profile = Profile.unpack(values)
         if len(descriptors) == 2:
-            self._foresee(profile, root, descriptors)
+            self._foresee(Foreseen(profile, root, descriptors))
             return True
         try:
             self._start(profile, root, descriptors)
@@ -92,12 +92,21 @@ class Helper:
             self._make_spare(profile)
         return True
 
-    def _foresee(self, profile: Profile, root: str, descriptors: list[int]) -> None:
+    def _foresee(self, foreseen: Foreseen) -> None:
+        """Have a root made when the command that runs has ended; at once if none runs."""
+        running = {*self.running.values()}
+        if not running:
+            self._make_root(foreseen)
+        elif len(running) == 1 and not (one := running.pop()).foreseen:
+            one.foreseen = foreseen
+        else:
+            foreseen.close()
+
+    def _make_root(self, foreseen: Foreseen) -> None:
         """Have the spare process make a root, if there is one for this profile."""
-        if self.spare is not None and self.spare.profile == profile and not self.spare.root:
-            self.spare.foresee(root, descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
+        if self.spare is not None and self.spare.profile == foreseen.profile and not self.spare.root:
+            self.spare.foresee(foreseen)
+        foreseen.close()
 
     def _start(self, profile: Profile, root: str, descriptors: list[int]) -> None:
         """Hand a command to the spare process, or to a new one if that is for others or has died."""
@@ -138,7 +147,13 @@ class Helper:
                 self.poll.unregister(descriptor)
             except KeyError:
                 continue  # the client has hung up before
-        running.finish()
+        result = running.finish()
+        if running.foreseen is not None:  # before the client hears of it: it has enough to do then
+            if result.exit_status == 0:
+                self._make_root(running.foreseen)
+            else:
+                running.foreseen.close()
+        running.answer(result)
         self.leaving.append(running)
         self._forget_what_is_gone()
 

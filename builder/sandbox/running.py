@@ -22,6 +22,21 @@ _PATIENCE = (0.001, 0.01, 0.02)  # seconds; the kernel may close in the backgrou
 _LEFT_OPEN = "a file of its root is still open for writing: it was passed to a process that has not ended with it"
 
 
+class Foreseen:
+    """A command that will probably come next, under the name `root`: a file with it, and the descriptor that tells the
+    client that its layers are open."""
+
+    def __init__(self, profile: Profile, root: str, descriptors: list[int]) -> None:
+        self.profile = profile
+        self.root = root
+        self.descriptors = descriptors
+
+    def close(self) -> None:
+        """Do without it, or let those have it to whom it was sent."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
 class Running:
     """Process 1 of a new PID namespace: when it ends the kernel kills what it left running, as under runc.
 
@@ -52,17 +67,18 @@ class Running:
                 self.group.remove()
             raise
         self.root = ""  # the name of the root that it has made
+        self.foreseen: Foreseen | None = None  # what is to be done when it has ended
         self._control: _socket.socket | None = None
         self.ended = -1
+        self._sealed = -1  # its root, of which nothing is written any more
         self._cancelled = False
         self._waited_for = False
 
-    def foresee(self, root: str, descriptors: list[int]) -> None:
-        """Have it make the root of a command, see `client`. The descriptors stay open here. If it has ended, `start`
-        tells."""
-        self.root = root
+    def foresee(self, foreseen: Foreseen) -> None:
+        """Have it make the root of a command, see `client`. If it has ended, `start` tells."""
+        self.root = foreseen.root
         try:
-            send_descriptors(self._commands, FORESEEN, descriptors)
+            send_descriptors(self._commands, FORESEEN, foreseen.descriptors)
         except OSError:
             return
 
@@ -117,9 +133,8 @@ class Running:
         self._cancelled = _SIGKILL in numbers
         return not self._cancelled
 
-    def finish(self) -> None:
-        """Answer the client, now that the process has ended. What the kernel still holds of it, `is_gone` removes."""
-        assert self._control is not None
+    def finish(self) -> Result:
+        """How it ended, now that it has. What the kernel still holds of it, `is_gone` removes."""
         os.close(self.ended)
         _, status, usage = os.wait4(self._pid, 0)
         self._waited_for = True
@@ -145,9 +160,15 @@ class Running:
         if self.group:
             result.out_of_memory = self.group.out_of_memory()
             self.group.remove()
+        self._sealed = reports.root
+        return result
+
+    def answer(self, result: Result) -> None:
+        """Answer the client, and let go of the root."""
+        assert self._control is not None
         answer(self._control, result)
-        if reports.root >= 0:
-            os.close(reports.root)  # unmounts it, for which nobody has to wait: the next root is made after that
+        if self._sealed >= 0:
+            os.close(self._sealed)  # unmounts it, for which nobody has to wait
 
 
 def _seal(root: int) -> bool:

@@ -22,7 +22,7 @@ from builder.sandbox.command import Command, Result, SandboxError
 from builder.solver.cache import Made, now
 from builder.solver.commands import overlay_directories, step_command
 from builder.solver.environment import Environment
-from builder.solver.foresee import foresee
+from builder.solver.foresee import Foreseen, foresee
 from builder.solver.mounts import Mounting
 from builder.solver.roots import Layers
 from builder.solver.users import ExecUser, accounts_of, find_user
@@ -51,8 +51,17 @@ def execute(
     with ExitStack() as held:
         scratch, command = _begin(environment, node, user, lowers, roots, contents, held)
         upper = command.upper
+        ahead: Foreseen | None = None
+
+        def look_ahead() -> None:
+            nonlocal ahead
+            if following is not None and environment.keep is None and environment.before is None:
+                ahead = foresee(environment, command, node, following)
+                environment.keep_foreseen(ahead)
+            store.catch_up()
+
         result, tail, masking = run_command(
-            environment, command, lambda stream, data: environment.report(StepOutput(step, data, stream))
+            environment, command, lambda stream, data: environment.report(StepOutput(step, data, stream)), look_ahead
         )
         environment.check_cancelled()
         try:
@@ -70,10 +79,6 @@ def execute(
                 )
                 error.kept = environment.keep(state, error.cause, upper)
             raise
-        ahead = None
-        if following is not None and environment.keep is None and environment.before is None:
-            ahead = foresee(environment, command, node, following)
-            environment.keep_foreseen(ahead)
         blob, left_out = _layer(upper, lowers, result.mount_points, scratch, environment)
         if ahead is not None and (left_out.paths or not ahead.has_its_layers()):
             environment.keep_foreseen(None)  # it has what the layer has not, or may not find it
@@ -113,10 +118,11 @@ def _begin(
 
 
 def run_command(
-    environment: Environment, command: Command, show: Callable[[int, bytes], None]
+    environment: Environment, command: Command, show: Callable[[int, bytes], None], meanwhile: Callable[[], None]
 ) -> tuple[Result, list[str], Masking | None]:
     """Run a command and `show` what it prints to a stream as it comes, masked: how it ended, the last lines of its
-    output, and what has masked them (None in a build without secrets). Raises Unsupported, and what `show` does."""
+    output, and what has masked them (None in a build without secrets). `meanwhile` is called when it runs. Raises
+    Unsupported, and what these do."""
     tail: deque[bytes] = deque([b""], maxlen=_TAIL_LINES)
     masking = environment.guard.masking() if environment.guard is not None else None
 
@@ -133,7 +139,7 @@ def run_command(
         show(stream, data)
 
     try:
-        result = environment.sandbox.run(command, take, environment.store.catch_up)
+        result = environment.sandbox.run(command, take, meanwhile)
     except SandboxError as error:
         raise Unsupported(str(error), remedy="RUN needs root, overlayfs and namespaces on this machine") from error
     finally:

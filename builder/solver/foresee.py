@@ -2,8 +2,9 @@
 
 Of a short step most of the time goes into its root (mounts), and most of the rest into its layer. The next step's root
 lies on this one's directory of changes, to which nobody writes once its command has ended. So where a RUN is followed
-by another one as the same user, and nothing else runs at once, the sandbox is told of that root then. Whether it serves
-is decided when the step comes: what became of the directory, and all else that the root depends on, must be as told.
+by another one as the same user, and nothing else runs at once, the sandbox is told of that root while the command runs,
+to make it when that has ended. Whether it serves is decided when the step comes: what became of the directory, and all
+else that the root depends on, must be as told.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _PATIENCE = 1000  # milliseconds: opening directories takes none
 
 class Foreseen(msgspec.Struct, frozen=True):
     """A root that the sandbox makes: the `scratch` with its upper and work directory, the `command` that it was told
-    of, which directory is its top layer, and the descriptor that is at its end when the layers are open."""
+    of, which directory is its top layer and whose, and the descriptor that is at its end when the layers are open."""
 
     scratch: str
     command: Command
-    top: tuple[int, int]
+    top: tuple[int, int, int, int]
     opened: int
 
     def has_its_layers(self) -> bool:
@@ -59,8 +60,8 @@ class Foreseen(msgspec.Struct, frozen=True):
 
 
 def foresee(environment: Environment, command: Command, node: RunNode, following: RunNode) -> Foreseen | None:
-    """Have the root of the `following` step made, now that the command of `node` has ended; None if that will be
-    another one than can be told by now."""
+    """Have the root of the `following` step made when the command of `node`, which runs, has ended; None if that will
+    be another one than can be told by now."""
     if following.mounts or following.script is not None or environment.epoch is not None:
         return None  # with a time nothing may be younger, which is seen to afterwards
     same = ("user", "network", "security")
@@ -86,6 +87,6 @@ def foresee(environment: Environment, command: Command, node: RunNode, following
         raise
 
 
-def _identity(directory: str) -> tuple[int, int]:
+def _identity(directory: str) -> tuple[int, int, int, int]:
     status = os.stat(directory)
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_uid, status.st_gid

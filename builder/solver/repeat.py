@@ -41,7 +41,7 @@ def repeat_command(
     node = state.node
     assert isinstance(node, RunNode)
     with command_there(environment, _ready(environment, state), upper) as command:
-        result, tail, masking = run_command(environment, command, show)
+        result, tail, masking = run_command(environment, command, show, environment.store.catch_up)
         if result.exit_status != 0 or result.error:
             if masking is not None and masking.printed:
                 forms = " and ".join(dict.fromkeys(map(str, masking.printed.values())))

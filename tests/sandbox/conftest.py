@@ -83,7 +83,8 @@ def overlay(tmp_path: Path) -> Callable[[], tuple[str, str]]:
 
 @pytest.fixture
 def run(sandbox: Sandbox, busybox: Path, overlay: Callable[[], tuple[str, str]]) -> Run:
-    """run("shell commands", **fields of Command): a string goes to sh -c, a tuple is the argument vector."""
+    """run("shell commands", **fields of Command): a string goes to sh -c, a tuple is the argument vector. `by` is the
+    sandbox, `meanwhile` what it calls."""
 
     def run(arguments: str | tuple[str, ...], **fields: Any) -> Outcome:
         upper, work = overlay()
@@ -95,7 +96,8 @@ def run(sandbox: Sandbox, busybox: Path, overlay: Callable[[], tuple[str, str]])
         def on_output(stream: int, data: bytes) -> None:
             output[stream] += data
 
-        result = fields.pop("by", sandbox).run(Command(arguments, **fields), on_output)
+        meanwhile = fields.pop("meanwhile", None)
+        result = fields.pop("by", sandbox).run(Command(arguments, **fields), on_output, meanwhile)
         return Outcome(result, output[STDOUT].decode(), output[STDERR].decode(), Path(fields["upper"]))
 
     return run

@@ -50,6 +50,34 @@ def test_its_layers_may_have_got_other_names(
     assert sorted(os.listdir(tmp_path / "snapshot")) == ["etc", "one"]
 
 
+@pytest.mark.parametrize("status", [0, 3])
+def test_while_a_command_runs(
+    run: Run, own: Sandbox, busybox: Path, overlay: Callable[[], tuple[str, str]], tmp_path: Path, status: int
+) -> None:
+    """It is made when that has ended, over what that has written; not ahead if that fails."""
+    first, (upper, work) = overlay(), overlay()
+    lowers = (first[0], str(busybox))
+    signal = tmp_path / "signal"
+    signal.mkdir()
+    opened: list[int] = []
+
+    def meanwhile() -> None:
+        opened.append(own.foresee(Command((), root="next", lowers=lowers, upper=upper, work=work)))
+        poll = select.poll()
+        poll.register(opened[0], select.POLLIN)
+        assert not poll.poll(100)
+        (signal / "go").touch()
+
+    wait = f"while ! test -e /tmp/go; do sleep 0.01; done; mkdir /etc/new; exit {status}"
+    shown = Mount("/tmp", "bind", source=str(signal))
+    ended = run(wait, upper=first[0], work=first[1], mounts=(shown,), meanwhile=meanwhile, by=own)
+    assert ended.result.exit_status == status
+    assert os.read(opened[0], 1) == b""
+    os.close(opened[0])
+    found = run("ls /etc", lowers=lowers, upper=upper, work=work, root="next", by=own)
+    assert (found.result.exit_status, found.out, found.err) == (0, "new\n", "")
+
+
 @pytest.mark.parametrize("fields", [{}, {"root": "another"}, {"network": "none"}, {"mounts": (Mount("/m", "tmpfs"),)}])
 def test_another_command_comes(
     run: Run, own: Sandbox, busybox: Path, overlay: Callable[[], tuple[str, str]], fields: dict[str, Any]

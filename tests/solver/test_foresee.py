@@ -26,7 +26,7 @@ CHAINS = {
     "links to the layers below": ("RUN echo 1 > /a\nRUN ln /a /b\nRUN echo 2 > /b\nRUN cat /a > /c\n", 3),
     "the network": ("RUN echo 1 > /a\nRUN --network=none echo 2 > /b\nRUN echo 3 > /c\n", 0),
     "copies between": ("RUN echo 1 > /a\nCOPY Dockerfile /d\nRUN cat /a /d > /e\nRUN echo 3 > /c\n", 1),
-    "owner of the root": ("RUN chown 7:8 / && chmod 700 /\nRUN stat -c %u:%g:%a / > /a\nRUN echo 1 > /b\n", 2),
+    "owner of the root": ("RUN chown 7:8 / && chmod 700 /\nRUN stat -c %u:%g:%a / > /a\nRUN echo 1 > /b\n", 1),
 }  # fmt: skip
 
 

@@ -62,7 +62,7 @@ class Keeper:
         )
         try:
             for layers in (state.parent, *state.roots.values()):
-                self._store.layers.directories(layers)
+                self._store.unpacked.directories(layers)
             if self._guard is not None:
                 self._guard.check_kept(encode_step(step), upper)
             if upper:

@@ -69,7 +69,7 @@ def run_image(store: Store, options: RunOptions, session: Session) -> int:
             raise StoreError("the image is malformed: its manifest and configuration differ", place=options.image)
         for diff_id, layer in zip(diff_ids, image.manifest.layers, strict=True):
             store.layers.know(diff_id, layer)
-        command = _command(store.layers.directories(diff_ids), scratch, image.config, options, session.terminal)
+        command = _command(store.unpacked.directories(diff_ids), scratch, image.config, options, session.terminal)
         try:
             with Sandbox() as sandbox:
                 result = sandbox.attach(command, session)

@@ -119,7 +119,7 @@ def changed(store: Store, kept: Kept) -> list[ChangedFile]:
 def files(store: Store, kept: Kept) -> LayeredTree:
     """The file system that a kept step left, or that it would have begun with. Raises StoreError, LayerError."""
     state = kept.step.state
-    return LayeredTree([*([kept.upper] if state.ran else []), *store.layers.directories(state.parent)])
+    return LayeredTree([*([kept.upper] if state.ran else []), *store.unpacked.directories(state.parent)])
 
 
 @contextmanager

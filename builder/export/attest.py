@@ -105,7 +105,7 @@ class Attester:
         if not layers:
             yield EmptyTree()
             return
-        with closing(self._store.layers.tree(layers)) as tree:
+        with closing(self._store.unpacked.tree(layers)) as tree:
             yield tree
 
 

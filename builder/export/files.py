@@ -25,7 +25,7 @@ def write_tar(
     """The flattened file system of a stack of layers (diff IDs, lowest first) as a tar stream. Files of `beside`, by
     name, come at its end, and in place of the image's own of that name; their time is `epoch`, or now."""
     writer = TarWriter(write)
-    write_changes(squash(store.layers.directories(layers)), writer)
+    write_changes(squash(store.unpacked.directories(layers)), writer)
     moment = time.time_ns() if epoch is None else epoch * 1_000_000_000
     for name, data in (beside or {}).items():
         writer.add(name, FileInfo(Kind.FILE, 0o600, size=len(data), mtime_ns=moment), content=data)

@@ -12,8 +12,8 @@ from builder.filesystem.layered import LayeredTree
 from builder.filesystem.squash import squash
 from builder.filesystem.tar import TarWriter
 from builder.solver.keys import Recipe, key_of
-from builder.store.layers import top_first
 from builder.store.store import Store
+from builder.store.unpacked import top_first
 
 _KIND = "squash-1"
 
@@ -25,7 +25,7 @@ def squash_layers(store: Store, layers: Sequence[str], keep: int, compression: C
     known = store.database.memo(_KIND, key)
     if known is not None and store.layers.available(known.decode()):
         return known.decode()
-    paths = store.layers.paths(layers)
+    paths = store.unpacked.paths(layers)
     above = top_first(paths[keep:])
     below = LayeredTree(top_first(paths[:keep])) if keep else None
     with store.scratch() as scratch:

@@ -46,7 +46,7 @@ def execute(
     """Run a command, and keep what it wrote. `following` is the command that comes next, if that is known and nothing
     else runs. Raises StepFailed, Unsupported."""
     store = environment.store
-    lowers = store.layers.directories(parent)
+    lowers = store.unpacked.directories(parent)
     user = find_user(accounts_of(environment, parent), node.user)
     with ExitStack() as held:
         scratch, command = _begin(environment, node, user, lowers, roots, contents, held)
@@ -85,7 +85,7 @@ def execute(
         if left_out.paths:
             drop(upper, left_out.paths)
         store.layers.add(blob)
-        store.layers.adopt(blob.diff_id, upper, lowers if left_out.linked else ())
+        store.unpacked.adopt(blob.diff_id, upper, lowers if left_out.linked else ())
     return Made(blob.diff_id, now(environment.epoch))
 
 

@@ -90,7 +90,7 @@ def command_there(environment: Environment, state: StepState, upper: str) -> Ite
 
 
 def _lowers(environment: Environment, state: StepState, upper: str) -> list[str]:
-    return [*([upper] if upper else []), *environment.store.layers.directories(state.parent)]
+    return [*([upper] if upper else []), *environment.store.unpacked.directories(state.parent)]
 
 
 def surroundings(node: StepNode) -> RunNode:
@@ -141,7 +141,7 @@ def changed_files(environment: Environment, state: StepState, upper: str) -> lis
     """What the step's command changed before it failed, sorted by path."""
     passing = {path.strip("/") for path in state.mount_points}
     found: list[ChangedFile] = []
-    with LayeredTree(environment.store.layers.directories(state.parent)) as below:
+    with LayeredTree(environment.store.unpacked.directories(state.parent)) as below:
         for change in changes(upper, below if state.parent else None):
             path, info = change.path, change.info
             if info.kind is Kind.OPAQUE:

@@ -124,7 +124,7 @@ class CopyMaker:
             if made is None:
                 environment.store.layers.add(blob)
                 if erofs is not None and erofs.complete:
-                    environment.store.layers.adopt_erofs(blob, erofs.path)
+                    environment.store.unpacked.adopt_erofs(blob, erofs.path)
                 made = Made(blob.diff_id, now(environment.epoch))
                 keep_outline(environment, blob.diff_id, self._outline)
                 if recycler is not None:
@@ -160,7 +160,7 @@ class CopyMaker:
             except Damaged:
                 recycler = Recycler(environment.store, place, digest_of, afresh=True)
         recycler.close()  # an earlier layer that is of no use
-        if not (self._mounted and environment.store.layers.takes_erofs):
+        if not (self._mounted and environment.store.unpacked.takes_erofs):
             return write(recycler=recycler, meanwhile=partial(tell, True)), recycler, None
         from builder.solver.erofs_copy import ErofsCopy
 
@@ -224,11 +224,11 @@ def origin_of(environment: Environment, sources: Sequence[Source]) -> Origin | N
 
     def origin(path: str) -> str | None:
         layers = staged.layers or ()
-        tree = environment.store.layers.tree(layers)
+        tree = environment.store.unpacked.tree(layers)
         with tree:
             found = tree.find(path)
             directory = tree.directories[found[1]] if found is not None and found[1] >= 0 else None
-        paths = environment.store.layers.paths(layers)
+        paths = environment.store.unpacked.paths(layers)
         return next(
             (layer for layer, known in reversed([*zip(layers, paths, strict=True)]) if known == directory), None
         )

@@ -76,7 +76,7 @@ class Mounting:
 
     def _bind(self, planned: BindMount) -> Mount:
         layers, subpath = self._source(planned.tree, planned.source)
-        lowers = tuple(self._environment.store.layers.directories(layers)) or (self._directory("empty"),)
+        lowers = tuple(self._environment.store.unpacked.directories(layers)) or (self._directory("empty"),)
         upper = work = ""
         if planned.writable:
             upper, work = self._directory("upper"), self._directory("work")

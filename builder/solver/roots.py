@@ -32,4 +32,4 @@ class EmptyTree:
 
 def root_tree(environment: Environment, layers: Layers) -> FileTree:
     """The files of a stack of layers; they are fetched and unpacked now if they were not."""
-    return environment.store.layers.tree(layers) if layers else EmptyTree()
+    return environment.store.unpacked.tree(layers) if layers else EmptyTree()

@@ -78,7 +78,7 @@ def accounts_of(environment: Environment, layers: Layers) -> Accounts:
     known = environment.accounts.get(layers)
     if known is None:
         below = environment.accounts.get(layers[:-1])
-        if below is not None and below.plain and not _has_accounts(environment.store.layers.paths(layers)[-1]):
+        if below is not None and below.plain and not _has_accounts(environment.store.unpacked.paths(layers)[-1]):
             known = below
         else:
             known = read_accounts(root_tree(environment, layers))

@@ -1,19 +1,15 @@
-"""Layers by their diff IDs: which blob holds one, where it can be fetched, and unpacked ones as snapshots.
+"""Layers by their diff IDs: which blob holds one, and where it can be fetched.
 
-A base image's layers are known before they are here: `ensure_blob` fetches one when somebody needs its bytes, and
-`directories` unpacks a stack when a step must see its files. Both do their work once, however many threads or
-processes ask.
+A base image's layers are known before they are here: `ensure_blob` fetches one when somebody needs its bytes, once,
+however many threads or processes ask.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from functools import cached_property
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
@@ -30,10 +26,6 @@ from builder.store.records import LayerRecord
 if TYPE_CHECKING:
     from builder.filesystem.archive import Readable
     from builder.filesystem.compress import LayerBlob
-    from builder.filesystem.decompress import Reader
-    from builder.filesystem.layered import LayeredTree, Places
-    from builder.filesystem.snapshots import Snapshots
-    from builder.store.arriving import Arriving, Following
     from builder.store.database import Database
     from builder.store.settle import Settling
 
@@ -41,8 +33,6 @@ Fetch = Callable[[str, Descriptor, BinaryIO], None]
 """Fetches a blob: the reference it belongs to, its descriptor, the file that takes the verified bytes. The file is at
 its start, and may hold a beginning of the blob, which an earlier transfer left."""
 
-_SMALL = 64 << 10
-"""Bytes of a blob that holds some hundred files at most."""
 CACHE = "cache:"
 """Begins the origin of a layer that a build cache claims to have."""
 
@@ -75,23 +65,19 @@ class Layers:
         self,
         layout: Layout,
         database: Callable[[], Database],
-        snapshots: Callable[[], Snapshots],
         partial: str,
         limits: Callable[[], ArchiveLimits] = ArchiveLimits,
     ) -> None:
         """`database` opens the one of the store; `partial` is the directory for blobs whose transfer was cut short;
-        `limits` bound what is unpacked."""
+        `limits` bound what is read."""
         self._layout = layout
         self._open_database = database
         self._opened: Database | None = None
         self._opening = threading.Lock()
         self._named: dict[str, LayerRecord] = {}  # by diff ID, before the database is opened
-        self._open_snapshots = snapshots
         self._partial = partial
         self._limits = limits
         self.fetch: Fetch = _nowhere
-        self._stacks: dict[tuple[str, ...], list[str]] = {}
-        self._places: defaultdict[str, Places] = defaultdict(dict)
         self._boot = current_boot()
 
     @property
@@ -119,15 +105,6 @@ class Layers:
         from builder.store.settle import Settling
 
         return Settling(self._layout, database, self._boot)
-
-    def forget_paths(self) -> None:
-        """Look for snapshots anew: nobody kept them from being removed meanwhile."""
-        self._stacks.clear()
-        self._places.clear()
-
-    @cached_property
-    def _snapshots(self) -> Snapshots:
-        return self._open_snapshots()
 
     def add(self, blob: LayerBlob) -> None:
         """Keep a finished layer: its temporary file, which need not be flushed, becomes a blob of the store."""
@@ -165,7 +142,7 @@ class Layers:
         if named is not None and kind_of(named.media_type) == compression.kind:
             return named
         for record in self._database.layers(diff_id):
-            if kind_of(record.media_type) == compression.kind and self._is_here(record):
+            if kind_of(record.media_type) == compression.kind and self.is_here(record):
                 return record
         with self._once(f"{diff_id}-{compression.kind}"):
             return self._compress(diff_id, compression)
@@ -197,7 +174,7 @@ class Layers:
             return named
         records = sorted(self._database.layers(diff_id), key=_trust)
         for record in records:
-            if self._is_here(record):
+            if self.is_here(record):
                 return record
         return next((record for record in records if record.origin), None)
 
@@ -205,7 +182,11 @@ class Layers:
         """The form in which an image of the store has a layer, if the blob is here and nothing else was asked yet that
         the database has to answer."""
         named = self._named.get(diff_id) if self._opened is None else None
-        return named if named is not None and self._is_here(named) else None
+        return named if named is not None and self.is_here(named) else None
+
+    def note_size(self, record: LayerRecord, size: int) -> None:
+        """Keep how long the layer of a form is uncompressed, in bytes."""
+        self._database.add_layer(msgspec.structs.replace(record, uncompressed=size))
 
     def available(self, diff_id: str) -> bool:
         """Whether the layer's bytes are here or can be fetched."""
@@ -228,7 +209,7 @@ class Layers:
 
     def fetch_form(self, record: LayerRecord) -> bool:
         """Have this very blob here, whatever other forms of its layer there are. Whether it had to be fetched."""
-        if self._is_here(record):
+        if self.is_here(record):
             return False
         with self._once(record.digest):
             if not self._layout.has(record.digest):
@@ -238,7 +219,8 @@ class Layers:
                 self._check_claim(record, self._layout.blob_path(record.digest))
         return False
 
-    def _is_here(self, record: LayerRecord) -> bool:
+    def is_here(self, record: LayerRecord) -> bool:
+        """Whether this form of a layer is in the store, and known to be that."""
         return not is_claim(record) and self._layout.has(record.digest)
 
     def _check_claim(self, record: LayerRecord, path: str) -> None:
@@ -257,7 +239,7 @@ class Layers:
                 f"{record.origin.removeprefix(CACHE)} gives blob {record.digest} as layer {record.diff_id}, but its"
                 f" content is sha256:{hasher.hexdigest()}"
             )
-        self._database.add_layer(msgspec.structs.replace(record, uncompressed=stream.total))
+        self.note_size(record, stream.total)
 
     def _fetch_blob(self, record: LayerRecord) -> None:
         """Fetch a blob, from where a transfer that was cut short left off; what is fetched of it is kept then."""
@@ -293,120 +275,6 @@ class Layers:
 
         return decompressor(self._layout.open(record.digest))
 
-    def directories(self, diff_ids: Sequence[str]) -> list[str]:
-        """The unpacked layers of a stack, given lowest first; the directories come top first, as overlays want them."""
-        return top_first(self.paths(diff_ids))
-
-    def paths(self, diff_ids: Sequence[str]) -> list[str]:
-        """The directory of each layer of a stack, lowest first.
-
-        Those that are not there are unpacked now, from the lowest up: a layer may leave out directories that those
-        below it have, and takes over their owners and modes.
-        """
-        stack = tuple(diff_ids)
-        start = len(stack)
-        while start and stack[:start] not in self._stacks:
-            start -= 1
-        # A chain of steps asks for the same stack with one layer more each time.
-        paths = list(self._stacks[stack[:start]]) if start else []
-        arriving: Arriving | None = None
-        try:
-            for position, diff_id in enumerate(stack[start:], start):
-                self._layout.pin(diff_id)
-                below = top_first(paths)
-                path = self._snapshots.path(diff_id, below)
-                if path is None:
-                    arriving = arriving or self._fetch_ahead(stack[position:])
-                    path = self._unpack(diff_id, below, arriving)
-                paths.append(path)
-        except MissingLayer as missing:  # name all at once: they may have to be made again, one by one
-            others = [other for other in diff_ids if other not in missing.diff_ids and not self.available(other)]
-            missing.diff_ids = (*missing.diff_ids, *others)
-            raise
-        finally:
-            if arriving is not None:
-                arriving.close()
-        self._stacks[stack] = list(paths)
-        return paths
-
-    def _fetch_ahead(self, diff_ids: Sequence[str]) -> Arriving:
-        """Begin to fetch the layers that are neither unpacked nor here, but not from a build cache: `ensure_blob` knows
-        what to do without one that does not keep its promise."""
-        from builder.store.arriving import Arriving
-
-        records = [self.record(diff_id) for diff_id in dict.fromkeys(diff_ids)]
-        absent = [one for one in records if one and not one.origin.startswith(CACHE) and not self._is_here(one)]
-        if absent:  # what is unpacked is asked for last: that looks through the directory of all
-            unpacked = set(self._snapshots.entries.diff_ids([one.diff_id for one in absent]))
-            absent = [one for one in absent if one.diff_id not in unpacked]
-        return Arriving(absent, self.fetch_form, self._partial)
-
-    def _unpack(self, diff_id: str, below: Sequence[str], arriving: Arriving) -> str:
-        """Unpack a layer, be it while it arrives."""
-        with closing(self._blobs(diff_id, arriving)) as blobs:
-            stream = arriving.stream(diff_id)
-            if stream is not None:
-                try:
-                    with closing(stream):
-                        path = self._unpack_streams(stream.record, chain((stream,), blobs), below)
-                    arriving.wait(diff_id)
-                    return path
-                except LayerError:
-                    pass  # what had arrived was thrown away, or does not fit its digest: the fetch knows
-            arriving.wait(diff_id)
-            return self._unpack_streams(self.ensure_blob(diff_id), blobs, below)
-
-    def _blobs(self, diff_id: str, arriving: Arriving) -> Generator[BinaryIO, None, None]:
-        """The layer's blob, once it is here, opened as often as it is asked for."""
-        arriving.wait(diff_id)
-        while True:
-            with self._layout.open(self.ensure_blob(diff_id).digest) as file:
-                yield file
-
-    def _unpack_streams(
-        self, record: LayerRecord, streams: Iterator[Following | BinaryIO], below: Sequence[str]
-    ) -> str:
-        """Unpack a blob, the first of `streams` unless the next is needed too; of one that is read to its end for the
-        first time the size is noted."""
-        from builder.filesystem.decompress import decompressor
-
-        limits = self._limits()
-        reader: Reader | None = None
-
-        def open_tar() -> Reader:
-            nonlocal reader
-            reader = decompressor(next(streams), limits=limits, place=record.digest)
-            return reader
-
-        path = self._snapshots.unpack(
-            record.diff_id, open_tar, below, max_entries=limits.entries or None, large=record.size > _SMALL
-        )
-        if not record.uncompressed and reader is not None and reader.total:
-            self._database.add_layer(msgspec.structs.replace(record, uncompressed=reader.total))
-        return path
-
-    def adopt(self, diff_id: str, upper: str, below: Sequence[str] = ()) -> None:
-        """Make a step's upper directory the layer's snapshot; one that holds more than the layer, over the directories
-        `below` alone."""
-        self._layout.pin(diff_id)
-        self._snapshots.adopt(diff_id, upper, below)
-
-    @property
-    def takes_erofs(self) -> bool:
-        """Whether an image of a layer (`ErofsLayer`) can be mounted by who needs its files."""
-        return self._snapshots.takes_erofs
-
-    def adopt_erofs(self, blob: LayerBlob, image: str) -> None:
-        """Make an image of a layer what it is unpacked to, if that is worth it."""
-        if blob.size > _SMALL:
-            self._snapshots.adopt_erofs(blob.diff_id, image)
-
-    def tree(self, diff_ids: Sequence[str]) -> LayeredTree:
-        """The files of a stack of layers, given lowest first."""
-        from builder.filesystem.layered import LayeredTree
-
-        return LayeredTree(self.directories(diff_ids), self._places.__getitem__)
-
     def _required(self, diff_id: str, failure: BuilderError | None = None) -> LayerRecord:
         record = self.record(diff_id)
         if record is None:
@@ -429,11 +297,6 @@ def _note(database: Database, record: LayerRecord) -> None:
 
 def _trust(record: LayerRecord) -> tuple[bool, bool]:
     return not record.uncompressed, record.origin.startswith(CACHE)
-
-
-def top_first(paths: Sequence[str]) -> list[str]:
-    """Directories of layers as an overlay takes them: each once, since the upper of two equal ones hides the lower."""
-    return list(dict.fromkeys(reversed(paths)))
 
 
 def _nowhere(origin: str, descriptor: Descriptor, file: BinaryIO) -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from builder.store.builds import Builds
     from builder.store.database import Database
     from builder.store.layers import Layers
+    from builder.store.unpacked import UnpackedLayers
 
 UNPRIVILEGED_SNAPSHOTS = "snapshots-unprivileged"
 _FLUSHED_AFTER = 3600.0  # seconds
@@ -197,7 +198,13 @@ class Store:
     def layers(self) -> Layers:
         from builder.store.layers import Layers
 
-        return Layers(self.layout, lambda: self.database, self._working_snapshots, self.partial, lambda: self.limits)
+        return Layers(self.layout, lambda: self.database, self.partial, lambda: self.limits)
+
+    @cached_property
+    def unpacked(self) -> UnpackedLayers:
+        from builder.store.unpacked import UnpackedLayers
+
+        return UnpackedLayers(self.layers, self.layout, self._working_snapshots, self.partial, lambda: self.limits)
 
     @contextmanager
     def lease(self) -> Iterator[None]:
@@ -226,8 +233,8 @@ class Store:
             keep_room(self.root)
 
     def _forget_paths(self) -> None:
-        if "layers" in self.__dict__:
-            self.layers.forget_paths()
+        if "unpacked" in self.__dict__:
+            self.unpacked.forget_paths()
 
     @contextmanager
     def scratch(self) -> Iterator[str]:

@@ -123,7 +123,7 @@ def test_outlines_tell_what_unpacked_layers_do(tmp_path: Path, store: Store, see
     made, _ = environment(store)
     tree = seen_tree(made, layers)
     assert isinstance(tree, OutlinedTree)
-    with store.layers.tree(layers) as whole:
+    with store.unpacked.tree(layers) as whole:
         for first in ["", *names, "new", "file"]:
             for second in ["", *names]:
                 for third in ["", *names]:

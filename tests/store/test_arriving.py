@@ -66,7 +66,7 @@ def test_a_layer_is_unpacked_while_it_arrives(store: Store) -> None:
 
     store.layers.fetch = fetch
     diff_id = know(store, LARGE)
-    (path,) = store.layers.paths((diff_id,))
+    (path,) = store.unpacked.paths((diff_id,))
     assert 0 < seen < len(LARGE) // 2
     assert len(os.listdir(path)) == 80
     assert store.layout.has(diff_id)
@@ -86,7 +86,7 @@ def test_the_layers_of_a_stack_are_fetched_side_by_side(store: Store) -> None:
         file.write(contents[wanted.digest])
 
     store.layers.fetch = fetch
-    with store.layers.tree(tuple(contents)) as tree:
+    with store.unpacked.tree(tuple(contents)) as tree:
         assert [name for name, _ in tree.scan("")] == [f"a{n}" for n in range(JOBS + 2)]
     assert sorted(fetched) == sorted(contents)
     assert set(fetched[:JOBS]) == set([*contents][:JOBS])  # the lowest first
@@ -104,9 +104,9 @@ def test_what_is_here_or_unpacked_is_not_fetched(store: Store) -> None:
 
     store.layers.fetch = fetch
     store.layers.ensure_blob(two)
-    store.layers.paths((one, two))
-    store.layers.forget_paths()
-    store.layers.paths((two, one))
+    store.unpacked.paths((one, two))
+    store.unpacked.forget_paths()
+    store.unpacked.paths((two, one))
     assert fetched == [two, one]
 
 
@@ -119,10 +119,10 @@ def test_a_fetch_that_breaks_off_fails_the_unpacking(store: Store) -> None:
     store.layers.fetch = fail
     diff_id = know(store, LARGE)
     with pytest.raises(RegistryError, match="gone"):
-        store.layers.paths((diff_id,))
+        store.unpacked.paths((diff_id,))
     assert unpacked(store) == 0
     store.layers.fetch = lambda origin, wanted, file: file.write(LARGE[file.seek(0, os.SEEK_END) :])  # type: ignore[assignment]
-    (path,) = store.layers.paths((diff_id,))
+    (path,) = store.unpacked.paths((diff_id,))
     assert len(os.listdir(path)) == 80
 
 
@@ -141,7 +141,7 @@ def test_a_beginning_that_turns_out_wrong(store: Store) -> None:
     os.makedirs(store.partial)
     Path(store.partial, diff_id.partition(":")[2]).write_bytes(b"nonsense" * 50_000)
     store.layers.fetch = fetch
-    (path,) = store.layers.paths((diff_id,))
+    (path,) = store.unpacked.paths((diff_id,))
     assert len(os.listdir(path)) == 80
 
 
@@ -149,7 +149,7 @@ def test_a_layer_that_is_not_what_its_diff_id_says(store: Store) -> None:
     store.layers.know("sha256:" + "0" * 64, Descriptor(OCI_LAYER, know(store, LARGE), len(LARGE)), "docker.io/x:1")
     store.layers.fetch = lambda origin, wanted, file: file.write(LARGE)  # type: ignore[assignment]
     with pytest.raises(LayerError, match="the layer's content is"):
-        store.layers.paths(("sha256:" + "0" * 64,))
+        store.unpacked.paths(("sha256:" + "0" * 64,))
 
 
 def test_an_interrupt_does_not_wait_for_a_server_that_stalls(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def test_an_interrupt_does_not_wait_for_a_server_that_stalls(store: Store, monke
     monkeypatch.setattr("builder.filesystem.erofs_writer.ErofsWriter.add_file", interrupt)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        store.layers.paths((diff_id,))
+        store.unpacked.paths((diff_id,))
     stalled.set()
     assert time.monotonic() - started < PATIENCE / 2
     assert unpacked(store) == 0
@@ -183,7 +183,7 @@ def test_a_cache_that_is_gone_leaves_the_layer_missing(store: Store) -> None:
 
     store.layers.fetch = refuse
     digest = "sha256:" + hashlib.sha256(LARGE).hexdigest()
-    for ask in (store.layers.ensure_blob, lambda diff_id: store.layers.paths((diff_id,))):
+    for ask in (store.layers.ensure_blob, lambda diff_id: store.unpacked.paths((diff_id,))):
         store.database.add_layer(
             LayerRecord(digest, digest, OCI_LAYER, len(LARGE), f"{CACHE}reg.example/x:c", uncompressed=len(LARGE))
         )
@@ -203,7 +203,7 @@ def test_what_another_process_unpacks_meanwhile_leaves_nothing_open(
         assert unpacked.wait(PATIENCE)
         file.write(LARGE[len(LARGE) // 2 :])
 
-    snapshots = store.layers._snapshots
+    snapshots = store.unpacked._snapshots
     unpack = snapshots.unpack
 
     def later(diff_id: str, open_tar: Callable[[], Readable], below: Sequence[str] = (), **limits: Any) -> str:
@@ -215,7 +215,7 @@ def test_what_another_process_unpacks_meanwhile_leaves_nothing_open(
     monkeypatch.setattr(snapshots, "unpack", later)
     store.layers.fetch = fetch
     diff_id = know(store, LARGE)
-    store.layers.paths((diff_id,))
+    store.unpacked.paths((diff_id,))
     files = {os.path.realpath(f"/proc/self/fd/{descriptor}") for descriptor in os.listdir("/proc/self/fd")}
     assert not [path for path in files if path.startswith((store.partial, store.layout.path + "/blobs"))]
 
@@ -242,5 +242,5 @@ def test_a_layer_is_noted_in_the_form_that_arrived(store: Store, monkeypatch: py
     monkeypatch.setattr(Arriving, "stream", stream_late)
     store.layers.fetch = fetch
     store.layers.know(diff_id, Descriptor(OCI_LAYER, wanted, len(forms[wanted])), "docker.io/library/x:latest")
-    store.layers.paths((diff_id,))
+    store.unpacked.paths((diff_id,))
     assert {one.digest: one.uncompressed for one in store.database.layers(diff_id)} == {wanted: len(raw), other: 0}

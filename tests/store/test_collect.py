@@ -103,7 +103,7 @@ def test_snapshots_go_with_their_layers(store: Store) -> None:
     kept, gone = add_layer(store, b"kept"), add_layer(store, b"gone" * 1000)
     add_image(store, kept, name="app")
     for diff_id in (kept, gone):
-        store.layers.directories([diff_id])
+        store.unpacked.directories([diff_id])
     collected = collect(store)
     assert collected.snapshots == 1
     assert collected.size > 4000
@@ -124,7 +124,7 @@ def test_what_a_lease_holds_stays_until_it_ends(store: Store) -> None:
     working = Store(store.root)
     with working.lease():
         layer = add_layer(working, b"made just now")
-        working.layers.directories([layer])
+        working.unpacked.directories([layer])
         descriptor = add_image(working, layer)
         lost = add_layer(store, b"nobody's")
         assert collect(store).blobs == 1
@@ -174,7 +174,7 @@ def test_collections_and_builds_at_once_lose_nothing(store: Store) -> None:
             for turn in range(8):
                 with own.lease():
                     layers = [add_layer(own, f"{turn} {part}".encode()) for part in range(3)]  # the same for all
-                    own.layers.directories(layers)
+                    own.unpacked.directories(layers)
                     add_image(own, *layers, name=f"app{number}:{turn}")
                     for layer in layers:
                         own.layers.open_tar(layer).read(1)

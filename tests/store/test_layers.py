@@ -1,9 +1,8 @@
-"""Layers: kept, fetched once however many ask, in the form asked for, and unpacked as a stack."""
+"""Layers: kept, fetched once however many ask, in the form asked for."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import multiprocessing
 import os
 import threading
@@ -12,44 +11,19 @@ from typing import BinaryIO
 
 import pytest
 
-from builder.errors import LayerError, RegistryError, StoreError
-from builder.filesystem.compress import LayerSink
+from builder.errors import RegistryError, StoreError
 from builder.filesystem.compression import GZIP, UNCOMPRESSED, ZSTD, Compression, kind_of
-from builder.oci.spec import OCI_LAYER, Descriptor
+from builder.oci.spec import Descriptor
 from builder.store.collect import collect
-from builder.store.layers import MissingLayer, is_claim, top_first
+from builder.store.layers import MissingLayer, is_claim
 from builder.store.store import Store
 from tests.support.archives import archive
-
-DATA = archive(("d/", {}), ("d/f", {"data": b"content"}))
-DIFF_ID = "sha256:" + hashlib.sha256(DATA).hexdigest()
-ORIGIN = "docker.io/library/x:latest"
-
-
-def descriptor(data: bytes = DATA) -> Descriptor:
-    return Descriptor(OCI_LAYER, "sha256:" + hashlib.sha256(data).hexdigest(), len(data))
+from tests.support.layers import DATA, DIFF_ID, ORIGIN, add, descriptor, read
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
-
-
-def add(store: Store, data: bytes, kind: str = GZIP) -> str:
-    """Keep a tar stream as a layer."""
-    with store.scratch() as scratch, LayerSink(scratch, compression=kind) as sink:
-        sink.write(data)
-        blob = sink.finish()
-        store.layers.add(blob)
-    return blob.diff_id
-
-
-def read(store: Store, diff_id: str) -> bytes:
-    stream = store.layers.open_tar(diff_id)
-    found = b""
-    while piece := stream.read(1 << 16):
-        found += piece
-    return found
 
 
 @pytest.mark.parametrize("kind", [GZIP, ZSTD, UNCOMPRESSED])
@@ -74,7 +48,7 @@ def test_another_form_is_made_once(store: Store) -> None:
 
 def test_what_is_not_there(store: Store) -> None:
     assert not store.layers.available(DIFF_ID)
-    for ask in (store.layers.ensure_blob, store.layers.open_tar, lambda diff_id: store.layers.tree((diff_id,))):
+    for ask in (store.layers.ensure_blob, store.layers.open_tar, lambda diff_id: store.unpacked.tree((diff_id,))):
         with pytest.raises(StoreError, match="is missing from the store") as caught:
             ask(DIFF_ID)
         assert caught.value.remedy
@@ -117,7 +91,7 @@ def _fetch_in_process(root: str, log: str) -> None:
 
     store.layers.fetch = fetch
     store.layers.know(DIFF_ID, descriptor(), ORIGIN)
-    store.layers.tree((DIFF_ID,)).lstat("d/f")
+    store.unpacked.tree((DIFF_ID,)).lstat("d/f")
 
 
 def test_a_layer_is_fetched_by_one_of_two_processes(store: Store, tmp_path: Path) -> None:
@@ -190,64 +164,6 @@ def test_beginnings_are_collected_unless_somebody_needs_them(store: Store) -> No
         assert os.listdir(store.partial) == ["a" * 64]
     collect(store)
     assert os.listdir(store.partial) == []
-
-
-def test_a_layer_that_is_not_what_its_diff_id_says(store: Store) -> None:
-    forged = archive(("evil", {"data": b"x"}))
-    store.layers.know(DIFF_ID, descriptor(forged), ORIGIN)
-    store.layers.fetch = lambda origin, wanted, file: file.write(forged)  # type: ignore[assignment]
-    with pytest.raises(LayerError):
-        store.layers.tree((DIFF_ID,))
-    with pytest.raises(StoreError, match="is damaged"):
-        store.layers.ensure_form(DIFF_ID, Compression(ZSTD))
-
-
-def test_a_stack_is_seen_as_one_tree(store: Store) -> None:
-    one = add(store, archive(("d/", {"mode": 0o700}), ("d/a", {"data": b"1"}), ("d/b", {"data": b"1"})))
-    two = add(store, archive(("d/a", {"data": b"2"}), ("d/.wh.b", {"data": b""})))
-    with store.layers.tree((one, two)) as tree:
-        assert [name for name, _ in tree.scan("d")] == ["a"]
-        info = tree.lstat("d")
-        assert info is not None
-        assert info.mode == 0o700  # the second layer has no entry for its directory
-        with os.fdopen(tree.open("d/a"), "rb") as file:
-            assert file.read() == b"2"
-
-
-def test_what_is_known_of_directories_goes_with_their_paths(store: Store) -> None:
-    """While nothing keeps a layer, it can be removed and come back otherwise: whole, where it lacked a directory."""
-    layer = add(store, archive(("d/a", {"data": b"1"})))
-    with store.layers.tree((layer,)) as tree:
-        assert [name for name, _ in tree.scan("d")] == ["a"]
-    files = Path(store.layers.directories((layer,))[0])
-    (files / "d").rename(files / "e")
-    with store.lease(), store.layers.tree((layer,)) as tree:
-        assert [name for name, _ in tree.scan("e")] == ["a"]
-        assert tree.lstat("d/a") is None
-
-
-def test_equal_layers_in_one_stack(store: Store) -> None:
-    one = add(store, archive(("a", {"data": b"1"})))
-    two = add(store, archive(("a", {"data": b"2"})))
-    paths = store.layers.paths((one, two, one))
-    assert len(paths) == 3
-    assert paths[0] == paths[2]
-    assert store.layers.directories((one, two, one)) == [paths[2], paths[1]] == top_first(paths)
-    with store.layers.tree((one, two, one)) as tree, os.fdopen(tree.open("a"), "rb") as file:
-        assert file.read() == b"1"
-
-
-def test_a_steps_directory_becomes_the_layers(store: Store) -> None:
-    add(store, DATA)
-    with store.scratch() as scratch:
-        upper = Path(scratch) / "upper"
-        (upper / "d").mkdir(parents=True)
-        (upper / "d/f").write_bytes(b"content")
-        store.layers.adopt(DIFF_ID, str(upper))
-        assert not upper.exists()
-    with store.layers.tree((DIFF_ID,)) as tree:
-        assert tree.lstat("d/f") is not None
-    assert read(store, DIFF_ID) == DATA
 
 
 def test_a_claim_is_believed_only_by_its_content(store: Store) -> None:

@@ -1,0 +1,78 @@
+"""Layers unpacked as a stack."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from builder.errors import LayerError, StoreError
+from builder.filesystem.compression import ZSTD, Compression
+from builder.store.store import Store
+from builder.store.unpacked import top_first
+from tests.support.archives import archive
+from tests.support.layers import DATA, DIFF_ID, ORIGIN, add, descriptor, read
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def test_a_layer_that_is_not_what_its_diff_id_says(store: Store) -> None:
+    forged = archive(("evil", {"data": b"x"}))
+    store.layers.know(DIFF_ID, descriptor(forged), ORIGIN)
+    store.layers.fetch = lambda origin, wanted, file: file.write(forged)  # type: ignore[assignment]
+    with pytest.raises(LayerError):
+        store.unpacked.tree((DIFF_ID,))
+    with pytest.raises(StoreError, match="is damaged"):
+        store.layers.ensure_form(DIFF_ID, Compression(ZSTD))
+
+
+def test_a_stack_is_seen_as_one_tree(store: Store) -> None:
+    one = add(store, archive(("d/", {"mode": 0o700}), ("d/a", {"data": b"1"}), ("d/b", {"data": b"1"})))
+    two = add(store, archive(("d/a", {"data": b"2"}), ("d/.wh.b", {"data": b""})))
+    with store.unpacked.tree((one, two)) as tree:
+        assert [name for name, _ in tree.scan("d")] == ["a"]
+        info = tree.lstat("d")
+        assert info is not None
+        assert info.mode == 0o700  # the second layer has no entry for its directory
+        with os.fdopen(tree.open("d/a"), "rb") as file:
+            assert file.read() == b"2"
+
+
+def test_what_is_known_of_directories_goes_with_their_paths(store: Store) -> None:
+    """While nothing keeps a layer, it can be removed and come back otherwise: whole, where it lacked a directory."""
+    layer = add(store, archive(("d/a", {"data": b"1"})))
+    with store.unpacked.tree((layer,)) as tree:
+        assert [name for name, _ in tree.scan("d")] == ["a"]
+    files = Path(store.unpacked.directories((layer,))[0])
+    (files / "d").rename(files / "e")
+    with store.lease(), store.unpacked.tree((layer,)) as tree:
+        assert [name for name, _ in tree.scan("e")] == ["a"]
+        assert tree.lstat("d/a") is None
+
+
+def test_equal_layers_in_one_stack(store: Store) -> None:
+    one = add(store, archive(("a", {"data": b"1"})))
+    two = add(store, archive(("a", {"data": b"2"})))
+    paths = store.unpacked.paths((one, two, one))
+    assert len(paths) == 3
+    assert paths[0] == paths[2]
+    assert store.unpacked.directories((one, two, one)) == [paths[2], paths[1]] == top_first(paths)
+    with store.unpacked.tree((one, two, one)) as tree, os.fdopen(tree.open("a"), "rb") as file:
+        assert file.read() == b"1"
+
+
+def test_a_steps_directory_becomes_the_layers(store: Store) -> None:
+    add(store, DATA)
+    with store.scratch() as scratch:
+        upper = Path(scratch) / "upper"
+        (upper / "d").mkdir(parents=True)
+        (upper / "d/f").write_bytes(b"content")
+        store.unpacked.adopt(DIFF_ID, str(upper))
+        assert not upper.exists()
+    with store.unpacked.tree((DIFF_ID,)) as tree:
+        assert tree.lstat("d/f") is not None
+    assert read(store, DIFF_ID) == DATA

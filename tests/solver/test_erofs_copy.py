@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,29 @@ def test_what_a_command_needs_is_not_unpacked(
     assert cli.files("x")["copied"].content == b"changed"
     assert unpacked == [1]
     assert cli("fsck", "-n", "--deep").out.endswith(b"everything is in order\n")
+
+
+# Linux on x86-64: it exits with its effective user's number.
+_CODE = bytes.fromhex("b86b000000 0f05 89c7 b83c000000 0f05")
+_LENGTH = 120 + len(_CODE)
+WHO = (
+    struct.pack("<16s2HI3QI6H", b"\x7fELF\2\1\1", 2, 62, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    + struct.pack("<2I6Q", 1, 5, 0, 0x400000, 0x400000, _LENGTH, _LENGTH, 0x1000)
+    + _CODE
+)
+
+
+@needs_sandbox
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="a program for x86-64")
+def test_a_program_gets_its_owners_rights(cli: Cli, context: Path, mounts_erofs: None) -> None:
+    """As from a directory: it is the overlay's flags that count, not those with which an image is mounted."""
+    for name, mode in (("root", 0o4755), ("self", 0o755)):
+        (context / "base" / name).write_bytes(WHO)
+        (context / "base" / name).chmod(mode)
+    with (context / "Dockerfile").open("a") as file:
+        file.write("USER 7\nRUN /root && ! /self\n")
+    cli.build("-t", "x", context)
+    assert len(list((cli.root / "snapshots").glob(f"*/{EROFS}"))) == 1
 
 
 def test_what_no_command_needs_gets_no_image(cli: Cli, context: Path) -> None:

@@ -59,14 +59,6 @@ def _no_network() -> Any:
     raise AssertionError("no registry is needed")
 
 
-def layer_bytes(store: Store, diff_id: str) -> bytes:
-    stream = store.layers.open_tar(diff_id)
-    found = b""
-    while piece := stream.read(1 << 20):
-        found += piece
-    return found
-
-
 def flatten(layers: list[bytes]) -> dict[str, Any]:
     """What a stack of tar layers comes to, by the words of the image specification: an independent, slow reading."""
     tree: dict[str, Any] = {}

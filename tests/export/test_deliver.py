@@ -23,7 +23,8 @@ from builder.oci.spec import IMAGE_NAME, REF_NAME
 from builder.progress import StepDone, StepStarted
 from builder.solver.annotations import Annotation
 from builder.store.store import Store
-from tests.export.support import add_layer, delivery, flatten, layer_bytes, read_layout
+from tests.export.support import add_layer, delivery, flatten, read_layout
+from tests.support.layers import layer_bytes
 
 needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="needs skopeo (Debian package skopeo)")
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from builder.export.squash import squash_layers
 from builder.filesystem.compression import Compression
 from builder.store.store import Store
-from tests.export.support import add_layer, flatten, layer_bytes
+from tests.export.support import add_layer, flatten
+from tests.support.layers import layer_bytes
 
 NAMES = st.sampled_from(["a", "b", "d", "d/a", "d/b", "d/e", "d/e/a"])
 LINK = b"2"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from builder.filesystem.snapshots import Snapshots
 from tests.support.archives import TIME, Archive, Entry, archive
 
 __all__ = ["TIME", "Archive", "Entry"]
@@ -22,6 +23,16 @@ Describe = Callable[[Path], dict[str, Any]]
 def archive_fixture() -> Archive:
     """Makes a tar archive of (name, {data, type, mode, owner, mtime, link, device, pax}) with Python's tarfile."""
     return archive
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> Snapshots:
+    return Snapshots(tmp_path)
+
+
+def leftovers(snapshots: Snapshots) -> list[str]:
+    """What nobody calls a snapshot."""
+    return [name for name in os.listdir(snapshots.entries.directory) if name.startswith(("tmp-", "gone-"))]
 
 
 def _describe(root: Path) -> dict[str, Any]:

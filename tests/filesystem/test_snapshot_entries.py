@@ -14,21 +14,13 @@ import pytest
 
 from builder.filesystem import syscalls
 from builder.filesystem.snapshots import Snapshots
+from tests.filesystem.conftest import leftovers
 from tests.support.archives import diff_id
 
 Archive = Callable[..., bytes]
 FILE = {"data": b"x"}
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners and attributes need root")
-
-
-@pytest.fixture
-def snapshots(tmp_path: Path) -> Snapshots:
-    return Snapshots(tmp_path)
-
-
-def leftovers(snapshots: Snapshots) -> list[str]:
-    return [name for name in os.listdir(snapshots.entries.directory) if name.startswith(("tmp-", "gone-"))]
 
 
 def test_which_of_some_layers_are_there(snapshots: Snapshots, archive: Archive) -> None:

@@ -22,6 +22,7 @@ from builder.solver.copy import copy
 from builder.solver.environment import Environment
 from builder.solver.trace import Trace
 from builder.store.store import Store
+from tests.support.layers import layer_bytes
 
 HOST = Platform("linux", "amd64")
 OLD = 1_577_836_800
@@ -99,12 +100,8 @@ def base_layer(store: Store, root: Path) -> str:
 
 def entries(store: Store, diff_id: str, *, times: bool = False) -> dict[str, str]:
     """A layer's entries in a few words each: `file 644 0:0 content`, `dir 755 0:0`, `link -> x`, `hard => x`."""
-    data = store.layers.open_tar(diff_id)
-    raw = b""
-    while piece := data.read(1 << 20):
-        raw += piece
     found: dict[str, str] = {}
-    with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(layer_bytes(store, diff_id))) as archive:
         for member in archive:
             found[member.name] = _words(archive, member, times)
     return found

@@ -18,7 +18,7 @@ from builder.store.collect import collect
 from builder.store.layers import MissingLayer, is_claim
 from builder.store.store import Store
 from tests.support.archives import archive
-from tests.support.layers import DATA, DIFF_ID, ORIGIN, add, descriptor, read
+from tests.support.layers import DATA, DIFF_ID, ORIGIN, add, descriptor, layer_bytes
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_layer_is_kept(store: Store, kind: str) -> None:
     record = store.layers.ensure_blob(DIFF_ID)
     assert kind_of(record.media_type) == kind
     assert os.path.getsize(store.layout.blob_path(record.digest)) == record.size
-    assert read(store, DIFF_ID) == DATA
+    assert layer_bytes(store, DIFF_ID) == DATA
     assert os.listdir(store.temporary) == []
 
 
@@ -77,7 +77,7 @@ def test_a_layer_is_fetched_by_one_of_many_threads(store: Store) -> None:
     for thread in threads:
         thread.join(30)
     assert asked == [f"{ORIGIN} {DIFF_ID}"]
-    assert read(store, DIFF_ID) == DATA
+    assert layer_bytes(store, DIFF_ID) == DATA
     assert os.listdir(store.temporary) == []
 
 
@@ -104,7 +104,7 @@ def test_a_layer_is_fetched_by_one_of_two_processes(store: Store, tmp_path: Path
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
     assert log.read_text() == "fetched\n"
-    assert read(store, DIFF_ID) == DATA
+    assert layer_bytes(store, DIFF_ID) == DATA
 
 
 def test_a_fetch_that_fails_leaves_nothing_and_can_be_repeated(store: Store) -> None:
@@ -137,7 +137,7 @@ def test_a_fetch_goes_on_where_the_last_one_left_off(store: Store) -> None:
         store.layers.ensure_blob(DIFF_ID)
     store.layers.fetch = go_on
     store.layers.ensure_blob(DIFF_ID)
-    assert read(store, DIFF_ID) == DATA
+    assert layer_bytes(store, DIFF_ID) == DATA
     assert os.listdir(store.partial) == []
 
 

@@ -12,7 +12,7 @@ from builder.filesystem.compression import ZSTD, Compression
 from builder.store.store import Store
 from builder.store.unpacked import top_first
 from tests.support.archives import archive
-from tests.support.layers import DATA, DIFF_ID, ORIGIN, add, descriptor, read
+from tests.support.layers import DATA, DIFF_ID, ORIGIN, add, descriptor, layer_bytes
 
 
 @pytest.fixture
@@ -75,4 +75,4 @@ def test_a_steps_directory_becomes_the_layers(store: Store) -> None:
         assert not upper.exists()
     with store.unpacked.tree((DIFF_ID,)) as tree:
         assert tree.lstat("d/f") is not None
-    assert read(store, DIFF_ID) == DATA
+    assert layer_bytes(store, DIFF_ID) == DATA

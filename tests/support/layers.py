@@ -28,7 +28,7 @@ def add(store: Store, data: bytes, kind: str = GZIP) -> str:
     return blob.diff_id
 
 
-def read(store: Store, diff_id: str) -> bytes:
+def layer_bytes(store: Store, diff_id: str) -> bytes:
     stream = store.layers.open_tar(diff_id)
     found = b""
     while piece := stream.read(1 << 16):

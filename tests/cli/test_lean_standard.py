@@ -12,6 +12,7 @@ from tests.support.builds import PROJECT
 LATE = (
     "import sys\nimport builder.cli\nassert not [name for name in sys.modules if name.startswith('re.')]\n"
     "import threading as early\nassert '__file__' not in vars(early)\n"
+    "assert not [name for name in ('operator', 'warnings') if '__file__' in vars(sys.modules[name])]\n"
 )
 
 
@@ -43,6 +44,16 @@ def run(script: str) -> str:
         "lock = early.Lock\nearly.Event()\nimport threading\nprint(threading is not early and threading.Lock is lock)",
         "print(early.current_thread() is early.main_thread())\nimport threading\nassert threading.local is early.local",
         "got = []\nran = early.Thread(target=got.append, args=(1,))\nran.start()\nran.join()\nprint(got == [1])",
+        "import _operator, operator\nprint(operator.itemgetter is _operator.itemgetter and operator.add(1, 2) == 3)",
+        "import operator as late\nprint(late.__add__(1, 2) == 3)\nimport operator\n"
+        "assert operator is not late and operator.add is late.add and '__file__' in vars(operator)",
+        "import operator, pickle\nprint(pickle.loads(pickle.dumps(operator.itemgetter(1)))('ab') == 'b')",
+        "import warnings\nwith warnings.catch_warnings(record=True) as caught:\n    warnings.warn('this')\n"
+        "print([str(one.message) for one in caught] == ['this'])",
+        "import warnings\nwarnings.simplefilter('error')\nimport _warnings\n"
+        "try:\n    _warnings.warn('this')\nexcept UserWarning:\n    print(True)",
+        "import _warnings, io\nsys.stderr = io.StringIO()\n_warnings.warn_explicit('this', UserWarning, 'file', 1)\n"
+        "print('file:1: UserWarning: this' in sys.stderr.getvalue())",
         "import re\nfrom concurrent.futures import ThreadPoolExecutor as Pool\n"
         "print(set(Pool(8).map(lambda n: re.fullmatch('[0-9]+', str(n))[0] == str(n), range(64))) == {True})",
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from builder.api.repeat.question import question
+from builder.bundle import Bundle
 
 TYPE_CHECKING = False  # as type checkers know it; loading `typing` takes longer than all the rest here
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def run() -> NoReturn:
     """Run the command line and end the process."""
     _open_streams()
+    bundle = Bundle()
+    bundle.install()
+    from builder.api.repeat.question import question
+
     asked = question(sys.argv[1:], os.environ)
     said = asked.answer() if asked is not None else None
     if said is None:
-        from builder.bundle import Bundle
-
-        bundle = Bundle()
-        bundle.install()
         from builder.cli.program import run as run_commands
 
         run_commands(asked, bundle.complete)

@@ -372,6 +372,7 @@ def test_an_answer_loads_little(cli: Cli, tmp_path: Path) -> None:
         "builder.api.repeat.notes",
         "builder.api.repeat.question",
         "builder.boot",
+        "builder.bundle",
         "builder.places",
         "builder.store",
         "builder.store.record_names",

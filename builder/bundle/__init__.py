@@ -6,13 +6,13 @@ left is the look at the source's time and size, by which Python, too, knows an o
 
 The file lies in `__pycache__`, under the rules of compiled modules: whoever may write there is trusted with the code
 anyway; where nobody may, or PYTHONDONTWRITEBYTECODE is set, none is written. It is made of the modules' own files
-there, at the end of a command that has loaded others than it holds.
+there, at the end of a command that has loaded others than it holds (`writer`).
 
-    the interpreter's magic number, 4 bytes; the length of what follows, 4 bytes
+    the interpreter's magic number, 4 bytes; the length of the index, 4 bytes; the length of all code, 4 bytes
     by each module's name: its file below the package, its source's time and size, where its code begins, how long it is
     the code of all modules, as `marshal` writes it
 
-Standard library only, since it comes before all else.
+Standard library only, and as little as there is, since it comes before all else.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
 
     Entry = tuple[str, int, int, int, int]
 
-_HEAD = 8  # bytes in front of the index
-_COMPILED_HEAD = 16  # bytes in front of a compiled module's code (PEP 552): magic number, flags, time, size
+HEAD = 12  # bytes in front of the index
 _WORD = 0xFFFF_FFFF
-_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _NAME = __name__.partition(".")[0]
 
 
@@ -44,11 +43,12 @@ class Bundle:
     left to the finders after it."""
 
     def __init__(self, package: str = _PACKAGE, name: str = _NAME) -> None:
-        self._package = package
+        self.package = package
         self._name = name
         # Its name tells the interpreter, and how far it optimises; its place is where PYTHONPYCACHEPREFIX says.
-        self.path = cache_from_source(os.path.join(package, "all.py")).removesuffix(".pyc") + ".modules"
+        self.path = cache_from_source(f"{package}/all.py").removesuffix(".pyc") + ".modules"
         self._file = -1
+        self._code = 0  # where that of the modules begins in the file
         self._before: frozenset[str] = frozenset()
         self._entries: dict[str, Entry] = {}
 
@@ -64,8 +64,8 @@ class Bundle:
         if entry is None or not self._is_current(entry):
             return None
         file, _, _, begin, length = entry
-        file = f"{self._package}/{file}"
-        spec = ModuleSpec(name, _Loader(name, file, self._file, begin, length), origin=file)
+        file = f"{self.package}/{file}"
+        spec = ModuleSpec(name, _Loader(name, file, self._file, self._code + begin, length), origin=file)
         package, _, last = file.rpartition("/")
         if last == "__init__.py":
             spec.submodule_search_locations = [package]
@@ -77,63 +77,52 @@ class Bundle:
     def complete(self) -> None:
         """Write the file anew if modules were loaded that it does not hold, with them. All is only slower without it,
         so that what keeps it from being written is nobody's concern."""
-        if sys.dont_write_bytecode or not os.access(os.path.dirname(self.path), os.W_OK):
-            return  # before anything is read: others' programs are used again and again
-        fresh = {}
+        if sys.dont_write_bytecode:
+            return
+        found = []
         for name, module in sys.modules.copy().items():
             loader = getattr(module, "__loader__", None)
             if name.startswith(f"{self._name}.") and type(loader) is SourceFileLoader and name not in self._before:
-                compiled = _compiled(loader.path)
-                if compiled is not None:
-                    fresh[name] = (os.path.relpath(loader.path, self._package), *compiled)
-        if not fresh:
-            return
-        try:
-            for name, entry in self._entries.items():
-                if name not in fresh and self._is_current(entry):
-                    file, time, size, begin, length = entry
-                    fresh[name] = (file, time, size, os.pread(self._file, length, begin))
-            self._write(fresh)
-        except OSError:
-            return
+                found.append((name, loader.path))
+        if found and os.access(os.path.dirname(self.path), os.W_OK):  # others' programs are used again and again
+            from builder.bundle.writer import write
+
+            write(self, found)
+
+    def kept(self) -> dict[str, tuple[str, int, int, bytes]]:
+        """What it holds that is not outdated: by their names the file, the source's time and size, the code. Raises
+        OSError."""
+        return {
+            name: (file, time, size, os.pread(self._file, length, self._code + begin))
+            for name, (file, time, size, begin, length) in self._entries.items()
+            if self._is_current(self._entries[name])
+        }
 
     def _is_current(self, entry: Entry) -> bool:
         file, time, size, *_ = entry
         try:
-            status = os.stat(f"{self._package}/{file}")
+            status = os.stat(f"{self.package}/{file}")
         except OSError:
             return False
         return (int(status.st_mtime) & _WORD, status.st_size & _WORD) == (time, size)
 
     def _read(self) -> None:
+        """Open the file, unless there is none or it is not whole."""
         try:
             file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return
-        self._entries = _index(file)
-        if self._entries:
-            self._file = file
-        else:
-            os.close(file)
-
-    def _write(self, modules: dict[str, tuple[str, int, int, bytes]]) -> None:
-        """Write modules: by their names the file, the source's time and size, the code."""
-        entries: dict[str, Entry] = {}
-        done = 0
-        for name, (file, time, size, code) in modules.items():
-            entries[name] = (file, time, size, done, len(code))
-            done += len(code)
-        index = marshal.dumps(entries)
-        head = MAGIC_NUMBER + len(index).to_bytes(4, "little")
-        temporary = f"{self.path}.{os.getpid()}"
-        with open(temporary, "wb") as writing:
+        size = os.fstat(file).st_size
+        head = os.pread(file, HEAD, 0)
+        index = int.from_bytes(head[4:8], "little")
+        if head[:4] == MAGIC_NUMBER and HEAD + index + int.from_bytes(head[8:], "little") == size:
             try:
-                writing.write(b"".join((head, index, *(code for *_, code in modules.values()))))
-                writing.flush()
-                os.rename(temporary, self.path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+                self._entries = marshal.loads(os.pread(file, index, HEAD))
+                self._file, self._code = file, HEAD + index
+                return
+            except (EOFError, ValueError, TypeError):
+                pass
+        os.close(file)
 
 
 class _Loader(SourceFileLoader):
@@ -151,32 +140,3 @@ class _Loader(SourceFileLoader):
         except (EOFError, ValueError, TypeError, OSError):
             return super().get_code(fullname)
         return code
-
-
-def _index(file: int) -> dict[str, Entry]:
-    """What a file of modules says that it holds, with the places in the file; nothing if it is not whole."""
-    size = os.fstat(file).st_size
-    head = os.pread(file, _HEAD, 0)
-    first = _HEAD + int.from_bytes(head[4:], "little")
-    if head[:4] != MAGIC_NUMBER or first > size:
-        return {}
-    try:
-        entries: dict[str, Entry] = dict(marshal.loads(os.pread(file, first - _HEAD, _HEAD)))
-    except (EOFError, ValueError, TypeError):
-        return {}
-    if first + sum(length for *_, length in entries.values()) != size:
-        return {}
-    return {name: (*entry[:3], first + entry[3], entry[4]) for name, entry in entries.items()}
-
-
-def _compiled(source: str) -> tuple[int, int, bytes] | None:
-    """The time and size of the source that a compiled module was made from, and its code; None if there is none, or it
-    is known by something else (PEP 552)."""
-    try:
-        with open(cache_from_source(source), "rb") as file:
-            data = file.read()
-    except OSError:
-        return None
-    if data[:8] != MAGIC_NUMBER + bytes(4):
-        return None
-    return int.from_bytes(data[8:12], "little"), int.from_bytes(data[12:16], "little"), data[_COMPILED_HEAD:]

@@ -16,7 +16,7 @@ from builder.dockerfile import instructions as df
 from builder.dockerfile.flags import Flags
 from builder.dockerfile.syntax import INSTRUCTIONS, Node
 from builder.dockerfile.text import SPACE, did_you_mean, quote
-from builder.dockerfile.words import Mode, Word, expand, literal, parse_word
+from builder.dockerfile.words import Word, expand, literal, parse_word
 from builder.errors import DockerfileError
 
 if TYPE_CHECKING:  # making such a class compiles all that it states
@@ -212,7 +212,7 @@ def _files(line: Line, flags: Flags) -> Files:
         text = contents.get(heredoc.name, "")
         text = chomp_tabs(text) if heredoc.chomp else text
         # the escape character in a here-document is always the backslash
-        content = parse_word(text, mode=Mode.BODY) if heredoc.expand else literal(text)
+        content = parse_word(text, mode="body") if heredoc.expand else literal(text)
         inline.append(df.InlineSource(heredoc.name, content))
     return {
         "sources": line.words(paths),

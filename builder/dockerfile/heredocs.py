@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from builder.dockerfile.instructions import Heredoc
-from builder.dockerfile.words import Mode, expand_words, parse_word
+from builder.dockerfile.words import expand_words, parse_word
 from builder.errors import DockerfileError
 
 _HEREDOC = r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)\Z"
@@ -22,7 +22,7 @@ def find_heredocs(line: str) -> tuple[Heredoc, ...]:
     if "<<" not in line:
         return ()
     try:
-        words = expand_words(parse_word(line, mode=Mode.LINE), {}, keep_unset=True)
+        words = expand_words(parse_word(line, mode="line"), {}, keep_unset=True)
     except DockerfileError:
         return ()
     return tuple(heredoc for word in words if (heredoc := parse_heredoc(word)))
@@ -40,7 +40,7 @@ def parse_heredoc(word: str) -> Heredoc | None:
     if len(names) != 1:
         return None
     (name,) = names
-    raw = "".join(expand_words(parse_word(match[3], mode=Mode.SHOWN), {}, keep_unset=True))
+    raw = "".join(expand_words(parse_word(match[3], mode="shown"), {}, keep_unset=True))
     return Heredoc(
         name=name,
         content="",

@@ -10,7 +10,7 @@ Whoever would rather do something else than load the grammar says so with `plain
 from __future__ import annotations
 
 import re
-from _contextvars import ContextVar  # what `contextvars` has is from there
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +18,7 @@ import msgspec
 
 _FLAGGED = r"""([A-Za-z]+)((?:[ \t]+--[^\s'"\\`]+)+)[ \t]+([^\s-].*)"""
 _QUOTES = frozenset("\"'`\\")
-_plain_only = ContextVar("_plain_only", default=False)
+_here = threading.local()  # `plain_only`, while that is so
 
 
 def looks_plain(text: bytes) -> bool:
@@ -47,17 +47,22 @@ class GrammarNeeded(Exception):
 @contextmanager
 def plain_only() -> Iterator[None]:
     """In the block, raise GrammarNeeded where the grammar would be used."""
-    before = _plain_only.set(True)
+    before = _is_plain_only()
+    _here.plain_only = True
     try:
         yield
     finally:
-        _plain_only.reset(before)
+        _here.plain_only = before
 
 
 def turn_to_grammar() -> None:
     """What comes before any use of the grammar. Raises GrammarNeeded."""
-    if _plain_only.get():
+    if _is_plain_only():
         raise GrammarNeeded
+
+
+def _is_plain_only() -> bool:
+    return getattr(_here, "plain_only", False)
 
 
 def command(line: str) -> tuple[str, tuple[str, ...], str] | None:

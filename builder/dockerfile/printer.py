@@ -16,7 +16,7 @@ from builder.dockerfile import instructions as df
 from builder.dockerfile.heredocs import find_heredocs
 from builder.dockerfile.lines import MAXIMUM_LINE, continuation
 from builder.dockerfile.text import SPACE
-from builder.dockerfile.words import Mode, Word, parse_word
+from builder.dockerfile.words import Word, parse_word
 
 _PLAIN = re.compile(r"[^\t\n\v\f\r ]+")
 _FLAG_SPECIAL = re.compile(rf"['\"{SPACE}]")
@@ -200,7 +200,7 @@ def _marker(source: df.InlineSource, among: Sequence[df.InlineSource]) -> str:
     content = source.content
     # two of one name share a text, of which the one without tabs was read with <<-
     chomp = "-" if content.source != _shared_text(source.path, among) else ""
-    quoted = parse_word(content.source, mode=Mode.BODY) != content
+    quoted = parse_word(content.source, mode="body") != content
     if quoted:
         name = re.sub(r'(["$\\])', r"\\\1", source.path)
         return f'<<{chomp}"{name}"'

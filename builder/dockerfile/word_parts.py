@@ -100,14 +100,14 @@ class WordParts(Transformer[Token, object]):
 
 def read_parts(text: str, escape: str, mode: Mode) -> tuple[Part, ...]:
     """The parts of a word; a single `Bad` where it is malformed."""
-    start = "body" if mode is Mode.BODY else "word"
+    start = "body" if mode == "body" else "word"
     try:
         items: _Items = word_parser().parse(exchange(text, escape), start=start)  # type: ignore[assignment]
     except UnexpectedInput as error:
         return (Bad(exchange(_explain(error, exchange(text, escape)), escape)),)
-    reader = _Resolver(escape, raw_quotes=mode in (Mode.SHOWN, Mode.LINE))
+    reader = _Resolver(escape, raw_quotes=mode in ("shown", "line"))
     try:
-        return reader.parts(items, mode is Mode.LINE, 0)
+        return reader.parts(items, mode == "line", 0)
     except _TooDeepError:
         return (Bad(f"substitutions are nested more than {MAXIMUM_NESTING} deep"),)
 

@@ -7,7 +7,7 @@ what the target needs, so a bad word in another stage must not fail the build.
 """
 
 from collections.abc import Mapping
-from enum import Enum
+from typing import Literal
 
 import msgspec
 
@@ -19,17 +19,14 @@ MAXIMUM_NESTING = 64
 """How deep `${a:-${b:-…}}` may be nested: what is read must be safe to walk and to encode recursively."""
 
 
-class Mode(Enum):
-    """What is taken off while reading (fields of BuildKit's Lex)."""
+Mode = Literal["word", "body", "shown", "line"]
+"""What is taken off while reading (fields of BuildKit's Lex).
 
-    WORD = "word"
-    """Quotes and escapes are processed and removed: nearly everywhere."""
-    BODY = "body"
-    """Quotes are plain text (SkipProcessQuotes): the text of a here-document of COPY and ADD."""
-    SHOWN = "shown"
-    """Quotes are processed and stay (RawQuotes): names of steps, `RUN echo "$A"`."""
-    LINE = "line"
-    """Quotes and escapes stay (RawQuotes, RawEscapes): a command line in which here-documents are looked for."""
+- `word`: quotes and escapes are processed and removed: nearly everywhere.
+- `body`: quotes are plain text (SkipProcessQuotes): the text of a here-document of COPY and ADD.
+- `shown`: quotes are processed and stay (RawQuotes): names of steps, `RUN echo "$A"`.
+- `line`: quotes and escapes stay (RawQuotes, RawEscapes): a command line in which here-documents are looked for.
+"""
 
 
 class Text(msgspec.Struct, frozen=True, array_like=True, tag="t"):
@@ -101,9 +98,9 @@ def literal(text: str) -> Word:
     return Word(text)
 
 
-def parse_word(text: str, escape: str = "\\", mode: Mode = Mode.WORD) -> Word:
+def parse_word(text: str, escape: str = "\\", mode: Mode = "word") -> Word:
     """Read a word. `escape` is the Dockerfile's escape character, a backslash or a backtick. Never fails, see `Bad`."""
-    if not any(character in text for character in _SPECIAL[escape, mode is Mode.BODY]):
+    if not any(character in text for character in _SPECIAL[escape, mode == "body"]):
         return Word(text)
     turn_to_grammar()
     from builder.dockerfile.word_parts import read_parts

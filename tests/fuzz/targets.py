@@ -10,6 +10,7 @@ import gzip
 import io
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import get_args
 
 from builder.context.git_url import parse_git_url
 from builder.context.ignore import Matcher, compile_rules
@@ -41,7 +42,7 @@ def dockerfile(data: bytes) -> None:
 
 def words(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
-    for mode in Mode:
+    for mode in get_args(Mode):
         word = parse_word(text, "\\", mode)
         for fill in (expand, expand_words):
             try:

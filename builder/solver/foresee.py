@@ -73,13 +73,14 @@ def foresee(environment: Environment, command: Command, node: RunNode, following
     except BuilderError:
         return None
     try:
+        top = _identity(command.upper)  # before the owner is taken over: the command may give it another at any time
         told = Command.unpack(command.pack())
         told.lowers = (command.upper, *command.lowers)
         told.upper, told.work = overlay_directories(scratch, told.lowers)
         told.arguments, told.environment, told.mounts = (), (), ()
         told.directory = following.workdir
         told.root = scratch
-        return Foreseen(scratch, told, _identity(command.upper), environment.sandbox.foresee(told))
+        return Foreseen(scratch, told, top, environment.sandbox.foresee(told))
     except BaseException as error:
         store.discard(scratch)
         if isinstance(error, (OSError, SandboxError)):  # the step itself says what is wrong

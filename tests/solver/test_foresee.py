@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from builder.sandbox.command import Command
+from builder.solver.commands import overlay_directories
 from builder.solver.foresee import Foreseen
 from tests.support.builds import Cli, busybox_context, needs_sandbox
 
@@ -26,7 +28,9 @@ CHAINS = {
     "links to the layers below": ("RUN echo 1 > /a\nRUN ln /a /b\nRUN echo 2 > /b\nRUN cat /a > /c\n", 3),
     "the network": ("RUN echo 1 > /a\nRUN --network=none echo 2 > /b\nRUN echo 3 > /c\n", 0),
     "copies between": ("RUN echo 1 > /a\nCOPY Dockerfile /d\nRUN cat /a /d > /e\nRUN echo 3 > /c\n", 1),
-    "owner of the root": ("RUN chown 7:8 / && chmod 700 /\nRUN stat -c %u:%g:%a / > /a\nRUN echo 1 > /b\n", 1),
+    "owner of the root": (  # given when the next root's directory is there
+        "RUN sleep 0.5 && chown 7:8 / && chmod 700 /\nRUN stat -c %u:%g:%a / > /a\nRUN echo 1 > /b\n", 1,
+    ),
 }  # fmt: skip
 
 
@@ -56,6 +60,22 @@ def test_the_same_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: 
     assert {path: entry._replace(mtime=0) for path, entry in ahead.files("x").items()} == {
         path: entry._replace(mtime=0) for path, entry in plain.files("x").items()
     }
+
+
+@needs_sandbox
+def test_an_owner_that_changes_while_the_root_is_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next root's directory got the owner from before: as a command may do it just then."""
+    directory = busybox_context(tmp_path / "context", "RUN echo 1 > /a\nRUN stat -c %u:%g / > /b\n")
+
+    def meanwhile(scratch: str, lowers: Sequence[str]) -> tuple[str, str]:
+        made = overlay_directories(scratch, lowers)
+        os.chown(lowers[0], 7, 8)
+        return made
+
+    monkeypatch.setattr("builder.solver.foresee.overlay_directories", meanwhile)
+    cli = Cli(tmp_path / "store")
+    cli.build("-t", "x", directory)
+    assert cli.files("x")["b"].content == b"7:8\n"
 
 
 @needs_sandbox

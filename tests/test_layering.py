@@ -107,6 +107,12 @@ def test_what_points_down_is_not(module: str, source: str) -> None:
     assert violations(source, module) == []
 
 
+def test_there_are_no_enumerations() -> None:
+    """msgspec is loaded without `enum`, and would refuse to encode their members (see `builder.cli`)."""
+    found = [module for module, path in modules() for _, name in imports(path.read_text(), module) if name == "enum"]
+    assert not found
+
+
 def test_the_sandbox_needs_only_the_standard_library() -> None:
     import sys
 

@@ -13,6 +13,7 @@ from builder.cli.flags import Command
 from builder.cli.progress import PlainView
 from builder.cli.settings import Settings
 from builder.errors import EXIT_FAILED, BuilderError, StoreError, UsageError, render
+from builder.filesystem import kinds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,26 +208,24 @@ def _list(store: Store, kept: Kept, path: str) -> int:
     """As `builder ls -l` lists the files of an image."""
     from builder.api.standing import files
     from builder.cli.listing import find_path, print_long
-    from builder.filesystem.tree import Kind
 
     with files(store, kept) as tree:
         real = find_path(tree, kept.build, path)
         info = tree.lstat(real)
         assert info is not None
-        print_long(tree.scan(real) if info.kind is Kind.DIRECTORY else [(path, info)])
+        print_long(tree.scan(real) if info.kind == kinds.DIRECTORY else [(path, info)])
     return 0
 
 
 def _show(store: Store, kept: Kept, path: str) -> int:
     from builder.api.standing import files
     from builder.cli.listing import KINDS, find_path
-    from builder.filesystem.tree import Kind
 
     with files(store, kept) as tree:
         real = find_path(tree, kept.build, path)
         info = tree.lstat(real)
         assert info is not None
-        if info.kind is not Kind.FILE:
+        if info.kind != kinds.FILE:
             raise StoreError(f"{_printable(path)} is a {KINDS[info.kind]}, not a file", place=kept.build)
         with open(tree.open(real), "rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
@@ -241,9 +240,7 @@ def _print_changes(changes: Sequence[ChangedFile]) -> int:
 
 
 def _line(file: ChangedFile) -> str:
-    from builder.filesystem.tree import Kind
-
-    return f"{file.change} /{_printable(file.path)}{'/' if file.kind is Kind.DIRECTORY else ''}"
+    return f"{file.change} /{_printable(file.path)}{'/' if file.kind == kinds.DIRECTORY else ''}"
 
 
 def _printable(text: str) -> str:

@@ -14,8 +14,8 @@ from builder.cli.listing import FORMATS, KINDS, clipped, plural, print_document
 from builder.cli.settings import Settings
 from builder.cli.stores import open_store, platform_of
 from builder.errors import EXIT_FAILED
+from builder.filesystem import kinds
 from builder.filesystem.names import printable
-from builder.filesystem.tree import Kind
 
 if TYPE_CHECKING:
     from builder.filesystem.compare import FileChange
@@ -110,7 +110,7 @@ def _packages(changes: Sequence[PackageChange]) -> Iterator[str]:
 
 def _is_whole_directory(change: FileChange) -> bool:
     entry = change.after if change.before is None else change.before
-    return None in (change.before, change.after) and entry is not None and entry.info.kind is Kind.DIRECTORY
+    return None in (change.before, change.after) and entry is not None and entry.info.kind == kinds.DIRECTORY
 
 
 def _line(change: FileChange, inside: Sequence[FileChange]) -> str:
@@ -120,11 +120,11 @@ def _line(change: FileChange, inside: Sequence[FileChange]) -> str:
         return f"C\t{path}\t{', '.join(_aspect(aspect, before, after) for aspect in change.aspects)}"
     letter, entry = ("A", after) if before is None else ("D", before)
     assert entry is not None
-    if entry.info.kind is Kind.DIRECTORY:
+    if entry.info.kind == kinds.DIRECTORY:
         taken = sum(_bytes(one.after) + _bytes(one.before) for one in inside)
         held = f"{plural(len(inside), 'file')} in it, {size(taken)}" if inside else "directory"
         return f"{letter}\t{path}/\t{held}"
-    return f"{letter}\t{path}\t{size(_bytes(entry)) if entry.info.kind is Kind.FILE else KINDS[entry.info.kind]}"
+    return f"{letter}\t{path}\t{size(_bytes(entry)) if entry.info.kind == kinds.FILE else KINDS[entry.info.kind]}"
 
 
 def _aspect(aspect: str, before: Entry, after: Entry) -> str:
@@ -187,7 +187,7 @@ def _entry(entry: Entry | None) -> dict[str, Any] | None:
     }
     if entry.stored is not None and entry.stored.digest:
         found["digest"] = f"sha256:{entry.stored.digest.hex()}"
-    if info.kind is Kind.SYMLINK:
+    if info.kind == kinds.SYMLINK:
         found["link"] = info.link
     return found
 

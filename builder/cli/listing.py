@@ -11,28 +11,29 @@ from typing import Any, Protocol
 
 from builder.dockerfile.text import nearest
 from builder.errors import StoreError
+from builder.filesystem import kinds
 from builder.filesystem.contents import Contents, Entry
 from builder.filesystem.names import printable
 from builder.filesystem.resolve import resolve
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 
 FORMATS = ("table", "json")
 
 KINDS = {
-    Kind.FILE: "file",
-    Kind.DIRECTORY: "directory",
-    Kind.SYMLINK: "symlink",
-    Kind.CHARACTER: "character device",
-    Kind.BLOCK: "block device",
-    Kind.FIFO: "fifo",
+    kinds.FILE: "file",
+    kinds.DIRECTORY: "directory",
+    kinds.SYMLINK: "symlink",
+    kinds.CHARACTER: "character device",
+    kinds.BLOCK: "block device",
+    kinds.FIFO: "fifo",
 }
 _TYPES = {
-    Kind.FILE: stat.S_IFREG,
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.SYMLINK: stat.S_IFLNK,
-    Kind.CHARACTER: stat.S_IFCHR,
-    Kind.BLOCK: stat.S_IFBLK,
-    Kind.FIFO: stat.S_IFIFO,
+    kinds.FILE: stat.S_IFREG,
+    kinds.DIRECTORY: stat.S_IFDIR,
+    kinds.SYMLINK: stat.S_IFLNK,
+    kinds.CHARACTER: stat.S_IFCHR,
+    kinds.BLOCK: stat.S_IFBLK,
+    kinds.FIFO: stat.S_IFIFO,
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -69,7 +70,7 @@ def find_path(tree: Tree, place: str, path: str, *, follow: bool = True) -> str:
     through = "" if f"/{real}" == "/" + path.strip("/") else f" (it leads to /{printable(real)})"
     directory, _, name = real.rpartition("/")
     parent = tree.lstat(directory)
-    known = tree.scan(directory) if parent is not None and parent.kind is Kind.DIRECTORY else ()
+    known = tree.scan(directory) if parent is not None and parent.kind == kinds.DIRECTORY else ()
     close = nearest(name, [other for other, _ in known])
     raise StoreError(
         f"there is no file {printable(path)}{through}",
@@ -86,15 +87,15 @@ def print_long(rows: Sequence[tuple[str, FileInfo]]) -> None:
     sizes = [_size(info) for _, info in rows]
     widths = max(map(len, owners), default=0), max(map(len, sizes), default=0)
     for (label, info), owner, size in zip(rows, owners, sizes, strict=True):
-        link = f" -> {printable(info.link)}" if info.kind is Kind.SYMLINK else ""
+        link = f" -> {printable(info.link)}" if info.kind == kinds.SYMLINK else ""
         mode = stat.filemode(_TYPES[info.kind] | info.mode)
         print(f"{mode} {owner:<{widths[0]}} {size:>{widths[1]}} {shown_time(info.mtime_ns)} {printable(label)}{link}")
 
 
 def _size(info: FileInfo) -> str:
-    if info.kind in (Kind.CHARACTER, Kind.BLOCK):
+    if info.kind in (kinds.CHARACTER, kinds.BLOCK):
         return f"{info.device[0]},{info.device[1]}"
-    return str(len(info.link.encode("utf-8", "surrogateescape")) if info.kind is Kind.SYMLINK else info.size)
+    return str(len(info.link.encode("utf-8", "surrogateescape")) if info.kind == kinds.SYMLINK else info.size)
 
 
 def shown_time(nanoseconds: int) -> str:

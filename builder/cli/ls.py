@@ -10,9 +10,9 @@ from builder.cli.flags import Command
 from builder.cli.listing import FORMATS, KINDS, find_entry, print_document, print_long, shown_time
 from builder.cli.settings import Settings
 from builder.cli.stores import open_store, platform_of
+from builder.filesystem import kinds
 from builder.filesystem.contents import Entry
 from builder.filesystem.names import printable
-from builder.filesystem.tree import Kind
 
 
 @click.command("ls", cls=Command, epilog="Example: builder ls -l app:1 /usr/bin")
@@ -35,7 +35,7 @@ def command(settings: Settings, name: str, path: str, long: bool, recursive: boo
     with store.lease():
         contents = read_contents(store, select(store, name, platform_of(platform)))
     real, entry = find_entry(contents, name, path, follow=not long or path.endswith("/"))
-    if entry.info.kind is not Kind.DIRECTORY:
+    if entry.info.kind != kinds.DIRECTORY:
         rows = [(path, real, entry)]
     elif recursive:
         rows = [(f"/{below}", below, found) for below, found in contents.walk(real)]
@@ -62,8 +62,8 @@ def _document(path: str, entry: Entry) -> dict[str, Any]:
         "mtime": shown_time(info.mtime_ns),
         "layer": entry.layer + 1,
     }
-    if info.kind is Kind.SYMLINK:
+    if info.kind == kinds.SYMLINK:
         found["link"] = info.link
-    if info.kind in (Kind.CHARACTER, Kind.BLOCK):
+    if info.kind in (kinds.CHARACTER, kinds.BLOCK):
         found["device"] = list(info.device)
     return found

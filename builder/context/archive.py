@@ -17,11 +17,11 @@ import msgspec
 
 from builder.config import ArchiveLimits
 from builder.errors import ContextError, LayerError
+from builder.filesystem import kinds
 from builder.filesystem.archive import ArchiveEntry, TarReader, pieces
 from builder.filesystem.decompress import decompressor, sniff
 from builder.filesystem.descriptor import Directory, open_directory
 from builder.filesystem.syscalls import remove_tree
-from builder.filesystem.tree import Kind
 
 HEAD_SIZE = 1024
 _BLOCK = 512
@@ -131,20 +131,20 @@ class _Unpacker:
             return
         info, path = entry.info, tuple(entry.path.split("/"))
         parent, name = self._directory(path[:-1], entry.path), path[-1]
-        if info.kind is Kind.DIRECTORY:
+        if info.kind == kinds.DIRECTORY:
             self._make_directory(parent, name)
             self._directories[path] = (info.mode, info.mtime_ns)
         else:
             self._remove(parent, path)
             self._create(entry, parent, name)
-            if info.kind is not Kind.SYMLINK:
+            if info.kind != kinds.SYMLINK:
                 os.chmod(name, info.mode, dir_fd=parent.fd)  # not a link: it was created now, in a private directory
             os.utime(name, ns=(info.mtime_ns, info.mtime_ns), dir_fd=parent.fd, follow_symlinks=False)
         self._own(entry.path, entry)
         if entry.hardlink is not None:
             # the header of a hard link speaks for the file: its target gets the same owner, as it got the same mode
             self._own(entry.hardlink, entry)
-        if info.kind is Kind.FILE:
+        if info.kind == kinds.FILE:
             self.newest = max(self.newest or 0, info.mtime_ns // 1_000_000_000)
 
     def finish(self) -> None:
@@ -165,19 +165,19 @@ class _Unpacker:
         info = entry.info
         if entry.hardlink is not None:
             self._link(entry, entry.hardlink, parent, name)
-        elif info.kind is Kind.FILE:
+        elif info.kind == kinds.FILE:
             with open(os.open(name, _CREATE, 0o600, dir_fd=parent.fd), "wb", buffering=0) as file:
                 for chunk in entry.content.chunks():
                     while chunk:
                         chunk = chunk[file.write(chunk) :]
-        elif info.kind is Kind.SYMLINK:
+        elif info.kind == kinds.SYMLINK:
             if not info.link:
                 self._refuse(entry.path, "a symbolic link to nothing")
             os.symlink(info.link, name, dir_fd=parent.fd)
-        elif info.kind is Kind.FIFO:
+        elif info.kind == kinds.FIFO:
             os.mkfifo(name, 0o600, dir_fd=parent.fd)
         else:
-            kind = stat.S_IFCHR if info.kind is Kind.CHARACTER else stat.S_IFBLK
+            kind = stat.S_IFCHR if info.kind == kinds.CHARACTER else stat.S_IFBLK
             try:
                 os.mknod(name, kind | 0o600, os.makedev(*info.device), dir_fd=parent.fd)
             except PermissionError:

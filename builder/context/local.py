@@ -21,14 +21,16 @@ from typing import NoReturn
 
 from builder.context.ignore import Matcher
 from builder.errors import ContextError
+from builder.filesystem import kinds
 from builder.filesystem.descriptor import Directory, open_directory
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.kinds import Kind
+from builder.filesystem.tree import FileInfo
 
 _READ_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _KINDS = {
-    stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK, stat.S_IFCHR: Kind.CHARACTER,
-    stat.S_IFBLK: Kind.BLOCK, stat.S_IFIFO: Kind.FIFO, stat.S_IFSOCK: Kind.FILE,
+    stat.S_IFREG: kinds.FILE, stat.S_IFDIR: kinds.DIRECTORY, stat.S_IFLNK: kinds.SYMLINK, stat.S_IFCHR: kinds.CHARACTER,
+    stat.S_IFBLK: kinds.BLOCK, stat.S_IFIFO: kinds.FIFO, stat.S_IFSOCK: kinds.FILE,
 }  # fmt: skip
 _NONE = (0, 0)
 
@@ -72,7 +74,7 @@ class LocalTree:
 
     def scan(self, path: str) -> list[tuple[str, FileInfo]]:
         """The visible entries of a directory, sorted by their names' bytes."""
-        if path and self.matcher is not None and self._is_hidden(path, Kind.DIRECTORY):
+        if path and self.matcher is not None and self._is_hidden(path, kinds.DIRECTORY):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         try:
             directory = self._directory(path)
@@ -139,7 +141,7 @@ class LocalTree:
                         status = entry.stat(follow_symlinks=False)
                         if status.st_mode & 0o170000 == 0o100000 and status.st_nlink == 1 and not owners:
                             one = FileInfo(
-                                Kind.FILE,
+                                kinds.FILE,
                                 status.st_mode & 0o7777,
                                 0,
                                 0,
@@ -168,13 +170,13 @@ class LocalTree:
     def _info(self, path: str, status: os.stat_result, directory: Directory, name: str) -> FileInfo:
         kind = _KINDS[status.st_mode & 0o170000]
         size, link, device, links, identity = 0, "", _NONE, 1, None
-        if kind is Kind.SYMLINK:
+        if kind == kinds.SYMLINK:
             link = os.readlink(name, dir_fd=directory.fd)
-        elif kind is Kind.FILE:
+        elif kind == kinds.FILE:
             size = status.st_size
             if status.st_nlink > 1:
                 links, identity = status.st_nlink, (status.st_dev, status.st_ino)
-        elif kind is Kind.CHARACTER or kind is Kind.BLOCK:
+        elif kind == kinds.CHARACTER or kind == kinds.BLOCK:
             device = (os.major(status.st_rdev), os.minor(status.st_rdev))
         uid, gid = self._owners.get(path, _NONE)
         return FileInfo(
@@ -195,7 +197,7 @@ class LocalTree:
     def _is_hidden(self, path: str, kind: Kind) -> bool:
         if self.matcher is None or not self.matcher.ignored(path):
             return False
-        return kind is not Kind.DIRECTORY or not self._holds_visible(path)
+        return kind != kinds.DIRECTORY or not self._holds_visible(path)
 
     def _holds_visible(self, path: str) -> bool:
         """Whether a hidden directory shows nevertheless, because an exception keeps something in it."""

@@ -13,9 +13,10 @@ from typing import BinaryIO
 import msgspec
 
 from builder.errors import StoreError
+from builder.filesystem import kinds
 from builder.filesystem.append import appender
 from builder.filesystem.tar import TarWriter
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 from builder.oci.layout import LAYOUT_FILE
 from builder.oci.platform import host_platform
 from builder.oci.reference import Reference
@@ -98,15 +99,15 @@ def _path(digest: str) -> str:
 
 
 def _directory(tar: TarWriter, path: str) -> None:
-    tar.add(path, FileInfo(Kind.DIRECTORY, 0o755))
+    tar.add(path, FileInfo(kinds.DIRECTORY, 0o755))
 
 
 def _file(tar: TarWriter, path: str, data: bytes) -> None:
-    tar.add(path, FileInfo(Kind.FILE, 0o644, size=len(data)), content=data)
+    tar.add(path, FileInfo(kinds.FILE, 0o644, size=len(data)), content=data)
 
 
 def _blob(tar: TarWriter, store: Store, digest: str, size: int) -> None:
     with store.layout.open(digest) as file:
         if os.fstat(file.fileno()).st_size != size:
             raise StoreError(f"blob {digest} has a wrong size", place=store.root, remedy="run 'builder fsck'")
-        tar.add(_path(digest), FileInfo(Kind.FILE, 0o644, size=size), content=file.fileno())
+        tar.add(_path(digest), FileInfo(kinds.FILE, 0o644, size=size), content=file.fileno())

@@ -15,7 +15,8 @@ from builder.export.installed import take_inventory
 from builder.export.output import Output
 from builder.export.provenance import Record, provenance
 from builder.export.sbom import FILE, PREDICATE_TYPE, spdx_document
-from builder.filesystem.tree import FileTree, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileTree
 from builder.oci.reference import Reference
 from builder.oci.spec import Descriptor, Manifest
 from builder.plan.steps import PlannedImage
@@ -117,9 +118,9 @@ def _files(tree: FileTree) -> list[tuple[str, str]]:
         path = waiting.pop()
         prefix = f"{path}/" if path else ""
         for name, info in tree.scan(path):
-            if info.kind is Kind.DIRECTORY:
+            if info.kind == kinds.DIRECTORY:
                 waiting.append(prefix + name)
-            elif info.kind is Kind.FILE:
+            elif info.kind == kinds.FILE:
                 shown = (prefix + name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
                 found.append((shown, _digest(tree, prefix + name)))
     return sorted(found)

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from builder.errors import BuilderError, StoreError
+from builder.filesystem import kinds
 from builder.filesystem.diff import write_changes
 from builder.filesystem.squash import squash
 from builder.filesystem.tar import TarWriter
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 from builder.filesystem.unpack import unpack
 from builder.store.store import Store
 
@@ -28,7 +29,7 @@ def write_tar(
     write_changes(squash(store.unpacked.directories(layers)), writer)
     moment = time.time_ns() if epoch is None else epoch * 1_000_000_000
     for name, data in (beside or {}).items():
-        writer.add(name, FileInfo(Kind.FILE, 0o600, size=len(data), mtime_ns=moment), content=data)
+        writer.add(name, FileInfo(kinds.FILE, 0o600, size=len(data), mtime_ns=moment), content=data)
     writer.close()
 
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from builder.errors import LayerError
+from builder.filesystem import kinds
 from builder.filesystem.resolve import resolve
 from builder.filesystem.stanzas import APK, DPKG, DPKG_PARTS, LARGEST, apk_packages, dpkg_packages
-from builder.filesystem.tree import FileTree, Kind
+from builder.filesystem.tree import FileTree
 
 _LARGEST_DOCUMENT = 4 << 20  # bytes
 _RPM = ("var/lib/rpm", "usr/lib/sysimage/rpm")
@@ -167,7 +168,7 @@ class _Scan:
             entries = self._tree.scan(path)
             yield path, [name for name, _ in entries]
             prefix = f"{path}/" if path else ""
-            waiting += [prefix + name for name, info in reversed(entries) if info.kind is Kind.DIRECTORY]
+            waiting += [prefix + name for name, info in reversed(entries) if info.kind == kinds.DIRECTORY]
 
     def _at(self, path: str) -> str:
         try:
@@ -177,9 +178,9 @@ class _Scan:
 
     def _names(self, path: str) -> set[str]:
         info = self._tree.lstat(path)
-        if info is None or info.kind is not Kind.DIRECTORY:
+        if info is None or info.kind != kinds.DIRECTORY:
             return set()
-        return {name for name, entry in self._tree.scan(path) if entry.kind is Kind.FILE}
+        return {name for name, entry in self._tree.scan(path) if entry.kind == kinds.FILE}
 
     def _text(self, path: str) -> str:
         return (self._read(path, LARGEST) or b"").decode("utf-8", "replace")
@@ -188,7 +189,7 @@ class _Scan:
         """A file's content, reached over links inside the image; None for what is no file."""
         path = self._at(path)
         info = self._tree.lstat(path)
-        if info is None or info.kind is not Kind.FILE:
+        if info is None or info.kind != kinds.FILE:
             return None
         if info.size > largest:
             self.notes.append(f"/{path}: larger than {largest >> 20} MiB, not read")

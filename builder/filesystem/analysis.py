@@ -10,10 +10,10 @@ from heapq import nlargest
 
 import msgspec
 
+from builder.filesystem import kinds
 from builder.filesystem.archive import Readable
 from builder.filesystem.contents import Contents, Stored, difference
 from builder.filesystem.leftovers import leftover_of
-from builder.filesystem.tree import Kind
 
 
 class FileSize(msgspec.Struct, frozen=True):
@@ -123,7 +123,7 @@ class Analyser:
         caches: dict[tuple[str, str], list[tuple[Stored, str]]] = {}
         for path, entry in self._contents.walk():
             stored = entry.stored
-            if entry.info.kind is not Kind.FILE or stored is None or not stored.size:
+            if entry.info.kind != kinds.FILE or stored is None or not stored.size:
                 continue
             visible.add((stored.layer, stored.number))
             found = leftover_of(path)

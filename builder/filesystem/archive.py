@@ -15,8 +15,9 @@ import msgspec
 
 from builder.config import ArchiveLimits
 from builder.errors import LayerError
+from builder.filesystem import kinds
 from builder.filesystem import tar_fields as fields
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 
 CHUNK = 1 << 20
 LONGEST_PATH = 4095  # Linux's limit; also bounds how deep a tree can be made with few bytes
@@ -27,8 +28,8 @@ NAMELESS = "archive"
 _BLOCK = 512
 _EMPTY = bytes(_BLOCK)
 _KINDS = {
-    b"0": Kind.FILE, b"\0": Kind.FILE, b"7": Kind.FILE, b"1": Kind.HARDLINK, b"2": Kind.SYMLINK,
-    b"3": Kind.CHARACTER, b"4": Kind.BLOCK, b"5": Kind.DIRECTORY, b"6": Kind.FIFO,
+    b"0": kinds.FILE, b"\0": kinds.FILE, b"7": kinds.FILE, b"1": kinds.HARDLINK, b"2": kinds.SYMLINK,
+    b"3": kinds.CHARACTER, b"4": kinds.BLOCK, b"5": kinds.DIRECTORY, b"6": kinds.FIFO,
 }  # fmt: skip
 _EXTENSIONS = frozenset((b"x", b"g", b"L", b"K"))
 _REFUSED = {b"S": "a GNU sparse file", b"M": "a part of a multi-volume archive", b"D": "a GNU incremental directory"}
@@ -208,13 +209,13 @@ class TarReader:
         if b"\0" in raw_name or b"\0" in raw_link:
             raise LayerError("a name holds a NUL byte", place=place.replace("\0", "\\0"))
         kind = _KINDS.get(type_flag)
-        if self._strict_names and (_climbs(name) or (kind is Kind.HARDLINK and _climbs(link))):
+        if self._strict_names and (_climbs(name) or (kind == kinds.HARDLINK and _climbs(link))):
             raise LayerError("leads out of the archive", place=place)
         if kind is None:
             what = _REFUSED.get(type_flag, f"of the unknown type {type_flag.decode('latin-1')!r}")
             raise LayerError(f"is {what}, which is not supported", place=place)
-        if kind is Kind.FILE and raw_name.endswith(b"/"):
-            kind = Kind.DIRECTORY
+        if kind == kinds.FILE and raw_name.endswith(b"/"):
+            kind = kinds.DIRECTORY
         if numbers is not None:
             mode, uid, gid, _, mtime = numbers
         else:
@@ -235,20 +236,20 @@ class TarReader:
                     xattrs[key[13:].decode("utf-8", "surrogateescape")] = value
                 elif key.startswith(b"GNU.sparse."):
                     raise LayerError("is a GNU sparse file, which is not supported", place=place)
-        if kind is not Kind.FILE:
+        if kind != kinds.FILE:
             size = 0
         if size < 0 or uid < 0 or gid < 0:
             raise LayerError("has a negative size or owner", place=place)
         device = (0, 0)
-        if kind is Kind.CHARACTER or kind is Kind.BLOCK:
+        if kind == kinds.CHARACTER or kind == kinds.BLOCK:
             major = fields.number(header[329:337], "device", place)
             device = (major, fields.number(header[337:345], "device", place))
         self._count(size, place)
         info = FileInfo(
             kind, mode & 0o7777, uid, gid, size, mtime if -_LATEST < mtime < _LATEST else 0,
-            link if kind is Kind.SYMLINK else "", device,
+            link if kind == kinds.SYMLINK else "", device,
         )  # fmt: skip
-        hardlink = clean(link) if kind is Kind.HARDLINK else None
+        hardlink = clean(link) if kind == kinds.HARDLINK else None
         return ArchiveEntry(clean(name), info, xattrs, Content(self, size, place), hardlink)
 
     def _count(self, size: int, place: str) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from builder.filesystem import kinds
 from builder.filesystem.contents import Contents, Entry, difference
-from builder.filesystem.tree import Kind
 
 
 class FileChange(msgspec.Struct, frozen=True):
@@ -55,4 +55,4 @@ def _children(before: Contents, after: Contents, directory: str) -> Iterator[Fil
 
 
 def _is_directory(entry: Entry | None) -> bool:
-    return entry is not None and entry.info.kind is Kind.DIRECTORY
+    return entry is not None and entry.info.kind == kinds.DIRECTORY

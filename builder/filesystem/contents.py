@@ -15,14 +15,15 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from builder.errors import LayerError
+from builder.filesystem import kinds
 from builder.filesystem.archive import ArchiveEntry, Content, Readable, TarReader
 from builder.filesystem.readahead import ReadAhead
 from builder.filesystem.resolve import resolve
 from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 
 _META_PREFIX = ".wh..wh."  # AUFS's own files
-_IMPLICIT = FileInfo(Kind.DIRECTORY, 0o755)
+_IMPLICIT = FileInfo(kinds.DIRECTORY, 0o755)
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -104,7 +105,7 @@ class Contents:
             name, entry = found
             below = prefixes[-1] + name
             yield below, entry
-            if entry.info.kind is Kind.DIRECTORY:
+            if entry.info.kind == kinds.DIRECTORY:
                 waiting.append(iter(self.scan(below)))
                 prefixes.append(f"{below}/")
 
@@ -129,7 +130,7 @@ class Contents:
         directory, _, name = entry.path.rpartition("/")
         info = entry.info
         if not name:
-            if info.kind is not Kind.DIRECTORY:
+            if info.kind != kinds.DIRECTORY:
                 raise LayerError("the root of an archive must be a directory", place="/")
             self._before.setdefault("", self._root)
             self._root = Entry(info, self.layers, None, entry.xattrs or None)
@@ -138,11 +139,11 @@ class Contents:
         else:
             directory = self._directory(directory)
             path = f"{directory}/{name}" if directory else name
-            if info.kind is Kind.HARDLINK:
+            if info.kind == kinds.HARDLINK:
                 self._set(path, self._linked(entry))
                 return
             content = None
-            if info.kind is Kind.FILE:
+            if info.kind == kinds.FILE:
                 content = Stored(self.layers, number, path, info.size, _digest(entry.content) if digests else b"")
                 stored.append(content)
             self._set(path, Entry(info, self.layers, content, entry.xattrs or None))
@@ -152,7 +153,7 @@ class Contents:
         directory, _, name = (entry.hardlink or "").rpartition("/")
         directory = resolve(self, directory)
         target = self.entry(f"{directory}/{name}" if directory else name) if name else None
-        if target is None or target.info.kind is Kind.DIRECTORY:
+        if target is None or target.info.kind == kinds.DIRECTORY:
             raise LayerError(f"its hard link leads to {entry.hardlink!r}, which is no earlier entry", place=entry.path)
         return Entry(target.info, self.layers, target.stored, target.xattrs)
 
@@ -168,16 +169,16 @@ class Contents:
                 entry = self.entry(made)
                 if entry is None:
                     self._set(made, Entry(_IMPLICIT, self.layers))
-                elif entry.info.kind is not Kind.DIRECTORY:
+                elif entry.info.kind != kinds.DIRECTORY:
                     raise LayerError("an entry lies below it, but it is no directory", place=made)
         return real
 
     def _set(self, path: str, entry: Entry) -> None:
         existing = self.entry(path)
         self._before.setdefault(path, existing)
-        if entry.info.kind is Kind.DIRECTORY:
+        if entry.info.kind == kinds.DIRECTORY:
             self._children.setdefault(path, {})
-        elif existing is not None and existing.info.kind is Kind.DIRECTORY:
+        elif existing is not None and existing.info.kind == kinds.DIRECTORY:
             self._clear(path, -1)
             del self._children[path]
         directory, _, name = path.rpartition("/")
@@ -198,7 +199,7 @@ class Contents:
         entry = self.entry(path)
         if entry is None:
             return
-        if entry.info.kind is Kind.DIRECTORY:
+        if entry.info.kind == kinds.DIRECTORY:
             self._hide(path)
         self._drop(path, self.layers)
 
@@ -214,7 +215,7 @@ class Contents:
         for directory in directories:  # grows meanwhile: parents come before what is in them
             prefix = f"{directory}/" if directory else ""
             found = self._children[directory].items()
-            directories += [prefix + name for name, entry in found if entry.info.kind is Kind.DIRECTORY]
+            directories += [prefix + name for name, entry in found if entry.info.kind == kinds.DIRECTORY]
         for directory in reversed(directories):
             prefix = f"{directory}/" if directory else ""
             for name in list(self._children[directory]):
@@ -260,7 +261,7 @@ def difference(before: Entry, after: Entry) -> Sequence[str]:
     if old.kind is not new.kind:
         return ("type",)
     found = []
-    if old.kind is not Kind.SYMLINK and old.mode != new.mode:  # the modes of links mean nothing
+    if old.kind != kinds.SYMLINK and old.mode != new.mode:  # the modes of links mean nothing
         found.append("mode")
     if (old.uid, old.gid) != (new.uid, new.gid):
         found.append("owner")

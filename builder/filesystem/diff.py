@@ -23,19 +23,20 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from builder.errors import LayerError
+from builder.filesystem import kinds
 from builder.filesystem.descriptor import Directory
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.overlay_format import CAPABILITY, REDIRECT, attributes, file_info, is_opaque
 from builder.filesystem.syscalls import open_beneath
 from builder.filesystem.tar import PIECE, TarWriter
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 
 if TYPE_CHECKING:
     from builder.filesystem.compress import LayerSink
 
 _SECOND = 1_000_000_000
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPAQUE = FileInfo(Kind.OPAQUE, 0)
+_OPAQUE = FileInfo(kinds.OPAQUE, 0)
 
 
 class Change(msgspec.Struct):
@@ -112,11 +113,11 @@ def write_changes(entries: Iterable[Change], writer: TarWriter) -> int:
     for change in entries:
         count += 1
         kind = change.info.kind
-        if kind is Kind.WHITEOUT:
+        if kind == kinds.WHITEOUT:
             writer.whiteout(change.path)
-        elif kind is Kind.OPAQUE:
+        elif kind == kinds.OPAQUE:
             writer.opaque(change.path)
-        elif kind is Kind.FILE and change.hardlink is None and change.info.size:
+        elif kind == kinds.FILE and change.hardlink is None and change.info.size:
             descriptor = change.open()
             try:
                 writer.add(change.path, change.info, xattrs=change.xattrs, content=descriptor)
@@ -163,7 +164,7 @@ class _Walk:
                     del self._waiting[len(stack) - 1 :]
                 continue
             path, info = entries.pop()
-            if info.kind is Kind.DIRECTORY:
+            if info.kind == kinds.DIRECTORY:
                 directory, changed, opaque = self._directory(path, info, fresh)
                 self._waiting.append(directory)
                 if changed:
@@ -191,7 +192,7 @@ class _Walk:
     def _is_new(self, path: str) -> bool:
         """Whether nothing of the lower layers shows through a directory."""
         below = self._lowers.lstat(path) if self._lowers is not None else None
-        return below is None or below.kind is not Kind.DIRECTORY
+        return below is None or below.kind != kinds.DIRECTORY
 
     def _entries(self, directory: str) -> list[tuple[str, FileInfo]]:
         """A directory's entries, last first."""
@@ -225,7 +226,7 @@ class _Walk:
         if fresh or self._lowers is None:
             return change, True, False
         below = self._lowers.lstat(path)
-        if below is None or below.kind is not Kind.DIRECTORY:
+        if below is None or below.kind != kinds.DIRECTORY:
             return change, True, False
         opaque = is_opaque(file, names)
         same = not opaque and (info.mode, info.uid, info.gid) == (below.mode, below.uid, below.gid)
@@ -234,15 +235,15 @@ class _Walk:
     def _file(self, path: str, info: FileInfo, fresh: bool) -> Change | None:
         """The entry for anything but a directory; None when there is none."""
         kind = info.kind
-        if kind is Kind.SOCKET:
+        if kind == kinds.SOCKET:
             return None
         below = None
         if not fresh and self._lowers is not None:
             below = self._lowers.lstat(path)
-        if kind is Kind.WHITEOUT:
+        if kind == kinds.WHITEOUT:
             return Change(path, info, {}) if below is not None else None
         xattrs: dict[str, bytes] = {}
-        if kind is Kind.FILE:
+        if kind == kinds.FILE:
             file = f"{self._upper}/{path}"
             if CAPABILITY in attributes(file):
                 xattrs[CAPABILITY] = os.getxattr(file, CAPABILITY, follow_symlinks=False)
@@ -268,9 +269,9 @@ class _Walk:
             return False
         if info.mtime_ns % _SECOND:
             return True
-        if info.kind is Kind.SYMLINK:
+        if info.kind == kinds.SYMLINK:
             return info.link == below.link
-        return info.kind is not Kind.FILE or not info.size or self._same_content(path)
+        return info.kind != kinds.FILE or not info.size or self._same_content(path)
 
     def _same_content(self, path: str) -> bool:
         assert self._lowers is not None
@@ -292,4 +293,4 @@ class _Walk:
             os.close(ours)
 
 
-_GIVEN = Change("", FileInfo(Kind.DIRECTORY, 0), {})
+_GIVEN = Change("", FileInfo(kinds.DIRECTORY, 0), {})

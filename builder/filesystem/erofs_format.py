@@ -10,7 +10,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileInfo
 
 BLOCK = 4096
 SLOT = 32
@@ -19,7 +20,8 @@ INODE_SIZE = 64
 SUPERBLOCK_AT = 1024
 ROOT_AT = SUPERBLOCK_AT + 128
 TYPES = {
-    Kind.FILE: 1, Kind.DIRECTORY: 2, Kind.CHARACTER: 3, Kind.WHITEOUT: 3, Kind.BLOCK: 4, Kind.FIFO: 5, Kind.SYMLINK: 7,
+    kinds.FILE: 1, kinds.DIRECTORY: 2, kinds.CHARACTER: 3, kinds.WHITEOUT: 3, kinds.BLOCK: 4, kinds.FIFO: 5,
+    kinds.SYMLINK: 7,
 }  # fmt: skip
 
 PLAIN = 0
@@ -39,8 +41,8 @@ _ATTRIBUTES_SIZE = 12
 _ATTRIBUTE = struct.Struct("<BBH")  # bytes of the name, prefix, bytes of the value
 _PREFIXES = {"user.": 1, "trusted.": 4, "security.": 6}
 _MODES = {
-    Kind.FILE: 0o100000, Kind.DIRECTORY: 0o040000, Kind.SYMLINK: 0o120000, Kind.CHARACTER: 0o020000,
-    Kind.BLOCK: 0o060000, Kind.FIFO: 0o010000, Kind.WHITEOUT: 0o020000,
+    kinds.FILE: 0o100000, kinds.DIRECTORY: 0o040000, kinds.SYMLINK: 0o120000, kinds.CHARACTER: 0o020000,
+    kinds.BLOCK: 0o060000, kinds.FIFO: 0o010000, kinds.WHITEOUT: 0o020000,
 }  # fmt: skip
 _LINK_MODE = 0o777  # every symbolic link has it
 _PERMISSIONS = 0o7777
@@ -61,8 +63,8 @@ def inode(
     """An inode: `address` is the number of the first block of its data, `attributes` what follows it. Raises Unsuitable
     for an owner, a size or a device that does not fit."""
     kind = info.kind
-    mode = _MODES[kind] | (_LINK_MODE if kind is Kind.SYMLINK else info.mode)
-    if kind is Kind.CHARACTER or kind is Kind.BLOCK:
+    mode = _MODES[kind] | (_LINK_MODE if kind == kinds.SYMLINK else info.mode)
+    if kind == kinds.CHARACTER or kind == kinds.BLOCK:
         major, minor = info.device
         address = minor & 0xFF | major << 8 | (minor & ~0xFF) << 12  # linux/kdev_t.h, new_encode_dev
     count = (len(attributes) - _ATTRIBUTES_SIZE) // 4 + 1 if attributes else 0

@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from contextlib import closing
 
 from builder.errors import store_error
+from builder.filesystem import kinds
 from builder.filesystem.archive import Readable, TarReader
 from builder.filesystem.erofs_format import Unsuitable
 from builder.filesystem.erofs_writer import Directory, ErofsWriter
 from builder.filesystem.overlay_format import OPAQUE, OWN_PREFIXES
 from builder.filesystem.readahead import ReadAhead
 from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 from builder.filesystem.unpack import META_PREFIX, Unpacked, failed
 
-_WHITEOUT = FileInfo(Kind.CHARACTER, 0)
+_WHITEOUT = FileInfo(kinds.CHARACTER, 0)
 
 
 def write_erofs(
@@ -72,7 +73,7 @@ class ErofsLayer:
             if info.size:  # it has been written
                 raise Unsuitable
             self._hide(above, name)
-        elif info.kind is Kind.DIRECTORY:
+        elif info.kind == kinds.DIRECTORY:
             self._add_directory(path, above, name, info, xattrs)
         elif hardlink is not None:
             directory, _, target = hardlink.rpartition("/")

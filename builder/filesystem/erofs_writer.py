@@ -12,8 +12,9 @@ from array import array
 from collections.abc import Mapping
 
 from builder.filesystem import erofs_format as erofs
+from builder.filesystem import kinds
 from builder.filesystem.erofs_format import BLOCK, INODE_SIZE, ROOT_AT, SLOT, TYPES, Unsuitable
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 
 _REGION = 256 << 10  # bytes of inodes that are written at once, between the data
 _BUFFER = 1 << 20  # bytes of data
@@ -23,7 +24,7 @@ _MOST_NAMES = 1 << 17  # of one directory: to finish it takes some 280 bytes of 
 _ROOM = 128  # bytes for what a directory may get beyond its first attributes
 _TYPE_BITS = 4
 _TYPE = (1 << _TYPE_BITS) - 1
-_FILE, _DIRECTORY, _SYMLINK = TYPES[Kind.FILE], TYPES[Kind.DIRECTORY], TYPES[Kind.SYMLINK]
+_FILE, _DIRECTORY, _SYMLINK = TYPES[kinds.FILE], TYPES[kinds.DIRECTORY], TYPES[kinds.SYMLINK]
 
 
 class Directory:
@@ -34,7 +35,7 @@ class Directory:
         self.parent = parent or self
         self.place = place  # of its inode, in bytes
         self.room = room  # for attributes, in bytes
-        self.info = FileInfo(Kind.DIRECTORY, 0o755)
+        self.info = FileInfo(kinds.DIRECTORY, 0o755)
         self.attributes = b""
         self.subdirectories = 0
         self.names = bytearray()  # each ends with a slash
@@ -108,10 +109,10 @@ class ErofsWriter:
         """Add anything but a directory. A regular file's content is what was written since the last."""
         packed = erofs.attributes(xattrs) if xattrs else b""
         kind = info.kind
-        if kind is Kind.FILE:
+        if kind == kinds.FILE:
             assert self._size == info.size
             inode = self._regular(info, packed)
-        elif kind is Kind.SYMLINK:
+        elif kind == kinds.SYMLINK:
             target = info.link.encode("utf-8", "surrogateescape")
             if not 0 < len(target) <= _LONGEST_LINK:
                 raise Unsuitable

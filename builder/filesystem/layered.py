@@ -10,32 +10,28 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Sequence
-from enum import Enum
+from typing import Literal
 
+from builder.filesystem import kinds
 from builder.filesystem.descriptor import Directory, is_plain
 from builder.filesystem.overlay_format import CAPABILITY, OWN_PREFIXES, attributes, file_info, is_opaque
 from builder.filesystem.syscalls import open_beneath
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 
 _CACHED = 4096  # entries of each cache before it starts anew
 
 _LONGEST_NAME = 255  # bytes: NAME_MAX
 
-_EMPTY_ROOT = FileInfo(Kind.DIRECTORY, 0o755)
+_EMPTY_ROOT = FileInfo(kinds.DIRECTORY, 0o755)
 
 _Stack = tuple[int, ...]
 
-Places = dict[str, "Place"]
+Place = Literal["absent", "other", "directory", "opaque"]
+"""What a layer has at a path that a directory of the stack may have. What is no directory hides those below, as an
+opaque one does."""
+
+Places = dict[str, Place]
 """What is known of a layer's directories, by their paths in it."""
-
-
-class Place(Enum):
-    """What a layer has at a path that a directory of the stack may have."""
-
-    ABSENT = 1
-    OTHER = 2  # it hides the directories below, as an opaque one does
-    DIRECTORY = 3
-    OPAQUE = 4
 
 
 class LayeredTree:
@@ -77,7 +73,7 @@ class LayeredTree:
         return found
 
     def scan(self, path: str) -> list[tuple[str, FileInfo]]:
-        return [(name, info) for name, info, _ in self.scan_layers(path) if info.kind is not Kind.WHITEOUT]
+        return [(name, info) for name, info, _ in self.scan_layers(path) if info.kind != kinds.WHITEOUT]
 
     def scan_layers(self, path: str) -> list[tuple[str, FileInfo, int]]:
         """Like `scan`, with the whiteouts that no layer of this stack fills again, and the index of the layer that each
@@ -103,9 +99,9 @@ class LayeredTree:
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         info, layer = found
-        if info.kind is not Kind.FILE:
-            number = errno.EISDIR if info.kind is Kind.DIRECTORY else errno.EINVAL
-            raise OSError(number, f"not a regular file but a {info.kind.name.lower()}", path)
+        if info.kind != kinds.FILE:
+            number = errno.EISDIR if info.kind == kinds.DIRECTORY else errno.EINVAL
+            raise OSError(number, f"not a regular file but a {kinds.word(info.kind)}", path)
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
         directory, _, name = path.rpartition("/")
         if not is_plain(name):
@@ -116,7 +112,7 @@ class LayeredTree:
     def xattrs(self, path: str) -> dict[str, bytes]:
         """File capabilities only: no other attribute goes into new layers, as in BuildKit."""
         found = self.find(path)
-        if found is None or found[0].kind is not Kind.FILE:
+        if found is None or found[0].kind != kinds.FILE:
             return {}
         return self._attributes(found[1], path, (CAPABILITY,))
 
@@ -165,7 +161,7 @@ class LayeredTree:
         for layer in parent[0]:
             info = look(layer, path)
             if info is not None:
-                return None if info.kind is Kind.WHITEOUT else (info, layer)
+                return None if info.kind == kinds.WHITEOUT else (info, layer)
         return None
 
     def _stack(self, path: str) -> tuple[_Stack, bool] | None:
@@ -206,11 +202,11 @@ class LayeredTree:
                 if len(known) >= _CACHED:
                     known.clear()
                 known[path] = place
-            if place is Place.ABSENT:
+            if place == "absent":
                 continue
-            if place is not Place.OTHER:
+            if place != "other":
                 layers.append(layer)
-            if place is not Place.DIRECTORY:
+            if place != "directory":
                 opaque = True
                 break
         return (tuple(layers), opaque) if layers or not path else None
@@ -218,20 +214,20 @@ class LayeredTree:
     def _place(self, layer: int, path: str) -> Place:
         if not path:  # of each layer `/` is there, and nothing can lead elsewhere
             root = self.directories[layer]
-            return Place.OPAQUE if is_opaque(root, attributes(root, follow=True)) else Place.DIRECTORY
+            return "opaque" if is_opaque(root, attributes(root, follow=True)) else "directory"
         if _is_name(path) and self._top_info(layer, path) is None:
-            return Place.ABSENT
+            return "absent"
         try:
             descriptor = self._open(layer, path, os.O_PATH)
         except OSError as error:
             if _is_absent(error, path):
-                return Place.ABSENT
+                return "absent"
             raise
         try:
             if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-                return Place.OTHER
+                return "other"
             link = f"/proc/self/fd/{descriptor}"
-            return Place.OPAQUE if is_opaque(link, attributes(link, follow=True)) else Place.DIRECTORY
+            return "opaque" if is_opaque(link, attributes(link, follow=True)) else "directory"
         finally:
             os.close(descriptor)
 

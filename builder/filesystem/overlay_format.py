@@ -11,7 +11,8 @@ import os
 import stat
 from collections.abc import Iterable
 
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileInfo
 
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 REDIRECT = ("trusted.overlay.redirect", "user.overlay.redirect")
@@ -19,8 +20,8 @@ OWN_PREFIXES = ("trusted.overlay.", "user.overlay.")
 CAPABILITY = "security.capability"
 
 _KINDS = {
-    stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK, stat.S_IFCHR: Kind.CHARACTER,
-    stat.S_IFBLK: Kind.BLOCK, stat.S_IFIFO: Kind.FIFO, stat.S_IFSOCK: Kind.SOCKET,
+    stat.S_IFREG: kinds.FILE, stat.S_IFDIR: kinds.DIRECTORY, stat.S_IFLNK: kinds.SYMLINK, stat.S_IFCHR: kinds.CHARACTER,
+    stat.S_IFBLK: kinds.BLOCK, stat.S_IFIFO: kinds.FIFO, stat.S_IFSOCK: kinds.SOCKET,
 }  # fmt: skip
 
 
@@ -30,13 +31,13 @@ def file_info(status: os.stat_result, link: str = "") -> FileInfo:
     kind = _KINDS[stat.S_IFMT(mode)]
     device = (0, 0)
     links, identity = 1, None
-    if kind is Kind.CHARACTER or kind is Kind.BLOCK:
+    if kind == kinds.CHARACTER or kind == kinds.BLOCK:
         device = (os.major(status.st_rdev), os.minor(status.st_rdev))
-        if kind is Kind.CHARACTER and status.st_rdev == 0:
-            kind = Kind.WHITEOUT
-    if kind is not Kind.DIRECTORY and status.st_nlink > 1:
+        if kind == kinds.CHARACTER and status.st_rdev == 0:
+            kind = kinds.WHITEOUT
+    if kind != kinds.DIRECTORY and status.st_nlink > 1:
         links, identity = status.st_nlink, (status.st_dev, status.st_ino)
-    size = status.st_size if kind is Kind.FILE else 0
+    size = status.st_size if kind == kinds.FILE else 0
     return FileInfo(
         kind, mode & 0o7777, status.st_uid, status.st_gid, size, status.st_mtime_ns, link, device, links, identity,
         status.st_ino, status.st_ctime_ns,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from builder.errors import LayerError
+from builder.filesystem import kinds
 from builder.filesystem.contents import Contents, Stored
 from builder.filesystem.resolve import resolve
 from builder.filesystem.stanzas import APK, DPKG, DPKG_PARTS, LARGEST, apk_packages, dpkg_packages
-from builder.filesystem.tree import Kind
 
 Package = tuple[str, str]
 """The manager (`dpkg` or `apk`), and the name, with the architecture (`libc6:i386`) where that is not the main one."""
@@ -41,7 +41,7 @@ def _database_files(contents: Contents) -> Iterator[tuple[str, Stored]]:
         if entry is not None and entry.stored is not None:
             yield manager, entry.stored
     for name, entry in contents.scan(resolve(contents, DPKG_PARTS)):
-        if entry.info.kind is Kind.FILE and entry.stored is not None and not name.endswith(".md5sums"):
+        if entry.info.kind == kinds.FILE and entry.stored is not None and not name.endswith(".md5sums"):
             yield "dpkg", entry.stored
 
 

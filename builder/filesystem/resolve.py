@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from builder.errors import LayerError
-from builder.filesystem.tree import Kind, Lookup
+from builder.filesystem import kinds
+from builder.filesystem.tree import Lookup
 
 MAX_LINKS = 255
 
@@ -35,7 +36,7 @@ def resolve(tree: Lookup, path: str, *, follow_last: bool = True) -> str:
         info = tree.lstat("/".join(resolved))
         if info is None:
             missing = len(resolved)
-        elif info.kind is Kind.SYMLINK and (follow_last or any(rest not in ("", ".") for rest in pending)):
+        elif info.kind == kinds.SYMLINK and (follow_last or any(rest not in ("", ".") for rest in pending)):
             links += 1
             if links > MAX_LINKS:
                 raise LayerError("too many levels of symbolic links", place=path)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
+from builder.filesystem import kinds
 from builder.filesystem.diff import Change
 from builder.filesystem.layered import LayeredTree
-from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.filesystem.tree import FileInfo, FileTree
 
-_OPAQUE = FileInfo(Kind.OPAQUE, 0)
+_OPAQUE = FileInfo(kinds.OPAQUE, 0)
 
 
 def squash(layers: Sequence[str | os.PathLike[str]], *, below: FileTree | None = None) -> Iterator[Change]:
@@ -33,10 +34,10 @@ def _walk(tree: LayeredTree, below: FileTree | None) -> Iterator[Change]:
     pending = _children(tree, "", below is not None)
     while pending:
         path, info, layer, merged = pending.pop()
-        if info.kind is Kind.SOCKET:
+        if info.kind == kinds.SOCKET:
             continue
         lower = below.lstat(path) if merged and below is not None else None
-        if info.kind is Kind.WHITEOUT:
+        if info.kind == kinds.WHITEOUT:
             if lower is not None:
                 yield Change(path, info, {})
             continue
@@ -46,9 +47,9 @@ def _walk(tree: LayeredTree, below: FileTree | None) -> Iterator[Change]:
             hardlink = first.setdefault(info.identity, path)
             if hardlink == path:
                 hardlink = None
-        yield Change(path, info, xattrs, hardlink, tree.source(layer, path) if info.kind is Kind.FILE else (-1, ""))
-        if info.kind is Kind.DIRECTORY:
-            shows = lower is not None and lower.kind is Kind.DIRECTORY
+        yield Change(path, info, xattrs, hardlink, tree.source(layer, path) if info.kind == kinds.FILE else (-1, ""))
+        if info.kind == kinds.DIRECTORY:
+            shows = lower is not None and lower.kind == kinds.DIRECTORY
             if shows and tree.opaque(path):
                 yield Change(path, _OPAQUE, {})
                 shows = False

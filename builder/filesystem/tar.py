@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from builder.errors import LayerError
+from builder.filesystem import kinds
 from builder.filesystem.append import LARGE, Append
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 
 BLOCK = 512
 PIECE = 1 << 20
@@ -24,8 +25,8 @@ OPAQUE_MARKER = ".wh..wh..opq"
 
 _NOTHING: Mapping[str, bytes] = MappingProxyType({})
 _TYPES = {
-    Kind.FILE: b"0", Kind.HARDLINK: b"1", Kind.SYMLINK: b"2", Kind.CHARACTER: b"3", Kind.BLOCK: b"4",
-    Kind.DIRECTORY: b"5", Kind.FIFO: b"6",
+    kinds.FILE: b"0", kinds.HARDLINK: b"1", kinds.SYMLINK: b"2", kinds.CHARACTER: b"3", kinds.BLOCK: b"4",
+    kinds.DIRECTORY: b"5", kinds.FIFO: b"6",
 }  # fmt: skip
 _PAX = b"x"
 _LONGEST_NAME = 255  # bytes: NAME_MAX
@@ -38,7 +39,7 @@ _NO_DEVICE = b"0000000\x000000000\x00"
 _TAIL = _MAGIC + _NO_DEVICE + bytes(167)
 _TAIL_SUM = sum(_TAIL)
 _ZEROS = bytes(BLOCK)
-_WHITEOUT = FileInfo(Kind.FILE, 0)
+_WHITEOUT = FileInfo(kinds.FILE, 0)
 
 
 def _header(
@@ -86,20 +87,20 @@ class TarWriter:
         `info` only gives owner, mode and time. Raises LayerError when the file's size changes while it is read, when
         the entry has no form in a tar archive (a socket, a whiteout: see `whiteout`), or when nobody could unpack it.
         """
-        kind = Kind.HARDLINK if hardlink is not None else info.kind
+        kind = kinds.HARDLINK if hardlink is not None else info.kind
         type_flag = _TYPES.get(kind)
         if type_flag is None:
-            raise LayerError(f"a {kind.name.lower()} cannot be stored in a layer", place=path)
+            raise LayerError(f"a {kinds.word(kind)} cannot be stored in a layer", place=path)
         name = path.encode("utf-8", "surrogateescape")
         link = b""
         size = 0
-        if kind is Kind.FILE:
+        if kind == kinds.FILE:
             size = info.size
-        elif kind is Kind.DIRECTORY:
+        elif kind == kinds.DIRECTORY:
             name += b"/"
-        elif kind is Kind.HARDLINK and hardlink is not None:
+        elif kind == kinds.HARDLINK and hardlink is not None:
             link = hardlink.encode("utf-8", "surrogateescape")
-        elif kind is Kind.SYMLINK:
+        elif kind == kinds.SYMLINK:
             link = info.link.encode("utf-8", "surrogateescape")
         mtime = info.mtime_ns // 1_000_000_000
         plain = (
@@ -117,7 +118,7 @@ class TarWriter:
             header = _header(name, info.mode, info.uid, info.gid, size, mtime, type_flag, link)
         else:
             header = self._extended(path, name, link, info, size, mtime, type_flag, xattrs)
-        if kind is not Kind.FILE:
+        if kind != kinds.FILE:
             self._write(header)
         elif type(content) is int:
             self._file(path, header, size, content)

@@ -7,25 +7,11 @@ UTF-8 are kept with surrogate escapes. No method follows a symbolic link, in any
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Protocol
 
 import msgspec
 
-
-class Kind(IntEnum):
-    """What a directory entry is. WHITEOUT and OPAQUE only occur in layers."""
-
-    FILE = 0
-    DIRECTORY = 1
-    SYMLINK = 2
-    HARDLINK = 3
-    CHARACTER = 4
-    BLOCK = 5
-    FIFO = 6
-    SOCKET = 7
-    WHITEOUT = 8
-    OPAQUE = 9
+from builder.filesystem.kinds import Kind
 
 
 class FileInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -15,13 +15,14 @@ from collections.abc import Mapping
 import msgspec
 
 from builder.errors import MAKE_ROOM, NO_ROOM, LayerError
+from builder.filesystem import kinds
 from builder.filesystem.archive import ArchiveEntry, Readable, TarReader
 from builder.filesystem.overlay_format import OPAQUE, OWN_PREFIXES
 from builder.filesystem.placement import Placement
 from builder.filesystem.readahead import ReadAhead
 from builder.filesystem.syscalls import open_beneath, remove_tree
 from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
-from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.filesystem.tree import FileInfo, FileTree
 from builder.filesystem.unpack_parents import Parents
 
 META_PREFIX = ".wh..wh."  # AUFS's own files, which containerd skips too
@@ -111,7 +112,7 @@ class Unpacker:
         """Unpack one entry. Raises OSError or LayerError."""
         directory, _, name = entry.path.rpartition("/")
         if not name:
-            if entry.info.kind is not Kind.DIRECTORY:
+            if entry.info.kind != kinds.DIRECTORY:
                 raise LayerError("the root of an archive must be a directory", place="/")
             self._finish_directory(os.dup(self._root), "", entry.info, entry.xattrs)
             return
@@ -122,11 +123,11 @@ class Unpacker:
         path = f"{resolved}/{name}" if resolved else name
         self.parents.implicit.discard(path)
         kind = entry.info.kind
-        if kind is Kind.FILE:
+        if kind == kinds.FILE:
             self._file(parent, name, path, entry)
-        elif kind is Kind.DIRECTORY:
+        elif kind == kinds.DIRECTORY:
             self.make_directory(parent, name, path, entry.info, entry.xattrs)
-        elif kind is Kind.HARDLINK:
+        elif kind == kinds.HARDLINK:
             self._hardlink(parent, name, path, entry)
         else:
             self._special(parent, name, path, entry)
@@ -217,7 +218,7 @@ class Unpacker:
         info = entry.info
         for attempt in range(2):
             try:
-                if info.kind is Kind.SYMLINK:
+                if info.kind == kinds.SYMLINK:
                     self._placement.symlink(info.link, name, parent)
                 elif not self._make_node(parent, name, info):
                     return
@@ -228,7 +229,7 @@ class Unpacker:
                 self._remove(parent, name)
         if self._owners:
             os.chown(name, info.uid, info.gid, dir_fd=parent, follow_symlinks=False)
-        if info.kind is not Kind.SYMLINK:
+        if info.kind != kinds.SYMLINK:
             os.chmod(name, info.mode, dir_fd=parent)  # what we just made: no link
         if entry.xattrs:
             self._set_xattrs(f"/proc/self/fd/{parent}/{name}", entry.xattrs)
@@ -236,10 +237,10 @@ class Unpacker:
 
     def _make_node(self, parent: int, name: str, info: FileInfo) -> bool:
         """False when a device cannot be made inside a user namespace, where Docker leaves it out as well."""
-        if info.kind is Kind.FIFO:
+        if info.kind == kinds.FIFO:
             os.mkfifo(name, 0o600, dir_fd=parent)
             return True
-        file_type = 0o020000 if info.kind is Kind.CHARACTER else 0o060000
+        file_type = 0o020000 if info.kind == kinds.CHARACTER else 0o060000
         try:
             os.mknod(name, file_type | 0o600, os.makedev(*info.device), dir_fd=parent)
         except PermissionError:
@@ -298,7 +299,7 @@ class Unpacker:
         """Bring a hard link's target up from the layers below."""
         below = self._below if not self.parents.is_hidden(real) else None
         info = below.lstat(real) if below is not None else None
-        if below is None or info is None or info.kind is not Kind.FILE:
+        if below is None or info is None or info.kind != kinds.FILE:
             raise LayerError(f"its hard link leads to {target!r}, which is no earlier entry", place=entry.path)
         directory, _, base = real.rpartition("/")
         resolved, parent = self.parents.open(directory)

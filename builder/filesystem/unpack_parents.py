@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from builder.errors import LayerError
+from builder.filesystem import kinds
 from builder.filesystem.syscalls import MAX_LINKS, open_beneath, open_in_root
-from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.filesystem.tree import FileInfo, FileTree
 
 _KEPT = 64  # open descriptors
-_DEFAULT = FileInfo(Kind.DIRECTORY, 0o755)
+_DEFAULT = FileInfo(kinds.DIRECTORY, 0o755)
 
 
 class Maker(Protocol):
@@ -116,7 +117,7 @@ class Parents:
             link, found = self._look(here)
             if link is None and not found:
                 info = self._info_below(here)
-                if info is not None and info.kind is Kind.SYMLINK:
+                if info is not None and info.kind == kinds.SYMLINK:
                     link = info.link
                     self.implicit.add(here)
                 elif not create:
@@ -163,7 +164,7 @@ class Parents:
         xattrs: dict[str, bytes] = {}
         info = _DEFAULT
         if below is not None:
-            if below.kind is not Kind.DIRECTORY:
+            if below.kind != kinds.DIRECTORY:
                 raise LayerError("an entry lies below it, but it is no directory", place=path)
             info = below
         descriptor = open_in_root(self._root, parent, os.O_PATH)

@@ -9,11 +9,12 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from builder.errors import BuilderError, LayerError, StoreError
+from builder.filesystem import kinds
 from builder.filesystem.compress import LayerBlob, LayerSink
 from builder.filesystem.compression import Compression
 from builder.filesystem.prefetch import NOTHING, prefetched
 from builder.filesystem.tar import TarWriter
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 from builder.solver.staging import Content, Staged, Staging
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _clamped(entry: Staged, limit: int) -> Staged:
 
 def _to_read(entry: Staged) -> Content | None:
     """The content that is still to be read, if the entry has one."""
-    if entry.info.kind is not Kind.FILE or entry.hardlink is not None or isinstance(entry.content, bytes):
+    if entry.info.kind != kinds.FILE or entry.hardlink is not None or isinstance(entry.content, bytes):
         return None
     return entry.content
 
@@ -126,7 +127,7 @@ def _write_entry(
         digest = _write_file(writer, entry, descriptor, erofs)
     elif entry.hardlink is not None:
         writer.add(entry.path, info, hardlink=entry.hardlink)
-    elif info.kind is Kind.FILE and isinstance(content, bytes):
+    elif info.kind == kinds.FILE and isinstance(content, bytes):
         writer.add(entry.path, info, xattrs=entry.xattrs, content=content)
         digest = hashlib.sha256(content).digest()
         if erofs is not None:

@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from builder.errors import StepFailed, StoreError, Unsupported
+from builder.filesystem import kinds
 from builder.filesystem.compress import LayerBlob, LayerSink
 from builder.filesystem.diff import Change, LeftOut, changes, drop, write_changes
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.times import clamp_times
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 from builder.oci.platform import host_platform
 from builder.plan.steps import RunNode
 from builder.progress import StepOutput
@@ -211,7 +212,7 @@ def _layer(
     left_out = LeftOut()
 
     def counts(change: Change) -> bool:
-        if change.info.kind is not Kind.WHITEOUT or change.path not in passing:
+        if change.info.kind != kinds.WHITEOUT or change.path not in passing:
             return True
         left_out.paths.append(change.path)
         return False
@@ -242,4 +243,4 @@ def _write_root(writer: TarWriter, upper: str, lowers: list[str], epoch: int | N
     owner = (before.st_uid, before.st_gid) if before is not None else (0, 0)
     if (root.st_uid, root.st_gid) != owner or root.st_mode & 0o7777 != 0o755:
         mtime = root.st_mtime_ns if epoch is None else min(root.st_mtime_ns, epoch * 1_000_000_000)
-        writer.add(".", FileInfo(Kind.DIRECTORY, root.st_mode & 0o7777, root.st_uid, root.st_gid, 0, mtime))
+        writer.add(".", FileInfo(kinds.DIRECTORY, root.st_mode & 0o7777, root.st_uid, root.st_gid, 0, mtime))

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from builder.filesystem.tree import Kind
+from builder.filesystem import kinds
+from builder.filesystem.kinds import Kind
 
-_NAMES = {Kind.FILE: "file", Kind.DIRECTORY: "directory", Kind.SYMLINK: "link", Kind.FIFO: "FIFO"}
+_NAMES = {kinds.FILE: "file", kinds.DIRECTORY: "directory", kinds.SYMLINK: "link", kinds.FIFO: "FIFO"}
 
 
 class FileState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -128,8 +129,8 @@ def _state(item: list[Any] | None) -> FileState | None:
     if item is None:
         return None
     _, kind, mode, uid, gid, *rest = item
-    digest = rest[0] if kind == Kind.FILE and rest and isinstance(rest[0], str) else ""
-    link = rest[0] if kind == Kind.SYMLINK and rest else ""
+    digest = rest[0] if kind == kinds.FILE and rest and isinstance(rest[0], str) else ""
+    link = rest[0] if kind == kinds.SYMLINK and rest else ""
     return FileState(
         _NAMES.get(Kind(kind), "special file"),
         f"{mode:o}" if mode is not None else None,

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from builder.filesystem.tree import Kind
+from builder.filesystem import kinds
 from builder.solver.explain_files import FileChange, compare_files, describe_node, summary
 from builder.solver.keys import Recipe
 from builder.store.builds import BuiltStep
@@ -297,7 +297,7 @@ def _fact(fact: Sequence[Any]) -> str:
     _, kind, mode, uid, gid, link = fact
     if kind is None:
         return "none"
-    if kind == Kind.SYMLINK:
+    if kind == kinds.SYMLINK:
         return f"link to {link}"
     return describe_node(kind, mode, uid, gid)
 

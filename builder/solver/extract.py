@@ -11,10 +11,11 @@ from typing import BinaryIO
 
 from builder.config import ArchiveLimits
 from builder.errors import LayerError, StepFailed
+from builder.filesystem import kinds
 from builder.filesystem.archive import ArchiveEntry, TarReader, read_archive
 from builder.filesystem.decompress import decompressor
 from builder.filesystem.resolve import resolve
-from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.filesystem.tree import FileInfo, FileTree
 from builder.plan.paths import clean
 from builder.solver.place import Ownership, make_directories
 from builder.solver.staging import PieceContent, Staged, Staging
@@ -45,7 +46,7 @@ def extract(
     """Stage what the archive holds. `--chown` reaches every entry, `--chmod` none. Raises StepFailed, LayerError."""
     limits = limits or ArchiveLimits()
     target = resolve(staging, clean(destination))
-    made = FileInfo(Kind.DIRECTORY, 0o755, *(ownership.owner or (0, 0)), 0, ownership.now_ns)
+    made = FileInfo(kinds.DIRECTORY, 0o755, *(ownership.owner or (0, 0)), 0, ownership.now_ns)
     make_directories(staging, target, made)
     root = _Below(staging, target)
     with os.fdopen(tree.open(path), "rb") as file, open(spool_path, "xb") as spool:
@@ -91,11 +92,11 @@ class _Extraction:
             return
         parent, _, name = entry.path.rpartition("/")
         if parent and self._root.lstat(parent) is None:
-            made = FileInfo(Kind.DIRECTORY, 0o755, 0, 0, 0, self._ownership.now_ns)
+            made = FileInfo(kinds.DIRECTORY, 0o755, 0, 0, 0, self._ownership.now_ns)
             make_directories(self._root.staging, self._root.full(resolve(self._root, parent)), made)
         directory = resolve(self._root, parent)
         found = self._root.lstat(directory)
-        if found is None or found.kind is not Kind.DIRECTORY:
+        if found is None or found.kind != kinds.DIRECTORY:
             raise StepFailed(f"cannot extract {entry.path!r}: /{parent} is not a directory", place=self._archive)
         path = f"{directory}/{name}" if directory else name
         self._put_at(path, entry)
@@ -110,7 +111,7 @@ class _Extraction:
         if owner is not None:
             info = FileInfo(info.kind, info.mode, owner[0], owner[1], info.size, info.mtime_ns, info.link, info.device)
         content = None
-        if info.kind is Kind.FILE:
+        if info.kind == kinds.FILE:
             offset = self._spool.tell()
             for chunk in entry.content.chunks():
                 self._spool.write(chunk)
@@ -124,7 +125,7 @@ class _Extraction:
         assert entry.hardlink is not None
         target = self._root.full(resolve(self._root, entry.hardlink, follow_last=False))
         found = self._root.staging.lstat(target)
-        if found is None or found.kind is Kind.DIRECTORY:
+        if found is None or found.kind == kinds.DIRECTORY:
             raise StepFailed(
                 f"cannot extract {entry.path!r}: its hard link's target {entry.hardlink!r} is not in the archive",
                 place=self._archive,

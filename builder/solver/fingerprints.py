@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 import msgspec
 import xxhash
 
-from builder.filesystem.tree import Kind
+from builder.filesystem import kinds
 from builder.solver.select import Item, Match
 from builder.store.database import Database
 
@@ -61,7 +61,7 @@ class Fingerprints:
         for match in matches:
             for item in match.items:
                 info = item.info
-                if info.kind is Kind.FILE and (not info.inode or info.changed_ns >= settled):
+                if info.kind == kinds.FILE and (not info.inode or info.changed_ns >= settled):
                     return
         state = self._state(matches)
         if state is not None:
@@ -90,7 +90,7 @@ class Fingerprints:
                     and info.changed_ns == seen.ctime_ns
                     and info.size == seen.size
                     and info.mtime_ns == seen.mtime_ns
-                    and info.kind is Kind.FILE
+                    and info.kind == kinds.FILE
                 ):
                     found[item.path] = seen.sha256
         return found

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from builder.config import ArchiveLimits
-from builder.filesystem.tree import FileTree, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileTree
 from builder.oci.digests import hex_of
 from builder.plan.steps import CopyFiles
 from builder.solver.fingerprints import Fingerprints
@@ -52,7 +53,7 @@ class Source(Protocol):
         """What the source gives, for a recipe, after it was placed; reads what nobody has read yet."""
 
 
-_FILE = int(Kind.FILE)
+_FILE = int(kinds.FILE)
 _AT_ONCE = 10_000  # items
 
 
@@ -158,7 +159,7 @@ class FilesSource:
         from builder.solver.place import place
 
         for number, match in enumerate(self.matches):
-            if self._source.unpack and match.info.kind is Kind.FILE and is_archive(self.tree, match.path):
+            if self._source.unpack and match.info.kind == kinds.FILE and is_archive(self.tree, match.path):
                 spool = os.path.join(destination.scratch, f"spool-{id(self):x}-{number}")
                 extract(
                     staging,
@@ -205,7 +206,7 @@ class FilesSource:
             item.info.mtime_ns // 1_000_000_000
             for match in self.matches
             for item in match.items
-            if item.relative or match.info.kind is not Kind.DIRECTORY
+            if item.relative or match.info.kind != kinds.DIRECTORY
         ]
 
     def _described(self) -> Any:
@@ -235,26 +236,26 @@ class FilesSource:
         which the parent's may get (see `place`)."""
         info = item.info
         overrides = self._overrides
-        if info.kind is Kind.FILE and info.identity is None and not item.lazy and self.layers is None:  # most are
+        if info.kind == kinds.FILE and info.identity is None and not item.lazy and self.layers is None:  # most are
             mode = None if overrides.mode else info.mode
             digest = self._digests[item.path].hex()
             if overrides.owner:
                 return [item.relative, _FILE, mode, None, None, digest]
             return [item.relative, _FILE, mode, info.uid, info.gid, digest]
-        unseen = not item.relative and info.kind is Kind.DIRECTORY
+        unseen = not item.relative and info.kind == kinds.DIRECTORY
         mode = info.mode
-        if unseen or (overrides.mode and not item.lazy and info.kind is not Kind.SYMLINK):
+        if unseen or (overrides.mode and not item.lazy and info.kind != kinds.SYMLINK):
             mode = None
         owner: tuple[int | None, int | None] = (None, None) if unseen or overrides.owner else (info.uid, info.gid)
         described: list[Any] = [item.relative, int(info.kind), mode, *owner]
-        if info.kind is Kind.FILE:
+        if info.kind == kinds.FILE:
             described.append(self._digests[item.path].hex())
             if info.identity is not None:
                 described.append(links.setdefault(info.identity, len(links)))
             xattrs = self.tree.xattrs(item.path) if self.layers is not None else {}
             if xattrs:
                 described.append({name: value.hex() for name, value in sorted(xattrs.items())})
-        elif info.kind is Kind.SYMLINK:
+        elif info.kind == kinds.SYMLINK:
             described.append(info.link)
         elif info.device != (0, 0):
             described.append(list(info.device))
@@ -264,7 +265,7 @@ class FilesSource:
 
 
 def _is_file(item: Item) -> bool:
-    return item.info.kind is Kind.FILE
+    return item.info.kind == kinds.FILE
 
 
 class FetchedSource:

@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileInfo
 from builder.oci.digests import hex_of
 from builder.plan.steps import CopyInline
 from builder.solver.gather import Destination
@@ -28,7 +29,7 @@ class InlineSource:
     content = identity
 
     def place(self, staging: Staging, destination: Destination) -> None:
-        info = FileInfo(Kind.FILE, 0o644, 0, 0, len(self._data), destination.ownership.now_ns)
+        info = FileInfo(kinds.FILE, 0o644, 0, 0, len(self._data), destination.ownership.now_ns)
         name = self._name.strip("/").rpartition("/")[2]
         tree = MemoryTree({name: (info, self._data)})
         place(staging, tree, Match(name, name, info, (Item("", name, info),)), destination.path, destination.ownership)
@@ -42,7 +43,7 @@ class MemoryTree:
 
     def lstat(self, path: str) -> FileInfo | None:
         if not path:
-            return FileInfo(Kind.DIRECTORY, 0o755)
+            return FileInfo(kinds.DIRECTORY, 0o755)
         return self._files[path][0] if path in self._files else None
 
     def scan(self, path: str) -> list[tuple[str, FileInfo]]:

@@ -13,10 +13,12 @@ from contextlib import ExitStack, contextmanager
 import msgspec
 
 from builder.errors import StepFailed, Unsupported
+from builder.filesystem import kinds
 from builder.filesystem.diff import changes
+from builder.filesystem.kinds import Kind
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.resolve import resolve
-from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.filesystem.tree import FileInfo, FileTree
 from builder.plan.steps import RunNode, StepNode
 from builder.progress import Warned
 from builder.sandbox.command import Command, Mount, Result, SandboxError
@@ -144,14 +146,14 @@ def changed_files(environment: Environment, state: StepState, upper: str) -> lis
     with LayeredTree(environment.store.unpacked.directories(state.parent)) as below:
         for change in changes(upper, below if state.parent else None):
             path, info = change.path, change.info
-            if info.kind is Kind.OPAQUE:
+            if info.kind == kinds.OPAQUE:
                 gone = [(f"{path}/{name}", kind) for name, kind in _entries(below, path)]
                 found += [
                     ChangedFile(DELETED, one, kind) for one, kind in gone if not os.path.lexists(f"{upper}/{one}")
                 ]
                 continue
             before = below.lstat(path)
-            if info.kind is Kind.WHITEOUT:
+            if info.kind == kinds.WHITEOUT:
                 if path not in passing and before is not None:
                     found.append(ChangedFile(DELETED, path, before.kind))
             else:
@@ -163,14 +165,14 @@ def written_file(path: str, before: FileInfo | None, after: FileInfo) -> list[Ch
     """What a file of a layer is: new, or not as it was; nothing for a directory that only repeats what was there."""
     if before is None:
         return [ChangedFile(ADDED, path, after.kind)]
-    if after.kind is not Kind.DIRECTORY or _facts(after) != _facts(before):
+    if after.kind != kinds.DIRECTORY or _facts(after) != _facts(before):
         return [ChangedFile(CHANGED, path, after.kind)]
     return []
 
 
 def _entries(tree: LayeredTree, path: str) -> list[tuple[str, Kind]]:
     info = tree.lstat(path)
-    if info is None or info.kind is not Kind.DIRECTORY:
+    if info is None or info.kind != kinds.DIRECTORY:
         return []
     return [(name, entry.kind) for name, entry in tree.scan(path)]
 
@@ -184,7 +186,7 @@ def find_shell(tree: FileTree) -> str | None:
     """The shell that people like best of those that a root file system has."""
     for path in _SHELLS:
         info = tree.lstat(resolve(tree, path))
-        if info is not None and info.kind is Kind.FILE:
+        if info is not None and info.kind == kinds.FILE:
             return f"/{path}"
     return None
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from builder.filesystem import kinds
 from builder.filesystem.resolve import resolve
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 from builder.plan.paths import clean
 from builder.plan.steps import WorkdirNode
 from builder.solver.assemble import write_layer
@@ -58,6 +59,6 @@ def stage_workdir(environment: Environment, node: WorkdirNode, parent: Layers) -
     tree = seen_tree(environment, parent)
     staging = Staging(tree)
     owner = find_owner(tree, node.user) if node.user else (0, 0)
-    directory = FileInfo(Kind.DIRECTORY, 0o755, owner[0], owner[1], 0, now_ns(environment.epoch))
+    directory = FileInfo(kinds.DIRECTORY, 0o755, owner[0], owner[1], 0, now_ns(environment.epoch))
     make_directories(staging, resolve(staging, clean(node.path)), directory)
     return staging, list(owner)

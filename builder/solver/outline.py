@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import xxhash
 
+from builder.filesystem import kinds
 from builder.filesystem.tar import WHITEOUT_PREFIX
-from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.filesystem.tree import FileInfo, FileTree
 from builder.solver.roots import Layers, root_tree
 from builder.solver.staging import Staging
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _KIND = "outline-1"
 _SECOND = 1_000_000_000
-_ROOT = FileInfo(Kind.DIRECTORY, 0o755)  # these steps do not state it, so that it is unpacked as this
+_ROOT = FileInfo(kinds.DIRECTORY, 0o755)  # these steps do not state it, so that it is unpacked as this
 
 
 class Outline(msgspec.Struct, frozen=True):
@@ -59,7 +60,7 @@ def outline_of(staging: Staging, epoch: int | None) -> bytes | None:
     for path, info in staging.stated():
         if WHITEOUT_PREFIX in path:
             return None
-        if info.kind is not Kind.DIRECTORY:
+        if info.kind != kinds.DIRECTORY:
             others.append(_hash(path))
             continue
         seconds = info.mtime_ns // _SECOND  # as a tar archive has it
@@ -102,7 +103,7 @@ def _outline(environment: "Environment", diff_id: str) -> Outline | None:
     except (msgspec.MsgspecError, ValueError):
         return None
     directories = {
-        path: FileInfo(Kind.DIRECTORY, mode, uid, gid, 0, mtime_ns)
+        path: FileInfo(kinds.DIRECTORY, mode, uid, gid, 0, mtime_ns)
         for path, mode, uid, gid, mtime_ns in kept.directories
     }
     known = environment.outlines[diff_id] = Outline(directories, others)

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import msgspec
 
 from builder.errors import StepFailed
+from builder.filesystem import kinds
 from builder.filesystem.resolve import resolve
-from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.filesystem.tree import FileInfo, FileTree
 from builder.plan.modes import apply_mode
 from builder.plan.paths import clean
 from builder.solver.select import Item, Match
@@ -36,8 +37,8 @@ class Ownership(msgspec.Struct, frozen=True):
             return info
         uid, gid = self.owner if self.owner is not None else (info.uid, info.gid)
         mode = info.mode
-        if self.chmod is not None and info.kind is not Kind.SYMLINK:
-            mode = apply_mode(self.chmod, mode, info.kind is Kind.DIRECTORY)
+        if self.chmod is not None and info.kind != kinds.SYMLINK:
+            mode = apply_mode(self.chmod, mode, info.kind == kinds.DIRECTORY)
         if (mode, uid, gid) == (info.mode, info.uid, info.gid):
             return info
         return FileInfo(info.kind, mode, uid, gid, info.size, info.mtime_ns, info.link, info.device)
@@ -46,7 +47,7 @@ class Ownership(msgspec.Struct, frozen=True):
         """The metadata of a directory that has to be made: 0755, unless --chmod gives a number."""
         uid, gid = self.owner or (0, 0)
         mode = self.chmod & 0o777 if isinstance(self.chmod, int) else 0o755
-        return FileInfo(Kind.DIRECTORY, mode, uid, gid, 0, self.now_ns)
+        return FileInfo(kinds.DIRECTORY, mode, uid, gid, 0, self.now_ns)
 
 
 def make_directories(staging: Staging, path: str, made: FileInfo) -> None:
@@ -57,7 +58,7 @@ def make_directories(staging: Staging, path: str, made: FileInfo) -> None:
         info = staging.lstat(here)
         if info is None:
             staging.put(Staged(here, made))
-        elif info.kind is not Kind.DIRECTORY:
+        elif info.kind != kinds.DIRECTORY:
             raise StepFailed(
                 f"cannot make the directory /{path}: /{here} is not a directory",
                 remedy="name another place, or remove that in a RUN before",
@@ -73,15 +74,15 @@ def place(staging: Staging, tree: FileTree, match: Match, destination: str, owne
     make_directories(staging, resolve(staging, path if into else path.rpartition("/")[0]), made)
     target = resolve(staging, path)
     existing = staging.lstat(target)
-    if match.info.kind is Kind.DIRECTORY:
+    if match.info.kind == kinds.DIRECTORY:
         if existing is None:
             make_directories(staging, target, made)  # only the contents are copied, not the directory's own metadata
-    elif existing is not None and existing.kind is Kind.DIRECTORY:
+    elif existing is not None and existing.kind == kinds.DIRECTORY:
         target = f"{target}/{match.name}" if target else match.name
         make_directories(staging, target.rpartition("/")[0], made)
     else:
         make_directories(staging, target.rpartition("/")[0], made)
-    is_new = match.info.kind is Kind.DIRECTORY and existing is None
+    is_new = match.info.kind == kinds.DIRECTORY and existing is None
     _Placement(staging, tree, target, ownership).put_all(match.items, is_new=is_new)
 
 
@@ -104,7 +105,7 @@ class _Placement:
             item = items[position]
             path = self._path(item)
             position += 1
-            if item.info.kind is not Kind.DIRECTORY:
+            if item.info.kind != kinds.DIRECTORY:
                 self._put_file(item, path)
             elif self._put_directory(item, path) or (is_new and path and not item.relative):
                 end = _end_of(items, position, item.relative)
@@ -128,7 +129,7 @@ class _Placement:
     def staged(self, item: Item) -> Staged:
         """The entry of an item that is no hard link."""
         info = self._ownership.apply(item.info)
-        content = TreeContent(self._tree, item.path) if info.kind is Kind.FILE else None
+        content = TreeContent(self._tree, item.path) if info.kind == kinds.FILE else None
         return Staged(self._path(item), info, content, self._xattrs(item))
 
     def stated(self, item: Item) -> tuple[str, FileInfo]:
@@ -138,7 +139,7 @@ class _Placement:
     def _put_directory(self, item: Item, path: str) -> bool:
         """Put a directory; whether it was not there before."""
         existing = self._staging.lstat(path)
-        if existing is not None and existing.kind is not Kind.DIRECTORY:
+        if existing is not None and existing.kind != kinds.DIRECTORY:
             raise StepFailed(
                 f"cannot copy the directory /{item.path} onto /{path}, which is not a directory",
                 remedy="remove it in an earlier step, or choose another destination",
@@ -156,19 +157,19 @@ class _Placement:
 
     def _put_file(self, item: Item, path: str) -> None:
         existing = self._staging.lstat(path)
-        if existing is not None and existing.kind is Kind.DIRECTORY:
+        if existing is not None and existing.kind == kinds.DIRECTORY:
             raise StepFailed(
                 f"cannot copy the file /{item.path} onto /{path}, which is a directory",
                 remedy=f"end the destination with a slash, or remove /{path} in an earlier step",
             )
         info = self._ownership.apply(item.info)
-        identity = item.info.identity if item.info.links > 1 and item.info.kind is Kind.FILE else None
+        identity = item.info.identity if item.info.links > 1 and item.info.kind == kinds.FILE else None
         if identity is not None and identity in self._links:
             self._staging.put(Staged(path, info, hardlink=self._links[identity]))
             return
         if identity is not None:
             self._links[identity] = path
-        content = TreeContent(self._tree, item.path) if item.info.kind is Kind.FILE else None
+        content = TreeContent(self._tree, item.path) if item.info.kind == kinds.FILE else None
         self._staging.put(Staged(path, info, content, self._xattrs(item)))
 
     def _xattrs(self, item: Item) -> dict[str, bytes]:

@@ -18,11 +18,11 @@ import msgspec
 import xxhash
 
 from builder.errors import StoreError
+from builder.filesystem import kinds
 from builder.filesystem.blocks import BlockIndex, Blocks, Damaged
 from builder.filesystem.compress import LayerBlob, LayerSink
 from builder.filesystem.cuts import HEADER
 from builder.filesystem.prefetch import NOTHING, prefetched
-from builder.filesystem.tree import Kind
 from builder.solver.staging import Staged
 from builder.store.layers import is_claim
 from builder.store.store import Store
@@ -128,7 +128,7 @@ class Recycler:
         """The entries, with the numbers of those of the earlier layer that are the same."""
         find, digest_of = self._earlier.get, self._digest_of
         for entry in entries:
-            digest = digest_of(entry) if entry.info.kind is Kind.FILE else _NO_CONTENT
+            digest = digest_of(entry) if entry.info.kind == kinds.FILE else _NO_CONTENT
             yield entry, find(_mark(entry, digest)) if digest is not None else None
         del find
         self._earlier = {}  # which takes as much memory as other things need next
@@ -147,7 +147,7 @@ class Recycler:
     def written(self, entry: Staged, digest: bytes | None, start: int) -> None:
         """Note an entry that was written, from `start` on."""
         assert self._sink is not None
-        known = digest if entry.info.kind is Kind.FILE else _NO_CONTENT
+        known = digest if entry.info.kind == kinds.FILE else _NO_CONTENT
         mark = _mark(entry, known) if known is not None else _NO_MARK
         if mark:
             self._marks += mark

@@ -11,7 +11,8 @@ from builder.context.git_url import GitRef, parse_git_url
 from builder.context.http import add_filename, fetch, redacted
 from builder.context.local import LocalTree
 from builder.errors import OfflineError, StepFailed
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileInfo
 from builder.plan.steps import MAIN_CONTEXT, CopyFiles, CopyGit, CopyUrl, FromContext
 from builder.solver.environment import Environment
 from builder.solver.gather import FetchedSource, FilesSource
@@ -69,7 +70,7 @@ def url_source(environment: Environment, source: CopyUrl, scratch: str) -> Fetch
     if got is not None and not unchanged:
         _remember(environment, source.url, _Remembered(got.etag, got.last_modified, digest, size), path)
         path = environment.store.layout.blob_path(digest)
-    info = FileInfo(Kind.FILE, 0o600, 0, 0, size, (modified or 0) * 1_000_000_000)
+    info = FileInfo(kinds.FILE, 0o600, 0, 0, size, (modified or 0) * 1_000_000_000)
     name = add_filename(source.url)
     tree = MemoryTree({name: (info, path)})
     files = FilesSource(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileInfo
 
 if TYPE_CHECKING:
     from builder.filesystem.tree import FileTree
@@ -18,7 +19,7 @@ class EmptyTree:
     """The root of `FROM scratch`."""
 
     def lstat(self, path: str) -> FileInfo | None:
-        return None if path else FileInfo(Kind.DIRECTORY, 0o755)
+        return None if path else FileInfo(kinds.DIRECTORY, 0o755)
 
     def scan(self, path: str) -> list[tuple[str, FileInfo]]:
         return []

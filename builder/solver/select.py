@@ -14,8 +14,9 @@ import msgspec
 from builder.context.ignore import Matcher, compile_patterns
 from builder.dockerfile.text import nearest
 from builder.errors import BuilderError, StepFailed
+from builder.filesystem import kinds
 from builder.filesystem.resolve import resolve
-from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.filesystem.tree import FileInfo, FileTree
 from builder.plan.paths import clean
 from builder.plan.steps import CopyFiles
 from builder.solver.wildcard import compile_pattern, split
@@ -54,7 +55,7 @@ def select(tree: FileTree, source: CopyFiles, excludes: tuple[str, ...]) -> list
         if info is None:
             raise _missing(path, tree)
         name = clean("/" + path).rpartition("/")[2]
-        if info.kind is Kind.DIRECTORY:
+        if info.kind == kinds.DIRECTORY:
             items = tuple(_walk(tree, real, info, include, exclude, literal))
         else:
             items = (Item("", real, info),)
@@ -74,7 +75,7 @@ def _expand(tree: FileTree, path: str) -> Iterator[str]:
     top = tree.lstat(root)
     if top is None:
         raise _missing(base, tree)
-    if top.kind is not Kind.DIRECTORY:
+    if top.kind != kinds.DIRECTORY:
         return
     waiting = [(root, "", 0)]
     found: list[str] = []
@@ -85,7 +86,7 @@ def _expand(tree: FileTree, path: str) -> Iterator[str]:
             full = f"{directory}/{name}" if directory else name
             if level == depth and expression.fullmatch(below):
                 found.append(full)
-            elif info.kind is Kind.DIRECTORY and level < depth:
+            elif info.kind == kinds.DIRECTORY and level < depth:
                 waiting.append((full, below, level + 1))
     yield from sorted(found, key=lambda path: path.split("/"))
 
@@ -112,7 +113,7 @@ def _walk_all(tree: FileTree, directory: str, relative: str) -> list[Item]:
     while open_directories:  # no recursion: how deep a tree is, others decide
         for item in open_directories[-1]:
             found.append(item)
-            if item.info.kind is Kind.DIRECTORY:
+            if item.info.kind == kinds.DIRECTORY:
                 open_directories.append(iter(_entries(tree, item.path, item.relative)))
                 break
         else:
@@ -151,7 +152,7 @@ def _walk_filtered(
                 yield from pending
                 pending.clear()
                 yield item
-            if item.info.kind is not Kind.DIRECTORY:
+            if item.info.kind != kinds.DIRECTORY:
                 continue
             if excluded and exclude is not None and exclude.may_skip_directory(below):
                 continue
@@ -201,7 +202,7 @@ def _broken_link(path: str, tree: FileTree) -> str | None:
         info = tree.lstat(path)
     except (OSError, BuilderError):
         return None
-    return info.link if info is not None and info.kind is Kind.SYMLINK else None
+    return info.link if info is not None and info.kind == kinds.SYMLINK else None
 
 
 def _meant(path: str, tree: FileTree) -> str:

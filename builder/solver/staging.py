@@ -15,7 +15,8 @@ from typing import Protocol
 import msgspec
 
 from builder.errors import StepFailed
-from builder.filesystem.tree import FileInfo, FileTree, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileInfo, FileTree
 
 
 class Content(Protocol):
@@ -122,7 +123,7 @@ class Staging:
             above = above.rpartition("/")[0]
             staged = self._entries.get(above)
             if staged is not None:
-                return above in self._fresh or staged.info.kind is not Kind.DIRECTORY
+                return above in self._fresh or staged.info.kind != kinds.DIRECTORY
         return False
 
     def _ask(self, path: str) -> FileInfo | None:
@@ -134,10 +135,10 @@ class Staging:
         """Add an entry, in the place of whatever was there. Raises StepFailed if a hard link replaces its target."""
         path = staged.path
         known = self.lstat(path)
-        if known is None or known.kind is not Kind.DIRECTORY:
-            if staged.info.kind is Kind.DIRECTORY:
+        if known is None or known.kind != kinds.DIRECTORY:
+            if staged.info.kind == kinds.DIRECTORY:
                 self._fresh.add(path)
-        elif staged.info.kind is not Kind.DIRECTORY:
+        elif staged.info.kind != kinds.DIRECTORY:
             self._drop_below(path)
         self._forget(path)
         if staged.hardlink is not None:
@@ -149,7 +150,7 @@ class Staging:
 
     def put_new(self, staged: Staged) -> None:
         """Add an entry, which is no hard link, below a directory that this step made and where nothing is yet."""
-        if staged.info.kind is Kind.DIRECTORY:
+        if staged.info.kind == kinds.DIRECTORY:
             self._fresh.add(staged.path)
         self._entries[staged.path] = staged
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from builder.errors import StepFailed
+from builder.filesystem import kinds
 from builder.filesystem.overlay_format import attributes, is_opaque
 from builder.filesystem.resolve import resolve
-from builder.filesystem.tree import FileTree, Kind
+from builder.filesystem.tree import FileTree
 from builder.solver.roots import Layers, root_tree
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _records(tree: FileTree, path: str, fields: int) -> Iterator[list[str]]:
     """The lines of a colon-separated file that have at least `fields` fields; none if the file is missing."""
     real = resolve(tree, path)
     info = tree.lstat(real)
-    if info is None or info.kind is not Kind.FILE:
+    if info is None or info.kind != kinds.FILE:
         return
     descriptor = tree.open(real)
     with os.fdopen(descriptor, "rb") as file:

@@ -17,9 +17,9 @@ import msgspec
 
 from builder.config import ArchiveLimits
 from builder.errors import LayerError, StoreError
+from builder.filesystem import kinds
 from builder.filesystem.archive import ArchiveEntry, Readable, read_archive
 from builder.filesystem.decompress import decompressor
-from builder.filesystem.tree import Kind
 from builder.oci.layout import Layout
 
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
@@ -94,13 +94,13 @@ def read_contents(
                 remedy=limits.remedy("load_entries"),
             )
         name = entry.path
-        if entry.info.kind is Kind.FILE:
+        if entry.info.kind == kinds.FILE:
             contents.links.pop(name, None)
             contents.files[name] = _file(entry, layout, os.path.join(scratch, str(len(contents.files))))
             done += entry.info.size
             if progress is not None:
                 progress(done)
-        elif entry.info.kind is Kind.SYMLINK or entry.hardlink is not None:
+        elif entry.info.kind == kinds.SYMLINK or entry.hardlink is not None:
             target = entry.hardlink or posixpath.join(posixpath.dirname(name), entry.info.link)
             contents.files.pop(name, None)
             contents.links[name] = posixpath.normpath(target)

@@ -15,13 +15,14 @@ from contextlib import contextmanager, suppress
 
 from builder.boot import current_boot
 from builder.errors import LayerError, StoreError
+from builder.filesystem import kinds
 from builder.filesystem.archive import ArchiveEntry, TarReader, pieces
 from builder.filesystem.decompress import decompressor
 from builder.filesystem.erofs_mount import is_able, mount_erofs
 from builder.filesystem.overlay_format import attributes, file_info, is_opaque
 from builder.filesystem.resolve import resolve
 from builder.filesystem.snapshot_entries import DIRECTORY, EROFS, SnapshotEntries
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 from builder.store.check_session import LEFTOVER, Session
 from builder.store.store import UNPRIVILEGED_SNAPSHOTS, remove_tree
 
@@ -153,7 +154,7 @@ class _Listing:
         self.indirect: set[str] = set()
 
     def lstat(self, path: str) -> FileInfo | None:
-        return self.files.get(path) if path else FileInfo(Kind.DIRECTORY, 0o755)
+        return self.files.get(path) if path else FileInfo(kinds.DIRECTORY, 0o755)
 
     def add(self, entry: ArchiveEntry) -> None:
         directory, _, name = entry.path.rpartition("/")
@@ -168,7 +169,7 @@ class _Listing:
             self.indirect.add(path)
         info = entry.info
         digest = b""
-        if info.kind is Kind.HARDLINK:
+        if info.kind == kinds.HARDLINK:
             target = resolve(self, entry.hardlink or "", follow_last=False)
             original = self.files.get(target)
             if original is None:
@@ -176,16 +177,16 @@ class _Listing:
                 return
             digest = self.digests.get(target, b"")
             info = FileInfo(original.kind, info.mode, size=original.size, link=original.link, device=original.device)
-            if original.kind is Kind.SYMLINK:
+            if original.kind == kinds.SYMLINK:
                 info = original
             self.files[target] = info  # the mode of the last entry counts for all names of a file
-        elif info.kind is Kind.FILE and self.deep:
+        elif info.kind == kinds.FILE and self.deep:
             hasher = hashlib.sha256()
             for piece in entry.content.chunks():
                 hasher.update(piece)
             digest = hasher.digest()
         before = self.files.get(path)
-        if before is not None and before.kind is Kind.DIRECTORY and info.kind is not Kind.DIRECTORY:
+        if before is not None and before.kind == kinds.DIRECTORY and info.kind != kinds.DIRECTORY:
             inside = f"{path}/"
             for other in [other for other in self.files if other.startswith(inside)]:
                 del self.files[other]
@@ -205,10 +206,10 @@ class _Listing:
         path = f"{directory}/{hidden}" if directory else hidden
         before = self.files.get(path)
         if before is None:
-            self.files[path] = FileInfo(Kind.WHITEOUT, 0)
+            self.files[path] = FileInfo(kinds.WHITEOUT, 0)
             if directory and directory not in self.files:
                 self.indirect.add(path)
-        elif before.kind is Kind.DIRECTORY:
+        elif before.kind == kinds.DIRECTORY:
             self.opaque.add(path)
 
     def compare(self, files: str) -> str:
@@ -221,10 +222,10 @@ class _Listing:
             try:
                 status = os.lstat(place)
             except (FileNotFoundError, NotADirectoryError):
-                if wanted.kind in (Kind.CHARACTER, Kind.BLOCK) and _no_devices():
+                if wanted.kind in (kinds.CHARACTER, kinds.BLOCK) and _no_devices():
                     continue
                 return f"{path} is missing"
-            link = os.readlink(place) if wanted.kind is Kind.SYMLINK and os.path.islink(place) else ""
+            link = os.readlink(place) if wanted.kind == kinds.SYMLINK and os.path.islink(place) else ""
             found = file_info(status, link)
             fault = _difference(wanted, found)
             if fault and found.identity is not None and links.get(found.identity) is None:
@@ -264,14 +265,14 @@ def _parents(path: str) -> list[str]:
 
 def _difference(wanted: FileInfo, found: FileInfo) -> str:
     if wanted.kind is not found.kind:
-        return f"it is a {found.kind.name.lower()}, not a {wanted.kind.name.lower()}"
-    if wanted.kind is Kind.WHITEOUT:
+        return f"it is a {kinds.word(found.kind)}, not a {kinds.word(wanted.kind)}"
+    if wanted.kind == kinds.WHITEOUT:
         return ""
-    if wanted.kind is Kind.SYMLINK:
+    if wanted.kind == kinds.SYMLINK:
         return "" if wanted.link == found.link else f"it leads to {found.link!r}, not to {wanted.link!r}"
     if wanted.mode != found.mode:
         return f"its mode is {found.mode:o}, not {wanted.mode:o}"
-    if wanted.kind is Kind.FILE and wanted.size != found.size:
+    if wanted.kind == kinds.FILE and wanted.size != found.size:
         return f"it has {found.size} bytes, not {wanted.size}"
     return "" if wanted.device == found.device else "it is another device"
 

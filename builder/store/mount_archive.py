@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from builder.errors import LayerError, StoreError
+from builder.filesystem import kinds
 from builder.store.mounts import StoredMount, adopt_mount, is_name, remove_mount, stored_mounts, write_mount
 from builder.store.store import Store
 
@@ -32,7 +33,7 @@ def write_mounts(mounts: Sequence[StoredMount], file: BinaryIO) -> None:
     import zstandard
 
     from builder.filesystem.tar import TarWriter
-    from builder.filesystem.tree import FileInfo, Kind
+    from builder.filesystem.tree import FileInfo
 
     try:
         with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as stream:
@@ -40,9 +41,9 @@ def write_mounts(mounts: Sequence[StoredMount], file: BinaryIO) -> None:
             for mount in mounts:
                 name = mount.id.encode("utf-8", "surrogateescape")
                 used_ns = int(mount.used) * 1_000_000_000
-                writer.add(mount.name, FileInfo(Kind.DIRECTORY, 0o755, mtime_ns=used_ns))
+                writer.add(mount.name, FileInfo(kinds.DIRECTORY, 0o755, mtime_ns=used_ns))
                 writer.add(
-                    f"{mount.name}/id", FileInfo(Kind.FILE, 0o644, size=len(name), mtime_ns=used_ns), content=name
+                    f"{mount.name}/id", FileInfo(kinds.FILE, 0o644, size=len(name), mtime_ns=used_ns), content=name
                 )
                 write_mount(mount, writer, f"{mount.name}/data")
             writer.close()

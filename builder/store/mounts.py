@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from builder.errors import StoreError
+from builder.filesystem import kinds
 from builder.store.store import Store, remove_tree
 
 if TYPE_CHECKING:
@@ -186,22 +187,20 @@ def write_mount(mount: StoredMount, writer: TarWriter, prefix: str = "") -> None
     Equal content gives equal bytes. Raises LayerError, OSError.
     """
     from builder.filesystem.diff import changes, write_changes
-    from builder.filesystem.tree import FileInfo, Kind
+    from builder.filesystem.tree import FileInfo
 
     with alone(mount, wait=True):
         root = os.stat(mount.data)
         writer.add(
             prefix or ".",
-            FileInfo(Kind.DIRECTORY, root.st_mode & 0o7777, root.st_uid, root.st_gid, 0, root.st_mtime_ns),
+            FileInfo(kinds.DIRECTORY, root.st_mode & 0o7777, root.st_uid, root.st_gid, 0, root.st_mtime_ns),
         )
         write_changes(_below(prefix, changes(mount.data, None)), writer)
 
 
 def _below(prefix: str, entries: Iterator[Change]) -> Iterator[Change]:
-    from builder.filesystem.tree import Kind
-
     for entry in entries:
-        if entry.info.kind in (Kind.WHITEOUT, Kind.OPAQUE):
+        if entry.info.kind in (kinds.WHITEOUT, kinds.OPAQUE):
             continue
         if prefix:
             entry.path = f"{prefix}/{entry.path}"

@@ -13,7 +13,8 @@ import pytest
 from builder.context.ignore import Matcher, compile_rules
 from builder.context.local import LocalTree
 from builder.errors import ContextError
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileInfo
 
 
 def tree_of(path: Path, ignore: str | None = None) -> LocalTree:
@@ -26,7 +27,7 @@ def walk(tree: LocalTree, path: str = "") -> list[str]:
         below = f"{path}/{name}" if path else name
         assert tree.lstat(below) == info
         found.append(below)
-        if info.kind is Kind.DIRECTORY:
+        if info.kind == kinds.DIRECTORY:
             found += walk(tree, below)
     return found
 
@@ -58,13 +59,13 @@ def test_metadata(tmp_path: Path) -> None:
     entries = dict(tree.scan(""))
     assert list(entries) == ["d", "f", "l", "p"]
     plain = msgspec.structs.replace(entries["f"], inode=0, changed_ns=0)
-    assert plain == FileInfo(Kind.FILE, 0o4755, 0, 0, 5, 1_234_567_890_123_456_789)
+    assert plain == FileInfo(kinds.FILE, 0o4755, 0, 0, 5, 1_234_567_890_123_456_789)
     assert (entries["f"].inode, entries["f"].changed_ns) == (file.stat().st_ino, file.stat().st_ctime_ns)
-    assert (entries["d"].kind, entries["d"].mode, entries["d"].size) == (Kind.DIRECTORY, 0o750, 0)
-    assert (entries["l"].kind, entries["l"].link) == (Kind.SYMLINK, "../outside")
-    assert (entries["p"].kind, entries["p"].mode) == (Kind.FIFO, 0o640)
+    assert (entries["d"].kind, entries["d"].mode, entries["d"].size) == (kinds.DIRECTORY, 0o750, 0)
+    assert (entries["l"].kind, entries["l"].link) == (kinds.SYMLINK, "../outside")
+    assert (entries["p"].kind, entries["p"].mode) == (kinds.FIFO, 0o640)
     assert tree.xattrs("f") == {}
-    assert lstat(tree, "").kind is Kind.DIRECTORY
+    assert lstat(tree, "").kind == kinds.DIRECTORY
     assert read(tree, "f") == b"hello"
 
 
@@ -83,7 +84,7 @@ def test_a_socket_is_an_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("s")  # relative: the name of a socket is at most 108 bytes long
         tree = tree_of(tmp_path)
-        assert (lstat(tree, "s").kind, lstat(tree, "s").size) == (Kind.FILE, 0)
+        assert (lstat(tree, "s").kind, lstat(tree, "s").size) == (kinds.FILE, 0)
         assert read(tree, "s") == b""
 
 

@@ -13,7 +13,7 @@ from builder.context.ignore import Matcher, compile_rules
 from builder.context.local import LocalTree
 from builder.context.survey import Seen, judge, survey
 from builder.errors import ContextError
-from builder.filesystem.tree import Kind
+from builder.filesystem import kinds
 
 
 def make(root: Path, *paths: str) -> Path:
@@ -37,8 +37,8 @@ def everything(tree: LocalTree, directory: str = "") -> list[tuple[str, bool]]:
     found = []
     for name, info in tree.scan(directory):
         path = f"{directory}/{name}" if directory else name
-        found.append((path, info.kind is Kind.DIRECTORY))
-        if info.kind is Kind.DIRECTORY:
+        found.append((path, info.kind == kinds.DIRECTORY))
+        if info.kind == kinds.DIRECTORY:
             found += everything(tree, path)
     return found
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from builder.errors import LayerError
-from builder.filesystem import append, tar
+from builder.filesystem import append, kinds, tar
 from builder.filesystem.append import appender
 from builder.filesystem.tar import TarWriter
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 
 PIECE = 1 << 20
 SIZES = [0, 1, 511, 2 * PIECE - 1, 2 * PIECE, 2 * PIECE + 1, 3 * PIECE + 12_345]
@@ -98,10 +98,10 @@ def test_archives_are_the_same(source: Path, tmp_path: Path, monkeypatch: pytest
             with open(source, "rb") as reading:
                 if stated:
                     with pytest.raises(LayerError, match="changed while it was read"):
-                        writer.add("f", FileInfo(Kind.FILE, 0o644, size=size), content=reading.fileno())
+                        writer.add("f", FileInfo(kinds.FILE, 0o644, size=size), content=reading.fileno())
                 else:
-                    writer.add("f", FileInfo(Kind.FILE, 0o644, size=size), content=reading.fileno())
-                    writer.add("g", FileInfo(Kind.FILE, 0o644, size=1), content=b"g")
+                    writer.add("f", FileInfo(kinds.FILE, 0o644, size=size), content=reading.fileno())
+                    writer.add("g", FileInfo(kinds.FILE, 0o644, size=1), content=b"g")
                     writer.close()
     if not stated:
         assert (tmp_path / "archive").read_bytes() == plain.getvalue()

@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from builder.filesystem import kinds
 from builder.filesystem.blocks import BlockIndex, Blocks, Damaged
 from builder.filesystem.compress import LayerBlob, LayerSink
 from builder.filesystem.cuts import cut
 from builder.filesystem.tar import TarWriter
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 
 LEAST, MOST = 512 << 10, 1 << 20
 
@@ -27,7 +28,7 @@ def archive(sizes: Sequence[int], seed: int = 1) -> bytes:
     chosen = random.Random(seed)
     for number, size in enumerate(sizes):
         content = chosen.randbytes(size // 2).hex().encode().ljust(size)
-        writer.add(f"f{number:05}", FileInfo(Kind.FILE, 0o644, size=size), content=content)
+        writer.add(f"f{number:05}", FileInfo(kinds.FILE, 0o644, size=size), content=content)
     writer.close()
     return b"".join(pieces)
 

@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import LayerError
+from builder.filesystem import kinds
 from builder.filesystem.compare import compare
 from builder.filesystem.contents import Applied, Contents, Entry, difference, read_files
-from builder.filesystem.tree import Kind
 from tests.support.archives import TIME, archive
 from tests.support.builds import Entry as Flat
 from tests.support.builds import flatten
 
 Spec = dict[str, Any]
 KINDS = {
-    tarfile.REGTYPE: Kind.FILE,
-    tarfile.DIRTYPE: Kind.DIRECTORY,
-    tarfile.SYMTYPE: Kind.SYMLINK,
-    tarfile.FIFOTYPE: Kind.FIFO,
+    tarfile.REGTYPE: kinds.FILE,
+    tarfile.DIRTYPE: kinds.DIRECTORY,
+    tarfile.SYMTYPE: kinds.SYMLINK,
+    tarfile.FIFOTYPE: kinds.FIFO,
 }
 DIRECTORY: Spec = {}
 LINK: Spec = {"type": tarfile.SYMTYPE, "link": "nowhere"}
@@ -105,7 +105,7 @@ def check(contents: Contents, flat: dict[str, Flat], layer_bytes: list[bytes]) -
     implied = {path for path in found if path not in flat}
     assert flat.keys() <= found.keys()
     for path in implied:  # nothing but the directories that entries lie in
-        assert found[path].info.kind is Kind.DIRECTORY
+        assert found[path].info.kind == kinds.DIRECTORY
         assert any(other.startswith(f"{path}/") for other in flat)
     for path, expected in flat.items():
         info = found[path].info

@@ -18,18 +18,19 @@ from typing import Any
 import pytest
 
 from builder.errors import LayerError
+from builder.filesystem import kinds
 from builder.filesystem.diff import Change, LeftOut, changes, drop, write_changes
 from builder.filesystem.layered import LayeredTree, Place, Places
 from builder.filesystem.resolve import resolve
 from builder.filesystem.squash import squash
 from builder.filesystem.tar import TarWriter
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 from builder.filesystem.unpack import unpack
 
 Describe = Callable[[Path], dict[str, Any]]
 TYPES = {
-    0o100000: Kind.FILE, 0o040000: Kind.DIRECTORY, 0o120000: Kind.SYMLINK, 0o020000: Kind.CHARACTER,
-    0o010000: Kind.FIFO,
+    0o100000: kinds.FILE, 0o040000: kinds.DIRECTORY, 0o120000: kinds.SYMLINK, 0o020000: kinds.CHARACTER,
+    0o010000: kinds.FIFO,
 }  # fmt: skip
 CAPABILITY = b"\x01\0\0\x02\0\x04" + bytes(14)
 WHAT = [
@@ -95,18 +96,18 @@ def seen(tree: LayeredTree) -> dict[str, Any]:
             path = f"{directory}/{name}" if directory else name
             assert tree.lstat(path) == info
             entry: dict[str, Any] = {"type": info.kind, "mode": info.mode, "owner": (info.uid, info.gid)}
-            if info.kind is Kind.DIRECTORY:
+            if info.kind == kinds.DIRECTORY:
                 pending.append(path)
             else:
                 entry["mtime"] = info.mtime_ns // 10**9
-            if info.kind is Kind.FILE:
+            if info.kind == kinds.FILE:
                 descriptor = tree.open(path)
                 with open(descriptor, "rb") as file:
                     entry["data"] = file.read()
                 assert len(entry["data"]) == info.size
-            elif info.kind is Kind.SYMLINK:
+            elif info.kind == kinds.SYMLINK:
                 entry["target"] = info.link
-            elif info.kind is Kind.CHARACTER:
+            elif info.kind == kinds.CHARACTER:
                 entry["device"] = os.makedev(*info.device)
             entry["xattrs"] = tree.xattrs(path)
             found[path] = entry
@@ -217,7 +218,7 @@ class Step:
 
 
 def text(change: Change) -> str:
-    kind = change.info.kind.name.lower()
+    kind = kinds.word(change.info.kind)
     return f"{kind} {change.path}" + (f" = {change.hardlink}" if change.hardlink else "")
 
 
@@ -357,7 +358,7 @@ def test_a_layered_tree_follows_no_link(tmp_path: Path) -> None:
 
 def test_a_stack_of_nothing_is_an_empty_root() -> None:
     with LayeredTree([]) as tree:
-        assert tree.lstat("") == FileInfo(Kind.DIRECTORY, 0o755)
+        assert tree.lstat("") == FileInfo(kinds.DIRECTORY, 0o755)
         assert tree.scan("") == []
         assert tree.lstat("a") is None
         assert tree.xattrs("") == {}

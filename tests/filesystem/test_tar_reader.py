@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import LayerError
+from builder.filesystem import kinds
 from builder.filesystem.archive import TarReader, clean, read_archive
-from builder.filesystem.tree import Kind
 
 
 def header(name: bytes, size: bytes, kind: bytes = b"0", magic: bytes = b"ustar\x0000") -> bytes:
@@ -50,8 +50,8 @@ def test_gnu_tar_archives(tmp_path: Path, form: str) -> None:
     assert found["f"][2] == b"data" * 1000
     assert found["hard"][1] == "f"
     assert found["link"][0].link == "f"
-    assert found["sub"][0].kind is Kind.DIRECTORY
-    assert found[""][0].kind is Kind.DIRECTORY
+    assert found["sub"][0].kind == kinds.DIRECTORY
+    assert found[""][0].kind == kinds.DIRECTORY
     if form not in ("v7", "ustar"):
         assert found["n" * 150][2] == b"long"
         assert found["longlink"][0].link == "t" * 150

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import LayerError
+from builder.filesystem import kinds
 from builder.filesystem.archive import clean, read_archive
 from builder.filesystem.tar import TarWriter
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 
 TIME = 1_577_836_800 * 10**9
 NAMES = st.binary(min_size=1, max_size=300).map(
@@ -43,13 +44,13 @@ def test_an_empty_archive_has_the_diff_id_that_everybody_has() -> None:
 
 def test_every_kind_reads_back() -> None:
     raw = written(
-        ("d", FileInfo(Kind.DIRECTORY, 0o1777, 5, 6, mtime_ns=TIME), {}),
-        ("d/f", FileInfo(Kind.FILE, 0o4755, 1000, 50, 5, TIME + 999_999_999), {"content": b"hello"}),
-        ("d/h", FileInfo(Kind.FILE, 0o4755, 1000, 50, 5, TIME), {"hardlink": "d/f"}),
-        ("d/l", FileInfo(Kind.SYMLINK, 0o777, link="../x", mtime_ns=TIME), {}),
-        ("c", FileInfo(Kind.CHARACTER, 0o600, device=(5, 1)), {}),
-        ("b", FileInfo(Kind.BLOCK, 0o600, device=(259, 300)), {}),
-        ("p", FileInfo(Kind.FIFO, 0o600), {}),
+        ("d", FileInfo(kinds.DIRECTORY, 0o1777, 5, 6, mtime_ns=TIME), {}),
+        ("d/f", FileInfo(kinds.FILE, 0o4755, 1000, 50, 5, TIME + 999_999_999), {"content": b"hello"}),
+        ("d/h", FileInfo(kinds.FILE, 0o4755, 1000, 50, 5, TIME), {"hardlink": "d/f"}),
+        ("d/l", FileInfo(kinds.SYMLINK, 0o777, link="../x", mtime_ns=TIME), {}),
+        ("c", FileInfo(kinds.CHARACTER, 0o600, device=(5, 1)), {}),
+        ("b", FileInfo(kinds.BLOCK, 0o600, device=(259, 300)), {}),
+        ("p", FileInfo(kinds.FIFO, 0o600), {}),
     )
     directory, file, hard, link, character, block, fifo = members(raw)
     assert (directory.isdir(), directory.mode, directory.uid, directory.gid) == (True, 0o1777, 5, 6)
@@ -70,7 +71,7 @@ def test_every_kind_reads_back() -> None:
     ],
 )  # fmt: skip
 def test_long_and_odd_names(path: str, records: int) -> None:
-    raw = written((path, FileInfo(Kind.FILE, 0o644, size=1), {"content": b"x"}))
+    raw = written((path, FileInfo(kinds.FILE, 0o644, size=1), {"content": b"x"}))
     assert len(raw) == 1024 + 1024 + records * 1024
     assert [member.name for member in members(raw)] == [path]
     listed = subprocess.run(["tar", "-t", "--quoting-style=literal"], input=raw, capture_output=True, check=True)
@@ -85,11 +86,11 @@ def test_long_and_odd_names(path: str, records: int) -> None:
     mode=st.integers(0, 0o7777),
 )
 def test_metadata_survives(path: str, target: str, uid: int, mtime: int, mode: int) -> None:
-    file = FileInfo(Kind.FILE, mode, uid, uid, 1, mtime * 10**9)
+    file = FileInfo(kinds.FILE, mode, uid, uid, 1, mtime * 10**9)
     xattrs = {"security.capability": b"\x00=\n\xff"}
     raw = written(
         (path, file, {"content": b"x", "xattrs": xattrs}),
-        (path + "l", FileInfo(Kind.SYMLINK, 0o777, link=target), {}),
+        (path + "l", FileInfo(kinds.SYMLINK, 0o777, link=target), {}),
     )
     got, link = members(raw)
     assert (got.name, got.mode, got.uid, got.gid, got.mtime) == (path, mode, uid, uid, mtime)
@@ -103,7 +104,7 @@ def test_huge_sizes_go_into_a_record() -> None:
     pieces: list[bytes] = []
     writer = TarWriter(pieces.append)
     with pytest.raises(LayerError):
-        writer.add("big", FileInfo(Kind.FILE, 0o644, size=8 << 30), content=os.open("/dev/null", os.O_RDONLY))
+        writer.add("big", FileInfo(kinds.FILE, 0o644, size=8 << 30), content=os.open("/dev/null", os.O_RDONLY))
     assert b"size=8589934592\n" in pieces[0]
     with tarfile.open(fileobj=io.BytesIO(pieces[0])) as tar:
         first = tar.next()
@@ -127,7 +128,7 @@ def test_files_are_read_from_descriptors(tmp_path: Path, size: int) -> None:
     (tmp_path / "f").write_bytes(data)
     descriptor = os.open(tmp_path / "f", os.O_RDONLY)
     try:
-        raw = written(("f", FileInfo(Kind.FILE, 0o644, size=size), {"content": descriptor}))
+        raw = written(("f", FileInfo(kinds.FILE, 0o644, size=size), {"content": descriptor}))
     finally:
         os.close(descriptor)
     with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
@@ -142,7 +143,7 @@ def test_a_size_that_changed_is_an_error(tmp_path: Path, stated: int) -> None:
     descriptor = os.open(tmp_path / "f", os.O_RDONLY)
     try:
         with pytest.raises(LayerError, match="changed while it was read"):
-            written(("f", FileInfo(Kind.FILE, 0o644, size=stated), {"content": descriptor}))
+            written(("f", FileInfo(kinds.FILE, 0o644, size=stated), {"content": descriptor}))
     finally:
         os.close(descriptor)
 
@@ -150,9 +151,9 @@ def test_a_size_that_changed_is_an_error(tmp_path: Path, stated: int) -> None:
 def test_names_that_no_file_can_have() -> None:
     for path in ("a" * 256, "é" * 128, f"d/{'a' * 256}/f"):
         with pytest.raises(LayerError, match="256 bytes, and file systems allow 255") as caught:
-            written((path, FileInfo(Kind.DIRECTORY, 0o755), {}))
+            written((path, FileInfo(kinds.DIRECTORY, 0o755), {}))
         assert caught.value.place == f"/{path}"
-    written(("/".join(["a" * 255] * 20), FileInfo(Kind.DIRECTORY, 0o755), {}))
+    written(("/".join(["a" * 255] * 20), FileInfo(kinds.DIRECTORY, 0o755), {}))
     pieces: list[bytes] = []
     TarWriter(pieces.append).whiteout("d/" + "a" * 255)  # whose entry has a longer name
     with pytest.raises(LayerError, match="256 bytes"):
@@ -161,8 +162,8 @@ def test_names_that_no_file_can_have() -> None:
 
 def test_what_tar_cannot_hold() -> None:
     with pytest.raises(LayerError, match="socket"):
-        written(("s", FileInfo(Kind.SOCKET, 0o600), {}))
+        written(("s", FileInfo(kinds.SOCKET, 0o600), {}))
     with pytest.raises(LayerError, match="attribute"):
-        written(("f", FileInfo(Kind.FILE, 0o600), {"xattrs": {"user.a=b": b""}}))
+        written(("f", FileInfo(kinds.FILE, 0o600), {"xattrs": {"user.a=b": b""}}))
     with pytest.raises(LayerError, match="bytes"):
-        written(("f", FileInfo(Kind.FILE, 0o600, size=3), {"content": b""}))
+        written(("f", FileInfo(kinds.FILE, 0o600, size=3), {"content": b""}))

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import StepFailed
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileInfo
 from builder.solver.secret_forms import is_searchable
 from builder.solver.secrets import Guard, SecretLeak
 from tests.support.builds import Cli, Done, busybox_context, context, needs_sandbox
@@ -96,9 +97,9 @@ def test_contents_are_searched_where_pieces_meet(offset: int, size: int) -> None
     content = bytes(offset) + RAW + bytes(30)
     writer = guard(RAW).writer(lambda data: None)
     pieces = [content[at : at + size] for at in range(0, len(content), size)]
-    writer.add("clean", FileInfo(Kind.FILE, 0o644, 0, 0, 5, 0), content=b"clean")
+    writer.add("clean", FileInfo(kinds.FILE, 0o644, 0, 0, 5, 0), content=b"clean")
     with pytest.raises(SecretLeak, match=r"secret 's0' .*the content of /app/file"):
-        writer.add("app/file", FileInfo(Kind.FILE, 0o644, 0, 0, len(content), 0), content=iter(pieces))
+        writer.add("app/file", FileInfo(kinds.FILE, 0o644, 0, 0, len(content), 0), content=iter(pieces))
 
 
 def test_a_secret_that_cannot_be_read_hinders_nobody_else() -> None:

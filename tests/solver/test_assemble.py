@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from builder.errors import LayerError
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileInfo
 from builder.solver.assemble import write_layer
 from builder.solver.roots import EmptyTree
 from builder.solver.staging import Staged, Staging
@@ -20,7 +21,7 @@ from tests.solver.support import OneFile, write
 def test_a_file_that_changed_its_length_is_refused(tmp_path: Path, size: int, more: int) -> None:
     path = write(tmp_path / "context", {"f": b"x" * (size + more)}) / "f"
     staging = Staging(EmptyTree())
-    staging.put(Staged("f", FileInfo(Kind.FILE, 0o644, size=size), OneFile(path)))
+    staging.put(Staged("f", FileInfo(kinds.FILE, 0o644, size=size), OneFile(path)))
     if more:
         with pytest.raises(LayerError):
             write_layer(staging, str(tmp_path))

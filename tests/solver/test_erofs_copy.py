@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from builder.errors import LayerError
+from builder.filesystem import kinds
 from builder.filesystem.decompress import decompressor
 from builder.filesystem.erofs_layer import ErofsLayer, write_erofs
 from builder.filesystem.snapshot_entries import EROFS
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem.tree import FileInfo
 from builder.filesystem.unpack import Unpacked
 from builder.solver.assemble import write_layer
 from builder.solver.erofs_copy import ErofsCopy
@@ -31,13 +32,13 @@ def staging(tmp_path: Path) -> Staging:
     (tmp_path / "large").write_bytes(b"l" * (3 << 20) + b"e")
     (tmp_path / "small").write_bytes(b"s" * 5000)
     staging = Staging(EmptyTree())
-    staging.put(Staged("d", FileInfo(Kind.DIRECTORY, 0o750, 1, 2, mtime_ns=TIME)))
+    staging.put(Staged("d", FileInfo(kinds.DIRECTORY, 0o750, 1, 2, mtime_ns=TIME)))
     for name in ("large", "small"):
         size = (tmp_path / name).stat().st_size
-        staging.put(Staged(f"d/{name}", FileInfo(Kind.FILE, 0o640, 3, 4, size, TIME), OneFile(tmp_path / name)))
-    staging.put(Staged("d/text", FileInfo(Kind.FILE, 0o644, size=2, mtime_ns=TIME), b"hi", {"user.note": b"1"}))
-    staging.put(Staged("d/link", FileInfo(Kind.SYMLINK, 0o777, link="text", mtime_ns=-TIME)))
-    staging.put(Staged("d/same", FileInfo(Kind.FILE, 0o644, size=2, mtime_ns=TIME), hardlink="d/text"))
+        staging.put(Staged(f"d/{name}", FileInfo(kinds.FILE, 0o640, 3, 4, size, TIME), OneFile(tmp_path / name)))
+    staging.put(Staged("d/text", FileInfo(kinds.FILE, 0o644, size=2, mtime_ns=TIME), b"hi", {"user.note": b"1"}))
+    staging.put(Staged("d/link", FileInfo(kinds.SYMLINK, 0o777, link="text", mtime_ns=-TIME)))
+    staging.put(Staged("d/same", FileInfo(kinds.FILE, 0o644, size=2, mtime_ns=TIME), hardlink="d/text"))
     return staging
 
 
@@ -69,7 +70,7 @@ def test_a_disk_without_room_for_it_is_no_error(
 
 def test_a_layer_that_has_no_place_in_one(tmp_path: Path) -> None:
     staging = Staging(EmptyTree())
-    staging.put(Staged("f", FileInfo(Kind.FILE, 0o644, size=1), b"1", {"system.posix_acl_access": b"\2\0\0\0"}))
+    staging.put(Staged("f", FileInfo(kinds.FILE, 0o644, size=1), b"1", {"system.posix_acl_access": b"\2\0\0\0"}))
     erofs = ErofsCopy(str(tmp_path / "beside"))
     write_layer(staging, str(tmp_path), erofs=erofs)
     assert not erofs.complete
@@ -78,7 +79,7 @@ def test_a_layer_that_has_no_place_in_one(tmp_path: Path) -> None:
 def test_nothing_stays_open_after_an_error(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"short")
     staging = Staging(EmptyTree())
-    staging.put(Staged("f", FileInfo(Kind.FILE, 0o644, size=50), OneFile(tmp_path / "f")))
+    staging.put(Staged("f", FileInfo(kinds.FILE, 0o644, size=50), OneFile(tmp_path / "f")))
     erofs = ErofsCopy(str(tmp_path / "beside"))
     with pytest.raises(LayerError):
         write_layer(staging, str(tmp_path), erofs=erofs)

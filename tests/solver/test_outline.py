@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from builder.errors import StepFailed
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileInfo
 from builder.plan.steps import WorkdirNode
 from builder.solver.copy import workdir
 from builder.solver.environment import Environment
@@ -35,7 +36,7 @@ def add(made: Environment, layers: Layers, *sources: str, to: str, **fields: Any
 
 def told(info: FileInfo | None) -> object:
     """What may reach a layer of what is told of a path; of other things than directories the kind is enough."""
-    if info is None or info.kind is not Kind.DIRECTORY:
+    if info is None or info.kind != kinds.DIRECTORY:
         return info and info.kind
     return info.mode, info.uid, info.gid, info.mtime_ns, info.link
 
@@ -147,7 +148,7 @@ def test_an_outline_that_cannot_be_read_is_none(tmp_path: Path, store: Store) ->
 
 def test_names_that_are_not_utf8_have_none() -> None:
     staging = Staging(EmptyTree())
-    staging.put(Staged("\udcff", FileInfo(Kind.DIRECTORY, 0o755)))
+    staging.put(Staged("\udcff", FileInfo(kinds.DIRECTORY, 0o755)))
     assert outline_of(staging, None) is None
 
 

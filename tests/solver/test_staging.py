@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import StepFailed
-from builder.filesystem.tree import FileInfo, Kind
+from builder.filesystem import kinds
+from builder.filesystem.tree import FileInfo
 from builder.solver.inline import MemoryTree
 from builder.solver.staging import Fact, Staged, Staging
 
-DIRECTORY = FileInfo(Kind.DIRECTORY, 0o755)
-FILE = FileInfo(Kind.FILE, 0o644, size=1)
+DIRECTORY = FileInfo(kinds.DIRECTORY, 0o755)
+FILE = FileInfo(kinds.FILE, 0o644, size=1)
 
 
 class Parent:
@@ -56,7 +57,7 @@ def test_a_parent_is_asked_once_and_only_where_it_can_be_seen() -> None:
 
 
 def test_facts_have_owners_modes_and_links_but_no_times() -> None:
-    link = FileInfo(Kind.SYMLINK, 0o777, 1, 2, 0, 99, "target")
+    link = FileInfo(kinds.SYMLINK, 0o777, 1, 2, 0, 99, "target")
     staging = Staging(Parent(l=link))
     staging.lstat("l")
     assert staging.facts() == (Fact("l", 2, 0o777, 1, 2, "target"),)
@@ -128,7 +129,7 @@ def change(staging: Staging, kind: str, path: str, more: list[str], *, whole: bo
     above = path.rpartition("/")[0]
     while above:
         info = staging.lstat(above)
-        if info is None or info.kind is not Kind.DIRECTORY:
+        if info is None or info.kind != kinds.DIRECTORY:
             return None  # nothing is put below what is no directory
         above = above.rpartition("/")[0]
     if kind == "run":

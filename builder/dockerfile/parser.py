@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import msgspec
 
 from builder.dockerfile import instructions as df
-from builder.dockerfile.assemble import Line, assemble
+from builder.dockerfile.assemble import assemble
+from builder.dockerfile.instruction_line import Line
 from builder.dockerfile.lines import LinesError, LogicalLine, Reader, decode, parse_check_options
 from builder.dockerfile.notices import empty_continuation, instruction_notices, stage_notices
 from builder.dockerfile.syntax import read_node

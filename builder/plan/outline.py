@@ -17,6 +17,7 @@ from builder.plan.locate import Locator
 from builder.plan.nodes import Nodes
 from builder.plan.options import PlanOptions
 from builder.plan.planner import Planner
+from builder.plan.stage_reader import StageReader
 from builder.plan.stages import StageEntry
 from builder.plan.steps import CacheMount, ImageKey, Missing, ResolvedImage, RunNode, SecretMount, SshMount
 
@@ -88,7 +89,7 @@ def outline(
     missing = planner.run()
     if isinstance(missing, Missing):
         return missing
-    target = planner.table.target(options.target)
+    target = planner.reader.table.target(options.target)
     runs = [node for node in planner.nodes.labelled() if isinstance(node, RunNode)]
     mounts = [(mount, node.range) for node in runs if node.range for mount in node.mounts]
     return Outline(
@@ -124,7 +125,7 @@ def _mounts(found: Iterable[tuple[str, bool, Range]]) -> tuple[OutlineMount, ...
 
 def _arguments(planner: Planner, target: StageEntry) -> Iterator[OutlineArgument]:
     """The arguments of the target, then those that only the stages below it and beside it have."""
-    globals_ = _Globals(planner)
+    globals_ = _Globals(planner.reader)
     seen: set[str] = set()
     visited: set[StageEntry] = set()
     waiting = [target]
@@ -153,17 +154,17 @@ def _arguments(planner: Planner, target: StageEntry) -> Iterator[OutlineArgument
 class _Globals:
     """The global arguments, and which of them the default of each uses."""
 
-    def __init__(self, planner: Planner) -> None:
+    def __init__(self, reader: StageReader) -> None:
         self.arguments: dict[str, OutlineArgument] = {}
-        self._values = planner.global_args
+        self._values = reader.global_args
         self._uses: dict[str, set[str]] = {}
-        declared = {pair.key.source for argument in planner.dockerfile.global_args for pair in argument.pairs}
+        declared = {pair.key.source for argument in reader.dockerfile.global_args for pair in argument.pairs}
         known = {name: value for name, value in self._values.items() if name not in declared}
-        for argument in planner.dockerfile.global_args:
+        for argument in reader.dockerfile.global_args:
             for pair in argument.pairs:
                 name = pair.key.source
                 uses = set()
-                if pair.given and name not in planner.options.build_args:
+                if pair.given and name not in reader.options.build_args:
                     uses = set(expand(pair.value, known).used)
                 if name in uses:  # ARG A=$A-more: it uses what the earlier one used
                     uses = (uses - {name}) | self._uses.get(name, set())

@@ -1,0 +1,169 @@
+"""What the stages of a Dockerfile are called, start from and name, before any of their instructions is planned."""
+
+from __future__ import annotations
+
+from builder.dockerfile.instructions import Dockerfile, From, Range
+from builder.dockerfile.stage_graph import StageGraph
+from builder.dockerfile.text import nearest
+from builder.dockerfile.words import Expansion, Word, expand
+from builder.errors import BuilderError, PlanError
+from builder.oci import reference
+from builder.oci.platform import parse_platform
+from builder.oci.spec import Platform
+from builder.plan.checks import check_default_arguments, check_from_arguments, check_platform_flag
+from builder.plan.findings import Checks
+from builder.plan.locate import Locator
+from builder.plan.options import PlanOptions
+from builder.plan.scope import global_scope, platform_arguments
+from builder.plan.stage_graph import stage_graph
+from builder.plan.stages import (
+    SCRATCH,
+    StageEntry,
+    StageTable,
+    check_cycles,
+    context_name,
+    did_you_mean,
+    link,
+    reachable,
+)
+from builder.plan.steps import FromContext, ImageKey
+
+
+class StageReader:
+    """The stages as they are for one platform. `used` collects the names of the build arguments that count, `checks`
+    what build checks find. `global_args` are those before the first FROM."""
+
+    def __init__(
+        self,
+        dockerfile: Dockerfile,
+        options: PlanOptions,
+        locate: Locator,
+        platform: Platform,
+        used: set[str],
+        checks: Checks,
+    ) -> None:
+        self.dockerfile = dockerfile
+        self.options = options
+        self.locate = locate
+        self.platform = platform
+        self.used = used
+        self.checks = checks
+        self.table = StageTable()
+        self.global_args: dict[str, str] = {}
+
+    def read(self) -> StageEntry:
+        """Read the stages and what each names; returns the target."""
+        self._read_globals()
+        self._read_stages()
+        target = self.table.target(self.options.target)
+        for entry in list(self.table.entries):
+            if entry.context is None:
+                link(entry, [instruction for instruction, _ in entry.instructions], self.table, self.locate)
+        check_cycles(self.table, self.locate)
+        return target
+
+    def graph(self, target: StageEntry) -> StageGraph:
+        """What was read of the stages, as a graph."""
+        return stage_graph(self.table, target, reachable(target), self.base)
+
+    def _read_globals(self) -> None:
+        last = self.dockerfile.stages[-1].from_.name
+        predefined = platform_arguments(self.options.host, self.platform, self.options.target or last)
+        overridden = {name: self.options.build_args.get(name, value) for name, value in predefined.items()}
+        check_default_arguments(self.checks, self.dockerfile, overridden)
+        self.global_args = global_scope(self.dockerfile.global_args, predefined, self.options.build_args, self.used)
+
+    def _read_stages(self) -> None:
+        for index, stage in enumerate(self.dockerfile.stages):
+            with self.locate(stage.from_):
+                image = self._expand_from(stage.from_, stage.from_.image)
+                base_name = image.text
+                if not base_name:
+                    raise PlanError(
+                        f"the base name {stage.from_.image.source!r} is empty once it is expanded",
+                        remedy="give the ARG a default before the first FROM, or pass --build-arg",
+                    )
+                platform = None
+                if stage.from_.platform is not None:
+                    platform = self._platform_flag(stage.from_, stage.from_.platform)
+                entry = StageEntry(stage, stage.from_.name, base_name, platform, index)
+                replacement = self.context_for(entry.name) if entry.name else None
+                entry.context = replacement
+                self.table.add(entry, replaced=replacement is not None)
+                if entry.base is None and base_name != SCRATCH:
+                    reference.parse(base_name)
+        for entry in self.table.entries:
+            self._stand_on_context_stage(entry)
+
+    def _expand_from(self, from_: From, word: Word) -> Expansion:
+        expansion = expand(word, self.global_args)
+        declared = [pair.key.source for argument in self.dockerfile.global_args for pair in argument.pairs]
+        check_from_arguments(self.checks, from_, expansion.unmatched, self.global_args, declared)
+        return expansion
+
+    def _platform_flag(self, from_: From, word: Word) -> Platform:
+        platform = self._expand_from(from_, word)
+        check_platform_flag(self.checks, from_, platform, self.global_args["TARGETPLATFORM"])
+        hints = [nearest(name, self.global_args) for name in platform.unmatched]
+        remedy = f"did you mean {next(filter(None, hints))}?" if any(hints) else None
+        if not platform.text:
+            raise PlanError(f"the platform {word.source!r} is empty once it is expanded", remedy=remedy)
+        try:
+            return parse_platform(platform.text)
+        except BuilderError as error:
+            error.remedy = remedy or error.remedy
+            raise
+
+    def _stand_on_context_stage(self, entry: StageEntry) -> None:
+        """Where a named context means another stage of this Dockerfile, that stage becomes the base."""
+        if entry.base is not None or not self.options.contexts:
+            return
+        name = entry.context or (self.context_for(entry.base_name) if entry.base_name != SCRATCH else None)
+        stage = self.options.contexts[name].stage if name else ""
+        if stage:
+            entry.base = self.table.named(stage)
+            if entry.base is None:
+                raise PlanError(
+                    f"context {name!r} names the stage {stage!r}, which does not exist",
+                    remedy=did_you_mean(stage, self.table.names()),
+                )
+
+    def context_for(self, name: str) -> str | None:
+        """The named context that replaces the stage or image `name`, if there is one."""
+        if not self.options.contexts:
+            return None
+        key = context_name(name) if name == name.lower() else name
+        return key if key in self.options.contexts else None
+
+    def place(self, entry: StageEntry) -> Range | None:
+        """The lines that name what a stage starts from."""
+        if entry.stage is not None:
+            return entry.stage.from_.range
+        return next((other.named_by[entry].range for other in self.table.entries if entry in other.named_by), None)
+
+    def base(self, entry: StageEntry) -> ImageKey | StageEntry | FromContext | None:
+        """What a stage starts from: an image, another stage, a context's files, or nothing (None)."""
+        if entry.base is not None:
+            return entry.base
+        platform = entry.platform or self.platform
+        name = entry.context
+        if name is None:
+            if entry.base_name == SCRATCH:
+                return None
+            with self.locate.at(self.place(entry)):
+                name = self.context_for(entry.base_name)
+                if name is None:
+                    return ImageKey(str(reference.parse(entry.base_name)), platform)
+        context = self.options.contexts[name]
+        if context.reference == SCRATCH and not context.layout:
+            return None
+        if context.reference or context.layout:
+            return ImageKey(context.reference, platform, context.layout)
+        return FromContext(name)
+
+    def image_below(self, entry: StageEntry) -> ImageKey | None:
+        """The image that a stage stands on, also where other stages are between; None if there is none."""
+        base = self.base(entry)
+        while isinstance(base, StageEntry):
+            base = self.base(base)
+        return base if isinstance(base, ImageKey) else None

@@ -117,7 +117,7 @@ class Bundle:
         index = int.from_bytes(head[4:8], "little")
         if head[:4] == MAGIC_NUMBER and HEAD + index + int.from_bytes(head[8:], "little") == size:
             try:
-                self._entries = marshal.loads(os.pread(file, index, HEAD))
+                self._entries = dict(marshal.loads(os.pread(file, index, HEAD)))
                 self._file, self._code = file, HEAD + index
                 return
             except (EOFError, ValueError, TypeError):

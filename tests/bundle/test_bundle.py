@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import shutil
 import subprocess
@@ -95,6 +96,7 @@ def test_the_source_can_be_asked_for(sample: Sample) -> None:
         pytest.param(lambda data: data + b"\0", id="too long"),
         pytest.param(lambda data: bytes(4) + data[4:], id="of another interpreter"),
         pytest.param(lambda data: data[:12] + bytes(len(data) - 12), id="zeros"),
+        pytest.param(lambda data: data[:4] + (5).to_bytes(4, "little") + bytes(4) + marshal.dumps(7), id="a number"),
         pytest.param(lambda data: data[:4] + b"\xff\xff\xff\x7f" + data[8:], id="a wrong length of the index"),
         pytest.param(lambda data: data[:8] + b"\xff\xff\xff\x7f" + data[12:], id="a wrong length of the code"),
     ],

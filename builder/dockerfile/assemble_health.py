@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from builder.dockerfile import instructions as df
 from builder.dockerfile.flags import Flags
 from builder.dockerfile.instruction_line import Line, at_least_one, command
@@ -37,26 +39,24 @@ def health_check(line: Line) -> df.HealthCheck:
 
 def _interval(flags: Flags, name: str) -> int:
     """Nanoseconds, 0 where not given."""
-    text = flags.one(name)
-    if not text:
-        return 0
-    try:
-        duration = parse_duration(text)
-    except ValueError as error:
-        raise DockerfileError(f"--{name}: {error}", remedy="expected a duration such as 30s or 1m30s") from None
+    expected = "expected a duration such as 30s or 1m30s"
+    duration = _value(flags, name, parse_duration, expected)
     if duration and duration < _MILLISECOND:
-        raise DockerfileError(f"--{name} cannot be less than 1ms", remedy="expected a duration such as 30s or 1m30s")
+        raise DockerfileError(f"--{name} cannot be less than 1ms", remedy=expected)
     return duration
 
 
 def _retries(flags: Flags) -> int:
-    text = flags.one("retries")
-    if not text:
-        return 0
-    try:
-        retries = parse_integer(text)
-    except ValueError as error:
-        raise DockerfileError(f"--retries: {error}", remedy="expected --retries=NUMBER") from None
+    expected = "expected --retries=NUMBER"
+    retries = _value(flags, "retries", parse_integer, expected)
     if retries < 0:
-        raise DockerfileError(f"--retries cannot be negative ({retries})", remedy="expected --retries=NUMBER")
+        raise DockerfileError(f"--retries cannot be negative ({retries})", remedy=expected)
     return retries
+
+
+def _value(flags: Flags, name: str, parse: Callable[[str], int], expected: str) -> int:
+    text = flags.one(name)
+    try:
+        return parse(text) if text else 0
+    except ValueError as error:
+        raise DockerfileError(f"--{name}: {error}", remedy=expected) from None

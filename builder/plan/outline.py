@@ -84,12 +84,13 @@ def outline(
     dockerfile: Dockerfile, options: PlanOptions, images: Mapping[ImageKey, ResolvedImage], locate: Locator
 ) -> Outline | Missing:
     """The outline of the target, or the images that have to be resolved for it. Raises as `planner.plan`."""
-    platform = options.platforms[0] if options.platforms else None
-    planner = Planner(dockerfile, options, images, locate, platform, Nodes(), set(), Checks())
+    platform = options.platforms[0] if options.platforms else options.host
+    reader = StageReader(dockerfile, options, locate, platform, set(), Checks())
+    planner = Planner(reader, images, Nodes(), implicit_platform=not options.platforms)
     missing = planner.run()
     if isinstance(missing, Missing):
         return missing
-    target = planner.reader.table.target(options.target)
+    target = reader.table.target(options.target)
     runs = [node for node in planner.nodes.labelled() if isinstance(node, RunNode)]
     mounts = [(mount, node.range) for node in runs if node.range for mount in node.mounts]
     return Outline(

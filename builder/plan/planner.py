@@ -62,7 +62,8 @@ def plan(
     used: set[str] = set()
     missing: dict[ImageKey, Range | None] = {}
     for platform in options.platforms or (None,):
-        attempt = Planner(dockerfile, options, images, locate, platform, nodes, used, checks)
+        reader = StageReader(dockerfile, options, locate, platform or options.host, used, checks)
+        attempt = Planner(reader, images, nodes, implicit_platform=platform is None)
         checks = Checks()
         result = attempt.run()
         if isinstance(result, Missing):
@@ -87,33 +88,26 @@ def plan_stages(dockerfile: Dockerfile, options: PlanOptions, locate: Locator) -
 
 
 class Planner:
-    """The work for one platform. `platform` is None when the user named none."""
+    """The work for one platform, that of the `reader`. `implicit_platform`: the user named none."""
 
     def __init__(
         self,
-        dockerfile: Dockerfile,
-        options: PlanOptions,
+        reader: StageReader,
         images: Mapping[ImageKey, ResolvedImage],
-        locate: Locator,
-        platform: Platform | None,
         nodes: Nodes,
-        used: set[str],
-        checks: Checks,
+        *,
+        implicit_platform: bool,
     ) -> None:
-        self.options = options
+        self.reader = reader
+        self.options = reader.options
         self.images = images
-        self.locate = locate
-        self.implicit_platform = platform is None
-        self.platform = platform or options.host
         self.nodes = nodes
-        self.used = used
-        self.checks = checks
-        self.reader = StageReader(dockerfile, options, locate, self.platform, used, checks)
+        self.implicit_platform = implicit_platform
         self.states: dict[StageEntry, StageState] = {}
         self.unneeded: list[UnneededStep] = []
 
     def run(self) -> PlannedImage | Missing:
-        check_notices(self.checks, self.reader.dockerfile)
+        check_notices(self.reader.checks, self.reader.dockerfile)
         target = self.reader.read()
         needed = self._with_triggers(target)
         if isinstance(needed, Missing):
@@ -179,7 +173,7 @@ class Planner:
         if entry.context is not None or entry.implicit:
             return
         for instruction, _ in entry.instructions:
-            with self.locate(instruction):
+            with self.reader.locate(instruction):
                 dispatch(state, instruction)
             state.image.moments[state.node] = state.image.image
 
@@ -195,9 +189,9 @@ class Planner:
             state = self._begin_anew(entry, base)
         state.global_args = self.reader.global_args
         state.proxies = proxies(self.options.build_args)
-        state.used_args = self.used
-        state.checks = self.checks
-        self.used.update(name for name, _ in state.proxies if name in self.options.build_args)
+        state.used_args = self.reader.used
+        state.checks = self.reader.checks
+        self.reader.used.update(name for name, _ in state.proxies if name in self.options.build_args)
         state.add_node = self.nodes.add
         state.tree_of = self._tree_of
         state.has_stage = lambda name: self.reader.table.named(name) is not None
@@ -209,13 +203,13 @@ class Planner:
         return state
 
     def _begin_anew(self, entry: StageEntry, base: ImageKey | FromContext | None) -> StageState:
-        platform = entry.platform or self.platform
+        platform = entry.platform or self.reader.platform
         label = entry.base_name
         place = entry.stage.from_.range if entry.stage is not None else None
         image = empty_image(platform)
         node: AnyNode
         if base is None:
-            platform = self.platform
+            platform = self.reader.platform
             image = empty_image(platform)
             node = ScratchNode(label="FROM scratch", stage=entry.label, platform=platform, range=place)
         elif isinstance(base, FromContext):
@@ -237,7 +231,7 @@ class Planner:
     def _check_platform(self, entry: StageEntry, base: ImageKey, expected: Platform, found: Platform) -> None:
         """Look at an image from a registry; one that a named context gives was chosen as it is."""
         if entry.context is None and not base.layout and self.reader.context_for(entry.base_name) is None:
-            check_base_platform(self.checks, entry.base_name, expected, found, self.reader.place(entry))
+            check_base_platform(self.reader.checks, entry.base_name, expected, found, self.reader.place(entry))
 
     def _inherited(self, config: ImageConfig) -> ImageConfig:
         """A base's configuration without what is not handed down: its triggers and its time."""
@@ -263,8 +257,8 @@ class Planner:
             state.image.add_labels(dict(self.options.labels))
         found = state.image.image.platform()
         if not self.implicit_platform:
-            same = (found.os, found.architecture) == (self.platform.os, self.platform.architecture)
-            state.image.set_platform(self.platform, same_variant=same)
+            same = (found.os, found.architecture) == (self.reader.platform.os, self.reader.platform.architecture)
+            state.image.set_platform(self.reader.platform, same_variant=same)
         else:
             state.image.set_platform(found, same_variant=False)
         base = self.reader.image_below(state.entry)

@@ -26,6 +26,11 @@ FIELDS = (
 )  # fmt: skip
 MADE_BY_BUILDAH = ("etc", "dev", "proc", "run", "sys")
 
+# Before each command buildah copies itself into memory and seals the copy, which the kernel refuses while it looks at a
+# page of it (DAMON's reclaim does). That says nothing about either builder: buildah is started again.
+BUSY = "sealing memfd copy: Device or resource busy"
+ATTEMPTS = 4
+
 
 class Case(NamedTuple):
     """What follows the base stage. `differs` maps a configuration's field or a path to the reason."""
@@ -157,7 +162,10 @@ def _build_with_buildah(
         "--ignorefile", f"{dockerfile}.dockerignore",
         "-f", dockerfile, "-t", f"docker-archive:{tmp_path}/image.tar", *arguments, context,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60)
+    for _ in range(ATTEMPTS):
+        done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60)
+        if BUSY not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
 
     with tarfile.open(tmp_path / "image.tar") as archive:

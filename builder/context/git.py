@@ -18,10 +18,11 @@ import msgspec
 
 from builder.context.git_url import GitRef, parse_git_url
 from builder.errors import ContextError
+from builder.oci.digests import is_hex
 
 __all__ = ["GitRef", "Resolved", "checkout", "is_commit", "parse_git_url", "resolve"]
 
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_COMMIT = (40, 64)  # hexadecimal digits of SHA-1 and SHA-256
 _CHECKSUM = re.compile(r"[0-9a-fA-F]{7,64}")
 _KEPT_VARIABLES = (
     "PATH", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "HTTP_PROXY", "HTTPS_PROXY",
@@ -52,7 +53,7 @@ class _GitFailed(Exception):
 
 def is_commit(text: str) -> bool:
     """Whether `text` is a complete object name (SHA-1 or SHA-256), not a branch or tag."""
-    return _COMMIT.fullmatch(text) is not None
+    return any(is_hex(text, digits) for digits in _COMMIT)
 
 
 def resolve(ref: GitRef, *, authorization: str | None = None, agent: str = "") -> Resolved:

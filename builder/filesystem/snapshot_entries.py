@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Collection, Iterator
 
@@ -18,10 +17,9 @@ from builder.boot import current_boot
 from builder.errors import StoreError
 from builder.filesystem.locks import LockTable
 from builder.filesystem.syscalls import remove_tree, syncfs
+from builder.oci.digests import is_hex, is_sha256
 
 DIRECTORY, EROFS = "fs", "layer.erofs"  # a complete one has either
-_DIFF_ID = re.compile(r"sha256:([0-9a-f]{64})")
-_SNAPSHOT = re.compile(r"[0-9a-f]{64}(?:-[0-9a-f]{32})?")
 _TEMPORARY = "tmp-"
 _GONE = "gone-"
 _BOOT = "boot"
@@ -98,7 +96,7 @@ class SnapshotEntries:
         which have other names now. Nobody may be using them, or begin to."""
         aside = []
         for name in self._names():
-            if _SNAPSHOT.fullmatch(name) and f"sha256:{name[:64]}" not in keep:
+            if is_snapshot(name) and f"sha256:{name[:64]}" not in keep:
                 gone = f"{self.directory}/{_GONE}{os.urandom(8).hex()}"
                 os.rename(self.path(name), gone)
                 aside.append(gone)
@@ -112,7 +110,7 @@ class SnapshotEntries:
             for name in self._names()
             if len(name) >= 64 and (asked is None or name[:64] in asked) and self.complete(name)
         }
-        return sorted(f"sha256:{name}" for name in names if _DIFF_ID.fullmatch(f"sha256:{name}"))
+        return sorted(f"sha256:{name}" for name in names if is_hex(name, 64))
 
     def settle(self, waiting: float = 0) -> bool:
         """Flush the snapshots to the disk, so that they are believed after a restart too, once one of them has waited
@@ -140,7 +138,7 @@ class SnapshotEntries:
             status = os.stat(f"{self.directory}/{name}/{_BOOT}")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return status if _SNAPSHOT.fullmatch(name) and self.complete(name) else None
+        return status if is_snapshot(name) and self.complete(name) else None
 
     def sweep(self) -> None:
         """Remove what killed processes left behind."""
@@ -190,10 +188,15 @@ class SnapshotEntries:
 
 def hex_of(diff_id: str) -> str:
     """The name of a diff ID here. Raises StoreError."""
-    match = _DIFF_ID.fullmatch(diff_id)
-    if match is None:
+    if not is_sha256(diff_id):
         raise StoreError("this is no diff ID", place=diff_id, remedy="layers are named sha256:<64 hexadecimal digits>")
-    return match[1]
+    return diff_id.removeprefix("sha256:")
+
+
+def is_snapshot(name: str) -> bool:
+    """Whether an entry with this name is a snapshot."""
+    layer, dash, stack = name.partition("-")
+    return is_hex(layer, 64) and (not dash or is_hex(stack, 32))
 
 
 def write_new(path: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""SHA-256 of small data.
+"""SHA-256 of small data, and what a digest looks like.
 
 `hashlib` loads OpenSSL, which takes 4 ms: a rebuild that finds everything in the cache hashes a few kilobytes, for
 which the interpreter's own implementation will do. Files and layers are hashed with `hashlib`, which is four times
@@ -14,6 +14,17 @@ from typing import Any
 _own: Any = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256")
 
 _SMALL = 1 << 16
+_HEXADECIMAL = frozenset("0123456789abcdef")
+
+
+def is_hex(text: str, digits: int) -> bool:
+    """Whether a text is as many hexadecimal digits, in lower case, as digests and random names have them."""
+    return len(text) == digits and _HEXADECIMAL.issuperset(text)
+
+
+def is_sha256(text: str) -> bool:
+    """Whether a text is a digest or a diff ID of the one algorithm that is written here."""
+    return text.startswith("sha256:") and is_hex(text[7:], 64)
 
 
 def hex_of(data: bytes, *, after: bytes = b"") -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from builder.errors import NO_ROOM, StoreError, store_error
+from builder.oci.digests import is_hex, is_sha256
 from builder.oci.spec import Descriptor, Index, decode, digest_of, encode
 
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
@@ -54,11 +55,10 @@ class Layout:
 
     def blob_path(self, digest: str) -> str:
         """Where the blob `digest` lies, or would lie. Raises StoreError for anything but a SHA-256 digest."""
-        algorithm, _, encoded = digest.partition(":")
-        if algorithm != "sha256" or len(encoded) != 64 or encoded.strip("0123456789abcdef"):
+        if not is_sha256(digest):
             raise StoreError(f"unsupported digest {digest!r}", remedy="only sha256 digests are kept")
         self.pin(digest)
-        return os.path.join(self.blobs, encoded)
+        return os.path.join(self.blobs, digest.removeprefix("sha256:"))
 
     def has(self, digest: str) -> bool:
         return os.path.exists(self.blob_path(digest))
@@ -66,7 +66,7 @@ class Layout:
     def digests(self) -> list[str]:
         """All blobs that are here, sorted."""
         names = os.listdir(self.blobs)
-        return sorted(f"sha256:{name}" for name in names if len(name) == 64 and not name.strip("0123456789abcdef"))
+        return sorted(f"sha256:{name}" for name in names if is_hex(name, 64))
 
     def read(self, digest: str) -> bytes:
         """A small blob's bytes, verified. Raises StoreError."""

@@ -10,6 +10,7 @@ from functools import cached_property
 import msgspec
 
 from builder.errors import InvalidReference
+from builder.oci.digests import is_hex
 
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
@@ -77,7 +78,7 @@ def parse(text: str, *, default_tag: bool = True) -> Reference:
     path, colon, tag = path.partition(":")
     if domain in ("index.docker.io", "registry-1.docker.io"):
         domain = DEFAULT_DOMAIN
-    if len(text) == 64 and _HEXADECIMAL.issuperset(text):
+    if is_hex(text, 64):
         raise _invalid(text, "64 hexadecimal digits name an image ID, not a repository")
     if domain == DEFAULT_DOMAIN and "/" not in path:
         path = f"library/{path}"

@@ -23,12 +23,12 @@ trusts it for.
 # No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import hashlib
 import math
-import re
 from typing import Any
 
 import msgspec
 
 from builder.errors import StoreError
+from builder.oci.digests import is_hex, is_sha256
 from builder.solver.keys import key_of_encoded
 from builder.store.builds import BuiltStep
 from builder.store.records import StepRecord
@@ -41,10 +41,7 @@ LARGEST_RECIPE = 64 << 10  # bytes; a copy of many files has more, and travels b
 
 _LATEST = 253_402_300_800.0  # the year 10000, which no timestamp of RFC 3339 can name
 _LONGEST_TEXT = 4096
-_DIFF_ID = re.compile(r"sha256:[0-9a-f]{64}")
-_KEY = re.compile(r"[0-9a-f]{64}")
-_PLACE = re.compile(r"[0-9a-f]{16}")
-_MOUNT_NAME = re.compile(r"[0-9a-f]{32}")
+_KEY, _PLACE, _MOUNT_NAME = 64, 16, 32  # hexadecimal digits
 
 
 class MountRecord(msgspec.Struct, frozen=True):
@@ -148,7 +145,7 @@ def decode_cache(data: bytes, place: str) -> Document:
         wire = msgspec.json.decode(data, type=_Wire)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _refused(place, f"cannot be read: {error}") from error
-    if not all(_DIFF_ID.fullmatch(diff_id) for diff_id in wire.layers):
+    if not all(is_sha256(diff_id) for diff_id in wire.layers):
         raise _refused(place, "lists a layer that is no diff ID")
     if not all(_is_mount(mount) for mount in wire.mounts):
         raise _refused(place, "lists a cache mount without a proper name")
@@ -166,11 +163,11 @@ def decode_cache(data: bytes, place: str) -> Document:
 
 def _step(record: _Record) -> StepRecord | None:
     recipe = bytes(record.recipe)
-    if bool(recipe) == bool(record.key) or (record.key and not _KEY.fullmatch(record.key)):
+    if bool(recipe) == bool(record.key) or (record.key and not is_hex(record.key, _KEY)):
         return None
     if recipe and (not recipe.startswith(b"{") or len(recipe) > LARGEST_RECIPE):
         return None
-    if not _DIFF_ID.fullmatch(record.diff_id) or (record.place and not _PLACE.fullmatch(record.place)):
+    if not is_sha256(record.diff_id) or (record.place and not is_hex(record.place, _PLACE)):
         return None
     if not math.isfinite(record.created) or not 0 <= record.created < _LATEST:
         return None
@@ -179,7 +176,7 @@ def _step(record: _Record) -> StepRecord | None:
 
 
 def _is_mount(mount: MountRecord) -> bool:
-    return _MOUNT_NAME.fullmatch(mount.name) is not None and is_text(mount.id)
+    return is_hex(mount.name, _MOUNT_NAME) and is_text(mount.id)
 
 
 def is_text(text: str) -> bool:
@@ -194,7 +191,7 @@ def _refused(place: str, why: str, remedy: str | None = None) -> StoreError:
 def place(text: str, lineage: str) -> str:
     """What stands for a place in a Dockerfile on every machine: 16 digits, made of a step's place without this build's
     `lineage`, which are paths of this machine. Digits that came from elsewhere stay; '' is any other Dockerfile's."""
-    if _PLACE.fullmatch(text):
+    if is_hex(text, _PLACE):
         return text
     prefix = f"{lineage}|"
     if not text.startswith(prefix):

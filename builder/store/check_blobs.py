@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
+from builder.oci.digests import is_hex
 from builder.store.check_layers import Content, HashedFile, layer_blobs, uncompressed
 from builder.store.check_session import DAMAGE, LEFTOVER, Session
-
-_HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 def check_blobs(session: Session) -> None:
@@ -25,7 +24,7 @@ def check_blobs(session: Session) -> None:
             status = os.lstat(path)
         except FileNotFoundError:
             continue  # a collection took it
-        if len(name) != 64 or not _HEXADECIMAL.issuperset(name) or not stat.S_ISREG(status.st_mode):
+        if not is_hex(name, 64) or not stat.S_ISREG(status.st_mode):
             repair = session.quarantine(path) if session.depth.repair else ""
             session.found("blob", path, "this is no blob", repair=repair)
         else:

@@ -5,21 +5,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import msgspec
 
 from builder.filesystem.locks import exclusive
+from builder.oci.digests import is_hex
 from builder.store.builds import Build
 from builder.store.check_session import LEFTOVER, Session
 from builder.store.failed import FailedStates
 from builder.store.locks import take_share
 from builder.store.mounts import is_name
 from builder.store.store import remove_tree
-
-_HEXADECIMAL = re.compile("[0-9a-f]{64}")
 
 
 def check_temporary(session: Session) -> None:
@@ -47,7 +45,7 @@ def check_temporary(session: Session) -> None:
 def _check_partial(session: Session, name: str) -> None:
     """A beginning of a blob is worth something as long as the blob is not here."""
     path = session.path("partial", name)
-    if not _HEXADECIMAL.fullmatch(name):
+    if not is_hex(name, 64):
         if session.depth.repair:
             remove_tree(path) if os.path.isdir(path) else os.unlink(path)
     elif not session.layout.has(f"sha256:{name}"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -21,12 +20,11 @@ from builder.filesystem.decompress import decompressor
 from builder.filesystem.erofs_mount import is_able, mount_erofs
 from builder.filesystem.overlay_format import attributes, file_info, is_opaque
 from builder.filesystem.resolve import resolve
-from builder.filesystem.snapshot_entries import DIRECTORY, EROFS, SnapshotEntries
+from builder.filesystem.snapshot_entries import DIRECTORY, EROFS, SnapshotEntries, is_snapshot
 from builder.filesystem.tree import FileInfo
 from builder.store.check_session import LEFTOVER, Session
 from builder.store.store import UNPRIVILEGED_SNAPSHOTS, remove_tree
 
-_SNAPSHOT = re.compile(r"([0-9a-f]{64})(-[0-9a-f]{32})?")
 _WHITEOUT, _OPAQUE, _META = ".wh.", ".wh..wh..opq", ".wh..wh."
 
 
@@ -45,7 +43,7 @@ def _check_directory(session: Session, directory: str) -> None:
     except FileNotFoundError:
         return
     entries = SnapshotEntries(directory)
-    snapshots = [name for name in names if _SNAPSHOT.fullmatch(name)]
+    snapshots = [name for name in names if is_snapshot(name)]
     session.counts["snapshots"] += len(snapshots)
     for number, name in enumerate(snapshots):
         session.progress("snapshots", number, len(snapshots))
@@ -85,15 +83,14 @@ def _report(session: Session, directory: str, name: str, cause: str, severity: s
 def _fault(session: Session, path: str) -> tuple[str, str]:
     """The severity and cause of what is wrong with a snapshot; the cause is '' if nothing is. Raises FileNotFoundError
     for one that went meanwhile."""
-    match = _SNAPSHOT.fullmatch(os.path.basename(path))
-    assert match is not None
+    layer, _, stack = os.path.basename(path).partition("-")
     image = os.path.join(path, EROFS)
     if not os.path.isdir(os.path.join(path, DIRECTORY)) and not os.path.isfile(image):
         os.stat(path)  # FileNotFoundError: it is gone itself
         return "damage", "it has no files"
     if _is_unsettled(path):
         return LEFTOVER, "the machine stopped before it was on the disk"
-    diff_id = f"sha256:{match[1]}"
+    diff_id = f"sha256:{layer}"
     forms = [record for record in session.records if record.diff_id == diff_id]
     blob = next((record.digest for record in forms if session.holds(record)), None)
     if blob is None:
@@ -107,7 +104,7 @@ def _fault(session: Session, path: str) -> tuple[str, str]:
         return "damage", f"its archive cannot be read: {error}"
     try:
         with _files(path) as files:
-            return "damage", listing.compare(files) or ("" if match[2] else listing.surplus(files)) if files else ""
+            return "damage", listing.compare(files) or ("" if stack else listing.surplus(files)) if files else ""
     except OSError as error:
         if not os.path.exists(image):
             raise

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,20 +22,21 @@ import msgspec
 
 from builder.errors import StoreError
 from builder.filesystem import kinds
+from builder.oci.digests import is_hex
 from builder.store.store import Store, remove_tree
 
 if TYPE_CHECKING:
-    from builder.filesystem.archive import Readable
     from builder.filesystem.diff import Change
+    from builder.filesystem.readable import Readable
     from builder.filesystem.tar import TarWriter
 
-_NAME = re.compile(r"[0-9a-f]{32}(\.[0-9]+)?")
 _SHORTEST = 4  # digits of a name that may stand for it
 
 
 def is_name(text: str) -> bool:
     """Whether a text can be the name of a mount's directory."""
-    return _NAME.fullmatch(text) is not None
+    name, dot, number = text.partition(".")
+    return is_hex(name, 32) and (not dot or (number.isascii() and number.isdigit()))
 
 
 class NoSuchMount(StoreError):

@@ -1,14 +1,29 @@
 """The interpreter's own SHA-256 is OpenSSL's."""
 
 import hashlib
+import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.oci.digests import hex_of
+from builder.oci.digests import hex_of, is_hex, is_sha256
 
 
 @given(st.binary(max_size=300), st.sampled_from([1, 300]))
 def test_small_and_large(data: bytes, times: int) -> None:
     assert hex_of(data * times) == hashlib.sha256(data * times).hexdigest()
     assert hex_of(data * times, after=b"before") == hashlib.sha256(b"before" + data * times).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("text", "digits", "expected"),
+    [("0af9", 4, True), ("0af9", 5, False), ("0AF9", 4, False), ("0af\n", 4, False), ("", 0, True), ("٣af9", 4, False)],
+)
+def test_hexadecimal_digits(text: str, digits: int, expected: bool) -> None:
+    assert is_hex(text, digits) is expected
+
+
+@given(st.text(max_size=80) | st.from_regex(r"(sha256:)?[0-9a-f]{63,65}\n?", fullmatch=True))
+def test_a_digest_is_what_the_expression_says(text: str) -> None:
+    assert is_sha256(text) is (re.fullmatch("sha256:[0-9a-f]{64}", text) is not None)

@@ -10,7 +10,8 @@ import msgspec
 
 from builder.dockerfile import instructions as df
 from builder.errors import BuilderError, LayerError, PlanError
-from builder.filesystem.archive import Readable, TarReader
+from builder.filesystem.archive import TarReader
+from builder.filesystem.readable import Readable
 from builder.oci.platform import host_platform
 from builder.oci.reference import Reference
 from builder.oci.spec import OCI_CONFIG, OCI_MANIFEST, Descriptor, History, ImageConfig, Manifest, Platform, RootFS

@@ -52,6 +52,8 @@ def parse_heredoc(word: str) -> Heredoc | None:
 
 def is_heredoc(word: str) -> Heredoc | None:
     """`parse_heredoc`, where a delimiter that cannot be read is none."""
+    if "<<" not in word:  # most sources of a COPY; expressions need not be loaded for them
+        return None
     try:
         return parse_heredoc(word)
     except DockerfileError:

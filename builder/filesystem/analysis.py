@@ -11,9 +11,9 @@ from heapq import nlargest
 import msgspec
 
 from builder.filesystem import kinds
-from builder.filesystem.archive import Readable
 from builder.filesystem.contents import Contents, Stored, difference
 from builder.filesystem.leftovers import leftover_of
+from builder.filesystem.readable import Readable
 
 
 class FileSize(msgspec.Struct, frozen=True):

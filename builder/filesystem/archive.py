@@ -9,7 +9,6 @@ The content of entries is never copied more than once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
 
 import msgspec
 
@@ -17,6 +16,7 @@ from builder.config import ArchiveLimits
 from builder.errors import LayerError
 from builder.filesystem import kinds
 from builder.filesystem import tar_fields as fields
+from builder.filesystem.readable import Readable
 from builder.filesystem.tree import FileInfo
 
 CHUNK = 1 << 20
@@ -34,12 +34,6 @@ _KINDS = {
 _EXTENSIONS = frozenset((b"x", b"g", b"L", b"K"))
 _REFUSED = {b"S": "a GNU sparse file", b"M": "a part of a multi-volume archive", b"D": "a GNU incremental directory"}
 _LATEST = 1 << 63  # nanoseconds; a time further off counts as the epoch
-
-
-class Readable(Protocol):
-    """What this package reads streams through: `read(n)` gives at most `n` bytes, and b"" only at the end."""
-
-    def read(self, size: int, /) -> bytes: ...
 
 
 class Content:

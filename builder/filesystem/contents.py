@@ -16,7 +16,8 @@ import msgspec
 
 from builder.errors import LayerError
 from builder.filesystem import kinds
-from builder.filesystem.archive import ArchiveEntry, Content, Readable, TarReader
+from builder.filesystem.archive import ArchiveEntry, Content, TarReader
+from builder.filesystem.readable import Readable
 from builder.filesystem.readahead import ReadAhead
 from builder.filesystem.resolve import resolve
 from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX

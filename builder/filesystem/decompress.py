@@ -12,7 +12,7 @@ from typing import Protocol
 
 from builder.config import ArchiveLimits
 from builder.errors import LayerError, Unsupported
-from builder.filesystem.archive import Readable
+from builder.filesystem.readable import Readable
 
 _INPUT = 128 << 10
 # One zstd block of 4 bytes can hold 128 KiB, and the library gives all output at once: this bounds a bomb to 32 MiB.

@@ -12,10 +12,11 @@ from contextlib import closing
 
 from builder.errors import store_error
 from builder.filesystem import kinds
-from builder.filesystem.archive import Readable, TarReader
+from builder.filesystem.archive import TarReader
 from builder.filesystem.erofs_format import Unsuitable
 from builder.filesystem.erofs_writer import Directory, ErofsWriter
 from builder.filesystem.overlay_format import OPAQUE, OWN_PREFIXES
+from builder.filesystem.readable import Readable
 from builder.filesystem.readahead import ReadAhead
 from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
 from builder.filesystem.tree import FileInfo

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 
-from builder.filesystem.archive import CHUNK, Readable
+from builder.filesystem.archive import CHUNK
+from builder.filesystem.readable import Readable
 
 _SMALL = 2 << 20  # bytes that are not worth a thread
 _AHEAD = 4  # chunks of at most 1 MiB, before and after they are hashed

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from builder.errors import LayerError, StoreError
-from builder.filesystem.archive import Readable
 from builder.filesystem.erofs_mounts import ErofsMounts
-from builder.filesystem.layered import LayeredTree
-from builder.filesystem.placement import make_apart
+from builder.filesystem.readable import Readable
 from builder.filesystem.snapshot_entries import DIRECTORY, EROFS, SnapshotEntries, hex_of, write_new
 from builder.filesystem.syscalls import remove_tree
-from builder.filesystem.unpack import Unpacked, unpack
+
+if TYPE_CHECKING:
+    from builder.filesystem.unpack import Unpacked
 
 _IMPLICIT = "implicit"
 
@@ -92,6 +93,8 @@ class Snapshots:
                 if done is None:
                     files = f"{temporary}/{DIRECTORY}"
                     if large:
+                        from builder.filesystem.placement import make_apart
+
                         make_apart(files, 0o755)
                     else:
                         os.mkdir(files)
@@ -156,6 +159,9 @@ class Snapshots:
         max_bytes: int | None,
         beside: str,
     ) -> Unpacked:
+        from builder.filesystem.layered import LayeredTree
+        from builder.filesystem.unpack import unpack
+
         with LayeredTree(below) as tree:
             return unpack(
                 open_tar(), files, layer=True, below=tree if below else None, userxattr=self._userxattr,

@@ -16,9 +16,10 @@ import msgspec
 
 from builder.errors import MAKE_ROOM, NO_ROOM, LayerError
 from builder.filesystem import kinds
-from builder.filesystem.archive import ArchiveEntry, Readable, TarReader
+from builder.filesystem.archive import ArchiveEntry, TarReader
 from builder.filesystem.overlay_format import OPAQUE, OWN_PREFIXES
 from builder.filesystem.placement import Placement
+from builder.filesystem.readable import Readable
 from builder.filesystem.readahead import ReadAhead
 from builder.filesystem.syscalls import open_beneath, remove_tree
 from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX

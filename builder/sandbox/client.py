@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` makes enumerations of its numbers, which takes longer
+import _socket
 import marshal
 import os
 import sys
@@ -10,11 +12,10 @@ from contextlib import contextmanager, suppress
 
 from . import namespaces
 from .command import PROTECT, Command, Result, SandboxError
-from .messages import write_command
+from .messages import send_descriptors, write_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator
 
     from .session import Session
@@ -39,8 +40,8 @@ class Sandbox:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: set[socket.socket] = set()
-        self._helper: socket.socket | None = None
+        self._running: set[_socket.socket] = set()
+        self._helper: _socket.socket | None = None
         self._pid = 0
         self._cancelled = False
 
@@ -103,7 +104,7 @@ class Sandbox:
             if not self._cancelled:
                 self._start()
 
-    def _start(self) -> socket.socket:
+    def _start(self) -> _socket.socket:
         """The helper, started if there is none."""
         if self._helper is None:
             self._reap()
@@ -111,12 +112,10 @@ class Sandbox:
         return self._helper
 
     @contextmanager
-    def _started(self, command: Command, extra: list[int]) -> Iterator[tuple[socket.socket, dict[int, int]]]:
+    def _started(self, command: Command, extra: list[int]) -> Iterator[tuple[_socket.socket, dict[int, int]]]:
         """Start a command: its socket, and the pipes with its output by their stream, none if it was cancelled already.
         It is killed with the block's end if it still runs. `extra` is its third stream, which is closed here."""
-        import socket
-
-        control, theirs = socket.socketpair()
+        control, theirs = _socket.socketpair()
         pipes = [os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)]
         outputs = {pipes[0][0]: STDOUT, pipes[1][0]: STDERR}
         try:
@@ -139,7 +138,7 @@ class Sandbox:
                 os.close(descriptor)
 
     def _follow(
-        self, control: socket.socket, outputs: dict[int, int], on_output: Callable[[int, bytes], None]
+        self, control: _socket.socket, outputs: dict[int, int], on_output: Callable[[int, bytes], None]
     ) -> Result:
         import select
 
@@ -172,13 +171,11 @@ class Sandbox:
 
     def cancel(self) -> None:
         """End all running commands and refuse new ones; their `run` returns a Result that says `cancelled`."""
-        import socket
-
         with self._lock:
             self._cancelled = True
             for control in self._running:
                 try:
-                    control.shutdown(socket.SHUT_WR)
+                    control.shutdown(_socket.SHUT_WR)
                 except OSError:
                     continue
 
@@ -209,15 +206,13 @@ class Sandbox:
 
     def _send(self, command: Command, descriptors: list[int]) -> None:
         """Hand a request to the helper; start it if there is none or it has died."""
-        import socket
-
         request = marshal.dumps((command.profile().pack(), command.root))
         body = write_command(command)
         try:
             for _ in range(2):
                 helper = self._start()
                 try:
-                    socket.send_fds(helper, [request], [body, *descriptors])
+                    send_descriptors(helper, request, [body, *descriptors])
                     return
                 except OSError:
                     self._hang_up()
@@ -226,14 +221,12 @@ class Sandbox:
         raise SandboxError("the sandbox's helper process does not start")
 
 
-def _start_helper() -> tuple[socket.socket, int]:
+def _start_helper() -> tuple[_socket.socket, int]:
     """Start the helper from a read-only mount of the interpreter, see `syscalls.read_only_copy`."""
-    import socket
-
     from . import syscalls
 
     namespaces.check_privilege()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     arguments = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, package]
     try:
@@ -272,12 +265,11 @@ def _start_helper() -> tuple[socket.socket, int]:
 
 def default_signals() -> set[int]:
     """The signals that steps get with their default actions, whatever this program ignores (as under nohup(1))."""
-    import signal
+    valid: set[int] = _signal.valid_signals()
+    return valid - {_signal.SIGKILL, _signal.SIGSTOP}
 
-    return {int(number) for number in signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP}
 
-
-def _receive(control: socket.socket) -> bytes:
+def _receive(control: _socket.socket) -> bytes:
     try:
         return control.recv(_CHUNK)
     except ConnectionError:

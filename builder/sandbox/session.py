@@ -6,6 +6,7 @@ descriptor that it could open again as a file of the host or push input into.
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
 import signal
@@ -18,7 +19,6 @@ from .terminal import get_size, set_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from types import FrameType
 
 FORWARDED = (
@@ -51,7 +51,7 @@ class Session:
         self._targets = {1: stdout, 2: stderr}
         self._sink = -1  # where the input goes: a pipe, or the master of the terminal, which is an output, too
         self._outputs: dict[int, int] = {}
-        self._console: socket.socket | None = None
+        self._console: _socket.socket | None = None
         self._pending = b""
         self._at_end = False
         self._interrupts = 0
@@ -71,9 +71,7 @@ class Session:
     def open(self) -> list[int]:
         """Make the command's end of the input or of the way to its terminal; the caller closes it when it is sent."""
         if self.terminal:
-            import socket
-
-            self._console, theirs = socket.socketpair()
+            self._console, theirs = _socket.socketpair()
             return [theirs.detach()]
         if self.stdin is None:
             return []
@@ -87,7 +85,7 @@ class Session:
             self._console.close()
             self._console = None
 
-    def follow(self, control: socket.socket, outputs: dict[int, int]) -> bytes:
+    def follow(self, control: _socket.socket, outputs: dict[int, int]) -> bytes:
         """Pass everything on until the helper hangs up; what it has answered. `outputs` are pipes and their streams.
 
         Raises OSError where the output cannot be written: nobody is there to see it.
@@ -96,7 +94,7 @@ class Session:
         with _raw(self.stdin if self.terminal and self._is_keyboard else None), _signals() as woken:
             return self._follow(control, woken)
 
-    def _follow(self, control: socket.socket, woken: int) -> bytes:
+    def _follow(self, control: _socket.socket, woken: int) -> bytes:
         answer = b""
         while True:
             ready = self._wait([control.fileno(), woken, *self._outputs])
@@ -199,7 +197,7 @@ class Session:
             os.close(self._sink)
             self._sink = -1
 
-    def _pass_signals(self, numbers: bytes, control: socket.socket) -> None:
+    def _pass_signals(self, numbers: bytes, control: _socket.socket) -> None:
         for number in numbers:
             if number not in FORWARDED:
                 self._resize()
@@ -207,9 +205,7 @@ class Session:
             self._interrupts += number in (signal.SIGINT, signal.SIGTERM)
             with suppress(OSError):  # it has just ended
                 if self._interrupts >= _PATIENCE:
-                    import socket
-
-                    control.shutdown(socket.SHUT_WR)
+                    control.shutdown(_socket.SHUT_WR)
                 else:
                     control.send(bytes([number]))
 
@@ -273,7 +269,7 @@ def _nothing(number: int, frame: FrameType | None) -> None:
     """The number is in the pipe already."""
 
 
-def _receive(control: socket.socket) -> bytes:
+def _receive(control: _socket.socket) -> bytes:
     try:
         return control.recv(_CHUNK)
     except ConnectionError:

@@ -14,7 +14,7 @@ from builder.solver.keys import Recipe
 from builder.store.builds import BuiltStep
 
 _WIDEST = 60
-_EXEC_FORM = re.compile(r"RUN(\s+--\S+)*\s+\[", re.IGNORECASE)
+_EXEC_FORM = r"(?i)RUN(\s+--\S+)*\s+\["
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,7 +80,7 @@ def _compare_runs(
     old_argv, new_argv = old["argv"], new["argv"]
     if old_argv != new_argv:
         same_line = old_argv[-1:] == new_argv[-1:] and old_step.instruction == new_step.instruction
-        if same_line and not _EXEC_FORM.match(new_step.instruction):
+        if same_line and not re.match(_EXEC_FORM, new_step.instruction):
             yield Difference(
                 kind="shell", text="SHELL changed", old=" ".join(old_argv[:-1]), new=" ".join(new_argv[:-1])
             )

@@ -155,11 +155,12 @@ class FilesSource:
         return self._digests
 
     def place(self, staging: Staging, destination: Destination) -> None:
-        from builder.solver.extract import extract, is_archive
         from builder.solver.place import place
 
         for number, match in enumerate(self.matches):
-            if self._source.unpack and match.info.kind == kinds.FILE and is_archive(self.tree, match.path):
+            if self._is_archive(match):
+                from builder.solver.extract import extract
+
                 spool = os.path.join(destination.scratch, f"spool-{id(self):x}-{number}")
                 extract(
                     staging,
@@ -172,6 +173,14 @@ class FilesSource:
                 )
             else:
                 place(staging, self.tree, match, destination.path, destination.ownership)
+
+    def _is_archive(self, match: Match) -> bool:
+        """Whether ADD unpacks it."""
+        if not self._source.unpack or match.info.kind != kinds.FILE:
+            return False
+        from builder.solver.extract import is_archive
+
+        return is_archive(self.tree, match.path)
 
     def content(self) -> Any:
         from builder.solver.assemble import digest_file

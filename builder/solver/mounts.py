@@ -9,7 +9,6 @@ from contextlib import ExitStack
 
 from builder.errors import BuilderError, Interrupted, StepFailed
 from builder.filesystem.locks import exclusive
-from builder.filesystem.unpack import unpack
 from builder.oci.digests import hex_of
 from builder.plan.steps import (
     BindMount,
@@ -188,6 +187,7 @@ class Mounting:
             place(staging, tree, match, "/", Ownership())
         blob = write_layer(staging, self._scratch)
         from builder.filesystem.decompress import decompressor
+        from builder.filesystem.unpack import unpack
 
         with open(blob.path, "rb") as file:
             unpack(decompressor(file), into, layer=False)

@@ -18,8 +18,9 @@ import msgspec
 from builder.config import ArchiveLimits
 from builder.errors import LayerError, StoreError
 from builder.filesystem import kinds
-from builder.filesystem.archive import ArchiveEntry, Readable, read_archive
+from builder.filesystem.archive import ArchiveEntry, read_archive
 from builder.filesystem.decompress import decompressor
+from builder.filesystem.readable import Readable
 from builder.oci.layout import Layout
 
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")

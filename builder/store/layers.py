@@ -24,8 +24,8 @@ from builder.oci.spec import Descriptor
 from builder.store.records import LayerRecord
 
 if TYPE_CHECKING:
-    from builder.filesystem.archive import Readable
     from builder.filesystem.compress import LayerBlob
+    from builder.filesystem.readable import Readable
     from builder.store.database import Database
     from builder.store.settle import Settling
 

@@ -16,8 +16,9 @@ import msgspec
 
 from builder.config import ArchiveLimits
 from builder.errors import InvalidReference, LayerError, StoreError
-from builder.filesystem.archive import NAMELESS, Readable
+from builder.filesystem.archive import NAMELESS
 from builder.filesystem.decompress import decompressor
+from builder.filesystem.readable import Readable
 from builder.oci import reference as references
 from builder.oci.reference import Reference
 from builder.oci.spec import (

@@ -15,7 +15,7 @@ from builder.store.mounts import StoredMount, adopt_mount, is_name, remove_mount
 from builder.store.store import Store
 
 if TYPE_CHECKING:
-    from builder.filesystem.archive import Readable
+    from builder.filesystem.readable import Readable
 
 _LONGEST_ID = 4096  # bytes
 

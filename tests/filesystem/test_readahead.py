@@ -12,8 +12,8 @@ import pytest
 import zstandard
 
 from builder.errors import LayerError
-from builder.filesystem.archive import Readable
 from builder.filesystem.decompress import decompressor
+from builder.filesystem.readable import Readable
 from builder.filesystem.readahead import ReadAhead
 
 MIB = 1 << 20

@@ -16,7 +16,7 @@ import pytest
 
 from builder.errors import LayerError, RegistryError
 from builder.filesystem import erofs_mount
-from builder.filesystem.archive import Readable
+from builder.filesystem.readable import Readable
 from builder.oci.spec import OCI_LAYER, Descriptor
 from builder.store.arriving import JOBS, Arriving, Following
 from builder.store.layers import CACHE, MissingLayer

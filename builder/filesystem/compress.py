@@ -13,7 +13,6 @@ A layer of one small block never starts a thread.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from collections import deque
@@ -26,6 +25,7 @@ import msgspec
 from builder.errors import MAKE_ROOM, NO_ROOM, StoreError, Unsupported
 from builder.filesystem.cuts import HEADER, ONE_IN, cut
 from builder.filesystem.decompress import decompressor
+from builder.oci.digests import MANY, Hasher, sha256
 from builder.oci.spec import OCI_LAYER
 
 if TYPE_CHECKING:
@@ -139,7 +139,8 @@ class Output:
         self.path = path
         self.size = 0
         self._gzip = compression == "gzip"
-        self._hash = hashlib.sha256()
+        self._hash: Hasher | None = None
+        self._unhashed: list[bytes] = []  # a beginning of which it is not known whether much follows
         self._file = -1
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -149,8 +150,13 @@ class Output:
             self.write(_GZIP_HEADER)
 
     def write(self, data: bytes) -> None:
-        self._hash.update(data)
         self.size += len(data)
+        if self._hash is not None:
+            self._hash.update(data)
+        else:
+            self._unhashed.append(data)
+            if self.size > SMALL:
+                self._hash = self._hasher(more=MANY)
         rest = memoryview(data)
         while rest:
             try:
@@ -166,7 +172,12 @@ class Output:
         if sync:
             os.fsync(self._file)
         self.close()
-        return "sha256:" + self._hash.hexdigest()
+        return "sha256:" + (self._hash or self._hasher()).hexdigest()
+
+    def _hasher(self, more: int = 0) -> Hasher:
+        """One that has taken the beginning."""
+        beginning, self._unhashed = b"".join(self._unhashed), []
+        return sha256(beginning, more)
 
     def close(self) -> None:
         if self._file >= 0:
@@ -302,7 +313,7 @@ class LayerSink:
         checksum = crc32(self._compression)
         self._coming.append(len(data))
         self._write(self._encode(data))
-        return "sha256:" + hashlib.sha256(data).hexdigest(), checksum(data, 0) if checksum else 0
+        return "sha256:" + sha256(data).hexdigest(), checksum(data, 0) if checksum else 0
 
     def _cut(self) -> None:
         """Pass on whole blocks; what is left over stays pending."""

@@ -1,19 +1,24 @@
 """SHA-256 of small data, and what a digest looks like.
 
-`hashlib` loads OpenSSL, which takes 4 ms: a rebuild that finds everything in the cache hashes a few kilobytes, for
-which the interpreter's own implementation will do. Files and layers are hashed with `hashlib`, which is four times
-faster.
+`hashlib` loads OpenSSL, which takes 4 ms: a rebuild that finds everything in the cache hashes a few kilobytes, and one
+of a small step a few hundred, for which the interpreter's own implementation will do. Large files and layers are hashed
+with `hashlib`, which is five times faster.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol, cast
 
 _own: Any = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256")
 
+MANY = 1 << 62
+"""More bytes than anything has: for a hasher of which it is not known how many it will take."""
 _SMALL = 1 << 16
+_OWN_SHARE = 1 << 19  # bytes that are hashed in 1.6 ms, and by OpenSSL in 0.3
+_spent = 0
+_openssl: Any = None
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
@@ -25,6 +30,30 @@ def is_hex(text: str, digits: int) -> bool:
 def is_sha256(text: str) -> bool:
     """Whether a text is a digest or a diff ID of the one algorithm that is written here."""
     return text.startswith("sha256:") and is_hex(text[7:], 64)
+
+
+class Hasher(Protocol):
+    """What takes bytes in pieces and has a digest in the end."""
+
+    def update(self, data: bytes, /) -> object: ...
+
+    def digest(self) -> bytes: ...
+
+    def hexdigest(self) -> str: ...
+
+
+def sha256(data: bytes = b"", more: int = 0) -> Hasher:
+    """A hasher that has taken `data` and will take about `more` bytes. OpenSSL's as soon as all of them together are
+    worth loading it."""
+    global _openssl, _spent
+    if _openssl is None:
+        _spent += len(data) + more
+        if _spent <= _OWN_SHARE:
+            return cast("Hasher", _own.sha256(data))
+        import hashlib
+
+        _openssl = hashlib.sha256
+    return cast("Hasher", _openssl(data))
 
 
 def hex_of(data: bytes, *, after: bytes = b"") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,6 +14,7 @@ from builder.filesystem.compression import Compression
 from builder.filesystem.prefetch import NOTHING, prefetched
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.tree import FileInfo
+from builder.oci.digests import sha256
 from builder.solver.staging import Content, Staged, Staging
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _write_entry(
         writer.add(entry.path, info, hardlink=entry.hardlink)
     elif info.kind == kinds.FILE and isinstance(content, bytes):
         writer.add(entry.path, info, xattrs=entry.xattrs, content=content)
-        digest = hashlib.sha256(content).digest()
+        digest = sha256(content).digest()
         if erofs is not None:
             erofs.write(content)
     else:
@@ -150,8 +150,8 @@ def _write_file(writer: TarWriter, entry: Staged, descriptor: int, erofs: ErofsC
         writer.add(entry.path, info, xattrs=entry.xattrs, content=data)
         if erofs is not None:
             erofs.write(data)
-        return hashlib.sha256(data).digest()
-    hasher = hashlib.sha256()
+        return sha256(data).digest()
+    hasher = sha256(more=info.size)
     pieces = _pieces(descriptor, most, hasher.update)
     if erofs is not None:
         pieces = _each_to(erofs, pieces)
@@ -178,7 +178,7 @@ def _pieces(descriptor: int, size: int, update: Callable[[bytes], object]) -> It
 
 def digest_file(content: Content, size: int) -> bytes:
     """The SHA-256 of a file's content, as `write_layer` would report it."""
-    hasher = hashlib.sha256()
+    hasher = sha256(more=size)
     descriptor = _open_content(content)
     try:
         for _ in _pieces(descriptor, size, hasher.update):

@@ -20,7 +20,7 @@ import pytest
 
 from tests.support.builds import PROJECT, Cli, Done, context
 
-FEW, MANY = 100, 300
+FEW, MANY = 300, 500  # files of a layer that is worth threads, whose modules are loaded once
 SETTLED = 2.1
 """Seconds after which what was written is known to be recognisable."""
 

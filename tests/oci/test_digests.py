@@ -7,13 +7,48 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.oci.digests import hex_of, is_hex, is_sha256
+from builder.oci import digests
+from builder.oci.digests import MANY, hex_of, is_hex, is_sha256, sha256
 
 
 @given(st.binary(max_size=300), st.sampled_from([1, 300]))
 def test_small_and_large(data: bytes, times: int) -> None:
     assert hex_of(data * times) == hashlib.sha256(data * times).hexdigest()
     assert hex_of(data * times, after=b"before") == hashlib.sha256(b"before" + data * times).hexdigest()
+
+
+@pytest.fixture
+def unspent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has hashed nothing."""
+    monkeypatch.setattr(digests, "_openssl", None)
+    monkeypatch.setattr(digests, "_spent", 0)
+
+
+def _is_own(hasher: object) -> bool:
+    return type(hasher).__module__ != "_hashlib"
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5), st.sampled_from([0, MANY]))
+def test_pieces(pieces: list[bytes], more: int) -> None:
+    hasher = sha256(more=more)
+    for piece in pieces:
+        hasher.update(piece)
+    assert hasher.digest() == sha256(b"".join(pieces)).digest() == hashlib.sha256(b"".join(pieces)).digest()
+
+
+@pytest.mark.usefixtures("unspent")
+def test_openssl_is_for_much() -> None:
+    assert _is_own(sha256(b"small"))
+    assert not _is_own(sha256(more=MANY))
+    assert not _is_own(sha256(b"small"))  # now that it is there
+
+
+@pytest.mark.usefixtures("unspent")
+def test_little_by_little_is_much_too() -> None:
+    kinds = [_is_own(sha256(bytes(1 << 12))) for _ in range(256)]
+    assert kinds[0]
+    assert not kinds[-1]
+    assert kinds == sorted(kinds, reverse=True)
 
 
 @pytest.mark.parametrize(

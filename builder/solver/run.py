@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from builder.plan.steps import BindMount, CacheMount, FromContext, RunNode
+from builder.plan.steps import BindMount, CacheMount, FromContext, RunNode, StepNode
 from builder.solver.cache import Made
 from builder.solver.copy import MOUNTED, context_layer
 from builder.solver.environment import Environment
@@ -22,7 +22,7 @@ def run(
     parent: Layers,
     roots: dict[int, Layers],
     trace: Trace,
-    following: RunNode | None = None,
+    following: StepNode | None = None,
 ) -> Made:
     """Run a command on a parent's layers, or find its result in the cache. `following` as for `execute`. Raises
     StepFailed."""

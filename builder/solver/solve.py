@@ -26,6 +26,7 @@ from builder.plan.steps import (
     Plan,
     RunNode,
     ScratchNode,
+    StepNode,
     TreeNode,
     WorkdirNode,
 )
@@ -278,18 +279,18 @@ class Solver:
                 leading.update((number, *node.needs()))
         return leading
 
-    def _following(self, number: int) -> RunNode | None:
-        """The command that comes next, if it stands on this node and nothing else needs that."""
+    def _following(self, number: int) -> StepNode | None:
+        """The step that comes next, if it stands on this node and nothing else needs that."""
         followers = self._followers.get(number, ())
         node = self._plan.nodes[followers[0]] if len(followers) == 1 else None
-        return node if isinstance(node, RunNode) and node.parent == number else None
+        return node if isinstance(node, (RunNode, CopyNode)) and node.parent == number else None
 
     def _is_followed(self, number: int) -> bool:
         """Whether a COPY, ADD or WORKDIR stands on this node."""
         followers = (self._plan.nodes[follower] for follower in self._followers.get(number, ()))
         return any(isinstance(node, (CopyNode, WorkdirNode)) and node.parent == number for node in followers)
 
-    def _make(self, node: AnyNode, trace: Trace, following: RunNode | None) -> Made:
+    def _make(self, node: AnyNode, trace: Trace, following: StepNode | None) -> Made:
         if isinstance(node, TreeNode):
             from builder.solver.copy import tree_root
 

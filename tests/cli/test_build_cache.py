@@ -11,6 +11,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.support.builds import PROJECT, Cli, Done, busybox_context, context, needs_sandbox, ran
 
 
@@ -282,15 +284,31 @@ def test_a_build_of_metadata_alone_needs_few_libraries(cli: Cli, tmp_path: Path)
     loaded = []
     for value in (1, 2):  # the first time the command line is read by a library that needs expressions
         context(directory, f'FROM base\nENV A={value}\nLABEL l=m\nEXPOSE 80\nCMD ["/a"]\n')
-        arguments = cli.arguments("build", "-t", "x", directory)
-        done = subprocess.run(
-            [sys.executable, "-X", "importtime", "builder/__main__.py", *arguments],
-            env={**cli.environ, "PYTHONPATH": str(PROJECT)}, cwd=PROJECT, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        loaded.append([name for name in ("re._parser", "_sqlite3", "enum") if f" {name}\n" in done.stderr])
+        loaded.append(_loaded(cli, tmp_path / "context", "re._parser", "_sqlite3", "enum"))
     assert loaded == [["re._parser", "enum"], []]
     assert cli.files("x")["a"].content == b"a"
+
+
+@needs_sandbox
+@pytest.mark.parametrize("steps", ["RUN echo {} > /a\nRUN cat /a\n", "COPY a /a\n"])
+def test_small_steps_need_few_libraries(cli: Cli, tmp_path: Path, steps: str) -> None:
+    """Neither what reads expressions nor what makes enumerations of constants, and OpenSSL only for much."""
+    cli.build("-t", "base", busybox_context(tmp_path / "base"))
+    for value in "12":  # the first time the base is unpacked, and the command line read by a library
+        directory = context(tmp_path / "context", "FROM base\n" + steps.format(value), a=f"{value}\n")
+        loaded = _loaded(cli, directory, "re._parser", "enum", "socket", "signal", "difflib", "_hashlib")
+    assert loaded == []
+    assert cli.files("x")["a"].content == b"2\n"
+
+
+def _loaded(cli: Cli, directory: Path, *modules: str) -> list[str]:
+    """Which of some modules a build of `x` loads."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "builder/__main__.py", *cli.arguments("build", "-t", "x", directory)],
+        env={**cli.environ, "PYTHONPATH": str(PROJECT)}, cwd=PROJECT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [name for name in modules if f" {name}\n" in done.stderr]
 
 
 @needs_sandbox

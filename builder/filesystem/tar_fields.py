@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from typing import NoReturn
 
 from builder.errors import LayerError
 
-_DECIMAL = re.compile(rb"([+-]?)(\d{1,18})(?:\.(\d*))?")
-_USUAL_NUMBERS = re.compile(rb"([0-7]{7})\0([0-7]{7})\0([0-7]{7})\0([0-7]{11})\0([0-7]{11})\0").match
+_MOST_DIGITS = 18  # of seconds
+_OCTAL = b"01234567"
+_USUAL_ENDS = b"\0\0\0\0\0"
 
 
 def usual_numbers(header: bytes) -> tuple[int, int, int, int, int] | None:
     """Mode, uid, gid, size and mtime in one go, as most programs write them; None if any is written otherwise."""
-    match = _USUAL_NUMBERS(header, 100)
-    if match is None:
+    # Nothing but octal digits and five NULs, each behind the digits of a field.
+    numbers = header[100:148]
+    ends = numbers[7:24:8] + numbers[35::12]
+    if ends != _USUAL_ENDS or numbers.translate(None, _OCTAL) != _USUAL_ENDS:
         return None
-    mode, uid, gid, size, mtime = match.groups()
+    mode, uid, gid, size, mtime, _ = numbers.split(b"\0")
     return int(mode, 8), int(uid, 8), int(gid, 8), int(size, 8), int(mtime, 8)
 
 
@@ -38,7 +40,7 @@ def number(field: bytes, what: str, place: str) -> int:
     digits = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ")
     if not digits:
         return 0
-    if digits.translate(None, b"01234567"):
+    if digits.translate(None, _OCTAL):
         _malformed(what, digits, place)
     return int(digits, 8)
 
@@ -71,12 +73,12 @@ def integer(pax: dict[bytes, bytes], key: bytes, default: int, place: str) -> in
 
 def nanoseconds(value: bytes, place: str) -> int:
     """A time of a record, seconds with a fraction."""
-    match = _DECIMAL.fullmatch(value)
-    if match is None:
+    whole, _, fraction = value.partition(b".")
+    seconds = whole[1:] if whole[:1] in (b"+", b"-") else whole
+    if not seconds.isdigit() or len(seconds) > _MOST_DIGITS or (fraction and not fraction.isdigit()):
         _malformed("mtime", value, place)
-    sign, seconds, fraction = match.groups()
-    total = int(seconds) * 1_000_000_000 + int((fraction or b"")[:9].ljust(9, b"0"))
-    return -total if sign == b"-" else total
+    total = int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
+    return -total if whole[:1] == b"-" else total
 
 
 def _malformed(what: str, value: bytes, place: str) -> NoReturn:

@@ -25,7 +25,7 @@ import msgspec
 from builder.errors import MAKE_ROOM, NO_ROOM, StoreError, Unsupported
 from builder.filesystem.cuts import HEADER, ONE_IN, cut
 from builder.filesystem.decompress import decompressor
-from builder.oci.digests import MANY, Hasher, sha256
+from builder.oci.digests import StreamHasher, sha256
 from builder.oci.spec import OCI_LAYER
 
 if TYPE_CHECKING:
@@ -139,8 +139,7 @@ class Output:
         self.path = path
         self.size = 0
         self._gzip = compression == "gzip"
-        self._hash: Hasher | None = None
-        self._unhashed: list[bytes] = []  # a beginning of which it is not known whether much follows
+        self._hash = StreamHasher()
         self._file = -1
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -150,13 +149,8 @@ class Output:
             self.write(_GZIP_HEADER)
 
     def write(self, data: bytes) -> None:
+        self._hash.update(data)
         self.size += len(data)
-        if self._hash is not None:
-            self._hash.update(data)
-        else:
-            self._unhashed.append(data)
-            if self.size > SMALL:
-                self._hash = self._hasher(more=MANY)
         rest = memoryview(data)
         while rest:
             try:
@@ -172,12 +166,7 @@ class Output:
         if sync:
             os.fsync(self._file)
         self.close()
-        return "sha256:" + (self._hash or self._hasher()).hexdigest()
-
-    def _hasher(self, more: int = 0) -> Hasher:
-        """One that has taken the beginning."""
-        beginning, self._unhashed = b"".join(self._unhashed), []
-        return sha256(beginning, more)
+        return "sha256:" + self._hash.hexdigest()
 
     def close(self) -> None:
         if self._file >= 0:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 
 from builder.filesystem.archive import CHUNK
 from builder.filesystem.readable import Readable
+from builder.oci.digests import StreamHasher
 
 _SMALL = 2 << 20  # bytes that are not worth a thread
 _AHEAD = 4  # chunks of at most 1 MiB, before and after they are hashed
@@ -24,7 +24,7 @@ class ReadAhead:
         self._stream = stream
         # Larger chunks would have to be put together from what a decompressor gives at once.
         self._read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
-        self._hash = hashlib.sha256()
+        self._hash = StreamHasher()
         self._stop: Callable[[], None] | None = None
         self.size = 0
 

@@ -19,6 +19,7 @@ from builder.filesystem.erofs_mounts import ErofsMounts
 from builder.filesystem.readable import Readable
 from builder.filesystem.snapshot_entries import DIRECTORY, EROFS, SnapshotEntries, hex_of, write_new
 from builder.filesystem.syscalls import remove_tree
+from builder.oci import digests
 
 if TYPE_CHECKING:
     from builder.filesystem.unpack import Unpacked
@@ -196,11 +197,9 @@ class Snapshots:
 
     def _stack_key(self, below: Sequence[str]) -> str:
         """A short name for a stack of snapshots, which their own names stand for."""
-        import hashlib
-
         mounted = self._mounts.name_of if self._mounts is not None else lambda _: None
         names = "\0".join(mounted(path) or path.rsplit("/", 2)[-2] for path in below)
-        return hashlib.sha256(names.encode()).hexdigest()[:32]
+        return digests.hex_of(names.encode())[:32]
 
     def _at(self, name: str) -> str:
         """The files of a snapshot that has just got its name."""

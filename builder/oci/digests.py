@@ -13,8 +13,8 @@ from typing import Any, Protocol, cast
 
 _own: Any = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256")
 
-MANY = 1 << 62
-"""More bytes than anything has: for a hasher of which it is not known how many it will take."""
+_MANY = 1 << 62
+_BEGINNING = 1 << 18  # bytes of a stream that are kept until it is known whether more follow
 _SMALL = 1 << 16
 _OWN_SHARE = 1 << 19  # bytes that are hashed in 1.6 ms, and by OpenSSL in 0.3
 _spent = 0
@@ -54,6 +54,28 @@ def sha256(data: bytes = b"", more: int = 0) -> Hasher:
 
         _openssl = hashlib.sha256
     return cast("Hasher", _openssl(data))
+
+
+class StreamHasher:
+    """Hashes what nobody knows the length of, as `sha256` would if it were told."""
+
+    def __init__(self) -> None:
+        self._hasher: Hasher | None = None
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def update(self, data: bytes) -> None:
+        if self._hasher is not None:
+            self._hasher.update(data)
+            return
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > _BEGINNING:
+            self._hasher = sha256(b"".join(self._pieces), _MANY)
+            self._pieces.clear()
+
+    def hexdigest(self) -> str:
+        return (self._hasher or sha256(b"".join(self._pieces))).hexdigest()
 
 
 def hex_of(data: bytes, *, after: bytes = b"") -> str:

@@ -290,7 +290,7 @@ def test_a_build_of_metadata_alone_needs_few_libraries(cli: Cli, tmp_path: Path)
 
 
 @needs_sandbox
-@pytest.mark.parametrize("steps", ["RUN echo {} > /a\nRUN cat /a\n", "COPY a /a\n"])
+@pytest.mark.parametrize("steps", ["RUN echo {} > /a\nRUN cat /a\n", "COPY a /a\nRUN cat /a\n"])
 def test_small_steps_need_few_libraries(cli: Cli, tmp_path: Path, steps: str) -> None:
     """Neither what reads expressions nor what makes enumerations of constants, and OpenSSL only for much."""
     cli.build("-t", "base", busybox_context(tmp_path / "base"))
@@ -302,10 +302,11 @@ def test_small_steps_need_few_libraries(cli: Cli, tmp_path: Path, steps: str) ->
 
 
 def _loaded(cli: Cli, directory: Path, *modules: str) -> list[str]:
-    """Which of some modules a build of `x` loads."""
+    """Which of some modules a build of `x` loads, without a configuration file."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "builder/__main__.py", *cli.arguments("build", "-t", "x", directory)],
-        env={**cli.environ, "PYTHONPATH": str(PROJECT)}, cwd=PROJECT, capture_output=True, text=True,
+        env={**cli.environ, "BUILDER_CONFIG": "", "PYTHONPATH": str(PROJECT)},
+        cwd=PROJECT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [name for name in modules if f" {name}\n" in done.stderr]

@@ -8,13 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.oci import digests
-from builder.oci.digests import MANY, hex_of, is_hex, is_sha256, sha256
+from builder.oci.digests import StreamHasher, hex_of, is_hex, is_sha256, sha256
 
 
 @given(st.binary(max_size=300), st.sampled_from([1, 300]))
 def test_small_and_large(data: bytes, times: int) -> None:
     assert hex_of(data * times) == hashlib.sha256(data * times).hexdigest()
     assert hex_of(data * times, after=b"before") == hashlib.sha256(b"before" + data * times).hexdigest()
+
+
+MUCH = 1 << 40
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def _is_own(hasher: object) -> bool:
     return type(hasher).__module__ != "_hashlib"
 
 
-@given(st.lists(st.binary(max_size=300), max_size=5), st.sampled_from([0, MANY]))
+@given(st.lists(st.binary(max_size=300), max_size=5), st.sampled_from([0, MUCH]))
 def test_pieces(pieces: list[bytes], more: int) -> None:
     hasher = sha256(more=more)
     for piece in pieces:
@@ -39,8 +42,27 @@ def test_pieces(pieces: list[bytes], more: int) -> None:
 @pytest.mark.usefixtures("unspent")
 def test_openssl_is_for_much() -> None:
     assert _is_own(sha256(b"small"))
-    assert not _is_own(sha256(more=MANY))
+    assert not _is_own(sha256(more=MUCH))
     assert not _is_own(sha256(b"small"))  # now that it is there
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5), st.sampled_from([1, 1000]))
+def test_a_stream(pieces: list[bytes], times: int) -> None:
+    hasher, expected = StreamHasher(), hashlib.sha256()
+    for piece in pieces:
+        hasher.update(piece * times)
+        expected.update(piece * times)
+        assert hasher.hexdigest() == expected.hexdigest()
+
+
+@pytest.mark.usefixtures("unspent")
+@pytest.mark.parametrize(("pieces", "loaded"), [(1, False), (5, True)])
+def test_a_long_stream_is_for_openssl(pieces: int, loaded: bool) -> None:
+    hasher = StreamHasher()
+    for _ in range(pieces):
+        hasher.update(bytes(1 << 16))
+    hasher.hexdigest()
+    assert (digests._openssl is not None) is loaded
 
 
 @pytest.mark.usefixtures("unspent")

@@ -13,12 +13,11 @@ from typing import Any, Protocol, cast
 
 _own: Any = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256")
 
-_MANY = 1 << 62
+_MANY = 1 << 62  # bytes, more than there are
 _BEGINNING = 1 << 18  # bytes of a stream that are kept until it is known whether more follow
-_SMALL = 1 << 16
 _OWN_SHARE = 1 << 19  # bytes that are hashed in 1.6 ms, and by OpenSSL in 0.3
-_spent = 0
-_openssl: Any = None
+_spent = 0  # bytes of it so far
+_openssl: Any = None  # hashlib.sha256, once it is loaded
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
@@ -43,8 +42,8 @@ class Hasher(Protocol):
 
 
 def sha256(data: bytes = b"", more: int = 0) -> Hasher:
-    """A hasher that has taken `data` and will take about `more` bytes. OpenSSL's as soon as all of them together are
-    worth loading it."""
+    """A hasher that has taken `data` and will take about `more` bytes. It is OpenSSL's as soon as all that this process
+    hashes is worth loading it."""
     global _openssl, _spent
     if _openssl is None:
         _spent += len(data) + more
@@ -80,14 +79,9 @@ class StreamHasher:
 
 def hex_of(data: bytes, *, after: bytes = b"") -> str:
     """The SHA-256 of `data`, as it stands `after` something short: 64 hexadecimal digits."""
-    if len(data) > _SMALL:
-        import hashlib
-
-        hasher = hashlib.sha256(after)
-        hasher.update(data)
-        return hasher.hexdigest()
-    digest: str = _own.sha256(after + data).hexdigest()
-    return digest
+    hasher = sha256(after, len(data))
+    hasher.update(data)
+    return hasher.hexdigest()
 
 
 def chain_id(diff_ids: Iterable[str]) -> str:

@@ -233,6 +233,11 @@ class LayerSink:
         """The bytes of the tar stream so far."""
         return self._total
 
+    @property
+    def room(self) -> int:
+        """The bytes that fill the block which is gathered now, unless it ends before at a chosen header; at least 1."""
+        return self._block - self._gathered
+
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Take a piece of the tar stream, of any size. Raises what a thread failed with, if one did."""
         piece = data if type(data) is bytes else bytes(data)

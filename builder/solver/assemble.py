@@ -51,20 +51,20 @@ def write_layer(
     indexed = recycler is not None
     with LayerSink(directory, compression=form.kind, level=form.level, sync=False, indexed=indexed) as sink:
         with _writing_to(directory):
-            writer = guard.writer(sink.write) if guard is not None else TarWriter(sink.write)
+            layer = _Entries(sink, guard, observe, erofs)
             entries = staging.entries()
             if limit is not None:
                 entries = (_clamped(entry, limit) for entry in entries)
             if recycler is None:
                 with closing(prefetched(entries, _open)) as opened:
                     for entry, descriptor in opened:
-                        _write_entry(writer, entry, descriptor, observe, erofs)
+                        layer.write(entry, descriptor)
             else:
                 with closing(recycler.take(entries, sink, _open)) as opened:
                     for entry, descriptor in opened:
                         start = sink.total
-                        recycler.written(entry, _write_entry(writer, entry, descriptor, observe, erofs), start)
-            writer.close()
+                        recycler.written(entry, layer.write(entry, descriptor), start)
+            layer.close()
         if erofs is not None:
             erofs.finish()
         if meanwhile is not None:
@@ -117,46 +117,57 @@ def _open_content(content: Content) -> int:
     return descriptor
 
 
-def _write_entry(
-    writer: TarWriter, entry: Staged, descriptor: int, observe: Observe | None, erofs: ErofsCopy | None
-) -> bytes | None:
-    """Write an entry, for which `_open` gave `descriptor`; returns the SHA-256 of a file's content."""
-    info, content = entry.info, entry.content
-    digest = None
-    if descriptor != NOTHING:
-        digest = _write_file(writer, entry, descriptor, erofs)
-    elif entry.hardlink is not None:
-        writer.add(entry.path, info, hardlink=entry.hardlink)
-    elif info.kind == kinds.FILE and isinstance(content, bytes):
-        writer.add(entry.path, info, xattrs=entry.xattrs, content=content)
-        digest = sha256(content).digest()
-        if erofs is not None:
-            erofs.write(content)
-    else:
-        writer.add(entry.path, info, xattrs=entry.xattrs)
-    if erofs is not None:
-        erofs.add(entry)
-    if digest is not None and observe is not None:
-        observe(entry, digest)
-    return digest
+class _Entries:
+    """Writes the entries of one layer; `observe` and `erofs` as for `write_layer`."""
 
+    def __init__(self, sink: LayerSink, guard: Guard | None, observe: Observe | None, erofs: ErofsCopy | None) -> None:
+        self._writer = guard.writer(sink.write) if guard is not None else TarWriter(sink.write)
+        self._sink = sink
+        self._observe = observe
+        self._erofs = erofs
 
-def _write_file(writer: TarWriter, entry: Staged, descriptor: int, erofs: ErofsCopy | None) -> bytes:
-    info, content = entry.info, _to_read(entry)
-    assert content is not None
-    most = info.size + 1 if content.offset is None else info.size  # one more tells a file that has grown
-    if info.size <= _PIECE:
-        data = os.read(descriptor, most)
-        writer.add(entry.path, info, xattrs=entry.xattrs, content=data)
-        if erofs is not None:
-            erofs.write(data)
-        return sha256(data).digest()
-    hasher = sha256(more=info.size)
-    pieces = _pieces(descriptor, most, hasher.update)
-    if erofs is not None:
-        pieces = _each_to(erofs, pieces)
-    writer.add(entry.path, info, xattrs=entry.xattrs, content=pieces)
-    return hasher.digest()
+    def write(self, entry: Staged, descriptor: int) -> bytes | None:
+        """Write an entry, for which `_open` gave `descriptor`; returns the SHA-256 of a file's content."""
+        info, content = entry.info, entry.content
+        digest = None
+        if descriptor != NOTHING:
+            digest = self._write_file(entry, descriptor)
+        elif entry.hardlink is not None:
+            self._writer.add(entry.path, info, hardlink=entry.hardlink)
+        elif info.kind == kinds.FILE and isinstance(content, bytes):
+            self._writer.add(entry.path, info, xattrs=entry.xattrs, content=content)
+            digest = sha256(content).digest()
+            if self._erofs is not None:
+                self._erofs.write(content)
+        else:
+            self._writer.add(entry.path, info, xattrs=entry.xattrs)
+        if self._erofs is not None:
+            self._erofs.add(entry)
+        if digest is not None and self._observe is not None:
+            self._observe(entry, digest)
+        return digest
+
+    def close(self) -> None:
+        """Write the archive's end."""
+        self._writer.close()
+
+    def _write_file(self, entry: Staged, descriptor: int) -> bytes:
+        info, content = entry.info, _to_read(entry)
+        assert content is not None
+        most = info.size + 1 if content.offset is None else info.size  # one more tells a file that has grown
+        if info.size <= _PIECE:
+            data = os.read(descriptor, most)
+            self._writer.add(entry.path, info, xattrs=entry.xattrs, content=data)
+            if self._erofs is not None:
+                self._erofs.write(data)
+            return sha256(data).digest()
+        hasher = sha256(more=info.size)
+        # Pieces that fill the sink's blocks need neither be joined nor cut.
+        pieces = _pieces(descriptor, most, hasher.update, lambda: self._sink.room)
+        if self._erofs is not None:
+            pieces = _each_to(self._erofs, pieces)
+        self._writer.add(entry.path, info, xattrs=entry.xattrs, content=pieces)
+        return hasher.digest()
 
 
 def _each_to(erofs: ErofsCopy, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -165,10 +176,13 @@ def _each_to(erofs: ErofsCopy, pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield piece
 
 
-def _pieces(descriptor: int, size: int, update: Callable[[bytes], object]) -> Iterator[bytes]:
+def _pieces(
+    descriptor: int, size: int, update: Callable[[bytes], object], room: Callable[[], int] = lambda: _PIECE
+) -> Iterator[bytes]:
+    """What a descriptor gives, at most `size` bytes, in pieces of at most `room()`; `update` is told of each."""
     left = size
     while left:
-        piece = os.read(descriptor, min(left, _PIECE))
+        piece = os.read(descriptor, min(left, room()))
         if not piece:
             return
         left -= len(piece)

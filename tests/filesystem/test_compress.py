@@ -41,6 +41,7 @@ def test_round_trip(tmp_path: Path, compression: str, size: int) -> None:
         with LayerSink(tmp_path, compression=compression, threads=1 + (step == 100_000)) as sink:
             for start in range(0, size, step):
                 sink.write(data[start : start + step])
+                assert sink.room > 0
             blobs.append(sink.finish())
     first, second = blobs
     written = Path(first.path).read_bytes()

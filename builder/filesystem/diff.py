@@ -130,7 +130,7 @@ def write_changes(entries: Iterable[Change], writer: TarWriter) -> int:
 
 def write_layer(entries: Iterable[Change], sink: LayerSink) -> int:
     """Write entries as a whole tar archive into a sink, which the caller finishes; returns their number."""
-    writer = TarWriter(sink.write)
+    writer = TarWriter(sink.write, room=lambda: sink.room)
     count = write_changes(entries, writer)
     writer.close()
     return count

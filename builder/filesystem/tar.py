@@ -63,13 +63,20 @@ def _record(key: bytes, value: bytes) -> bytes:
 class TarWriter:
     """Writes a tar stream entry by entry.
 
-    `write` is called with whole pieces in order; large files go through `append`, if there is one. After an error the
-    stream is unfinished: throw it away.
+    `write` is called with whole pieces in order; large files go through `append`, if there is one, else by pieces of at
+    most `room()` bytes each. After an error the stream is unfinished: throw it away.
     """
 
-    def __init__(self, write: Callable[[bytes], object], append: Append | None = None) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], object],
+        append: Append | None = None,
+        *,
+        room: Callable[[], int] = lambda: PIECE,
+    ) -> None:
         self._write = write
         self._append = append
+        self._room = room
 
     def add(
         self,
@@ -165,7 +172,7 @@ class TarWriter:
         """Write a file of `size` bytes by pieces. Returns how many it has, as far as that was looked at."""
         left = size
         while left:
-            data = os.read(descriptor, min(left, PIECE))
+            data = os.read(descriptor, min(left, self._room()))
             if not data:
                 return size - left
             left -= len(data)

@@ -235,7 +235,8 @@ def _layer(
             LayeredTree(lowers) as below,
             LayerSink(scratch, compression=form.kind, level=form.level, sync=False) as sink,
         ):
-            writer = TarWriter(sink.write) if environment.guard is None else environment.guard.writer(sink.write)
+            guard = environment.guard
+            writer = guard.writer(sink.write) if guard is not None else TarWriter(sink.write, room=lambda: sink.room)
             _write_root(writer, upper, lowers, environment.epoch)
             found = changes(upper, below if lowers else None, left_out)
             write_changes(filter(counts, found), writer)

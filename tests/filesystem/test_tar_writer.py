@@ -137,6 +137,16 @@ def test_files_are_read_from_descriptors(tmp_path: Path, size: int) -> None:
         assert file.read() == data
 
 
+def test_a_large_file_comes_in_pieces_for_which_there_is_room(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(3_000_000))
+    pieces: list[bytes] = []
+    room = iter([600_000, 1, 2_000_000, 2_000_000])
+    writer = TarWriter(pieces.append, room=lambda: next(room))
+    with open(tmp_path / "f", "rb") as file:
+        writer.add("f", FileInfo(kinds.FILE, 0o644, size=3_000_000), content=file.fileno())
+    assert [len(piece) for piece in pieces] == [512, 600_000, 1, 2_000_000, 399_999, -3_000_000 % 512]
+
+
 @pytest.mark.parametrize("stated", [0, 4, 6, 2 << 20])
 def test_a_size_that_changed_is_an_error(tmp_path: Path, stated: int) -> None:
     (tmp_path / "f").write_bytes(b"12345")

@@ -26,8 +26,8 @@ FIELDS = (
 )  # fmt: skip
 MADE_BY_BUILDAH = ("etc", "dev", "proc", "run", "sys")
 
-# Before each command buildah copies itself into memory and seals the copy, which the kernel refuses while it looks at a
-# page of it (DAMON's reclaim does). That says nothing about either builder: buildah is started again.
+# Before each command buildah copies itself into memory and seals the copy, which the kernel refuses while anything
+# holds one of its pages, as what takes memory back may. That says nothing about either builder: it is started again.
 BUSY = "sealing memfd copy: Device or resource busy"
 ATTEMPTS = 4
 

@@ -124,6 +124,8 @@ class Layers:
                 # Of two forms of one layer, either may be another's lie: the database knows what was unpacked here.
                 if self._opened is None and self._named.setdefault(diff_id, record) == record:
                     return
+        else:  # only what is noted here says where it is: a collection must not be about to forget it
+            self._layout.pin(diff_id)
         _note(self._database, record)
 
     def offer(self, diff_id: str, descriptor: Descriptor, origin: str) -> None:

@@ -24,9 +24,10 @@ from builder.oci.spec import (
     RootFS,
     encode,
 )
+from builder.store import collect as collections
 from builder.store.collect import collect
 from builder.store.leases import held
-from builder.store.records import StepRecord
+from builder.store.records import LayerRecord, StepRecord
 from builder.store.remove import in_use
 from builder.store.store import Store
 from tests.support.archives import archive
@@ -118,6 +119,23 @@ def test_a_layer_that_can_be_fetched_again_is_remembered_while_it_is_needed(stor
     store.database.clear()
     collect(store)
     assert not store.layers.available("sha256:" + "1" * 64)
+
+
+def test_a_layer_that_a_build_learns_of_meanwhile_is_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the collection has seen that nobody needs it, before it forgets where it can be fetched from."""
+    diff_id, form = "sha256:" + "1" * 64, Descriptor("type", "sha256:" + "2" * 64, 1)
+    store.layers.know(diff_id, form, "docker.io/library/base:1")
+    building, forget = Store(store.root), collections._forget
+
+    def learn_first(store: Store, gone: list[LayerRecord]) -> None:
+        building.layers.know(diff_id, form, "docker.io/library/base:1")
+        forget(store, gone)
+
+    monkeypatch.setattr(collections, "_forget", learn_first)
+    with building.lease():
+        collect(store)
+        assert building.layers.available(diff_id)
+    building.close()
 
 
 def test_what_a_lease_holds_stays_until_it_ends(store: Store) -> None:

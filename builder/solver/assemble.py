@@ -51,20 +51,20 @@ def write_layer(
     indexed = recycler is not None
     with LayerSink(directory, compression=form.kind, level=form.level, sync=False, indexed=indexed) as sink:
         with _writing_to(directory):
-            layer = _Entries(sink, guard, observe, erofs)
+            writer = _EntryWriter(sink, guard, observe, erofs)
             entries = staging.entries()
             if limit is not None:
                 entries = (_clamped(entry, limit) for entry in entries)
             if recycler is None:
                 with closing(prefetched(entries, _open)) as opened:
                     for entry, descriptor in opened:
-                        layer.write(entry, descriptor)
+                        writer.write(entry, descriptor)
             else:
                 with closing(recycler.take(entries, sink, _open)) as opened:
                     for entry, descriptor in opened:
                         start = sink.total
-                        recycler.written(entry, layer.write(entry, descriptor), start)
-            layer.close()
+                        recycler.written(entry, writer.write(entry, descriptor), start)
+            writer.close()
         if erofs is not None:
             erofs.finish()
         if meanwhile is not None:
@@ -117,7 +117,7 @@ def _open_content(content: Content) -> int:
     return descriptor
 
 
-class _Entries:
+class _EntryWriter:
     """Writes the entries of one layer; `observe` and `erofs` as for `write_layer`."""
 
     def __init__(self, sink: LayerSink, guard: Guard | None, observe: Observe | None, erofs: ErofsCopy | None) -> None:

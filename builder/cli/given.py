@@ -1,8 +1,8 @@
 """What a command line gave, kept so that the same words need not be read again.
 
-People build again and again with the same command line. To load click, state the options and read the words takes an
-eighth of a build that changes an image's configuration alone. What came of the words is kept beside the notes of
-`api.repeat`, under the same question: ROOT/repeats/KEY.given, a digest and JSON. It names places in the command line
+People build and push again and again with the same command lines. To load click, state the options and read the words
+takes an eighth of a build that changes an image's configuration alone. What came of the words is kept beside the notes
+of `api.repeat`, under the same question: ROOT/repeats/KEY.given, a digest and JSON. It names places in the command line
 instead of its words, since one of them may be a secret.
 """
 
@@ -28,7 +28,7 @@ _ALL = "all"
 
 
 def keep(asked: Question, root: str, given: dict[str, Any]) -> None:
-    """Keep the store's path and the options that `builder build` was given, of a store that is there. That they cannot
+    """Keep the store's path and the options that a command was given, of a store that is there. That they cannot
     be kept harms nothing."""
     options = {name: _put(value, asked.arguments) for name, value in given.items()}
     with suppress(OSError, ValueError):  # the latter for what is no text, and no word of the command line either
@@ -61,7 +61,7 @@ def _path(asked: Question) -> str:
 def _program() -> list[object]:
     """By what is known how this program reads the command line: the modules that state the options and flags."""
     here = os.path.dirname(os.path.abspath(__file__))
-    facts = [os.stat(os.path.join(here, name)) for name in ("build.py", "flags.py", "main.py")]
+    facts = [os.stat(os.path.join(here, name)) for name in ("build.py", "flags.py", "main.py", "push.py")]
     return [__version__, *([status.st_size, status.st_mtime_ns] for status in facts)]
 
 

@@ -79,12 +79,17 @@ def _command(settings: Settings) -> int:
 
         return answer(os.environ[COMPLETE])
     asked = settings.asked
-    given = recall(asked) if asked is not None and asked.command == "build" else None
-    if given is not None:
-        from builder.cli.building import run_build
-
+    given = recall(asked) if asked is not None else None
+    if asked is not None and given is not None:
         settings.root, options = given
-        return run_build(settings, options)
+        if asked.command == "build":
+            from builder.cli.building import run_build
+
+            return run_build(settings, options)
+        from builder.cli.pushing import run_push
+
+        run_push(settings, options)
+        return 0
     from builder.cli.main import call
 
     return call(settings)

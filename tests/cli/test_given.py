@@ -17,6 +17,7 @@ from builder.api.repeat.question import Question, question
 from builder.cli import given as kept_lines
 from builder.cli.given import keep, recall
 from tests.support.builds import PROJECT, Cli, Done, context, ran
+from tests.support.registry import FakeRegistry, digest_of
 
 TEXT = st.text("ab-= /é", max_size=4)
 VALUES = st.one_of(TEXT, st.lists(TEXT).map(tuple), st.booleans(), st.integers(0, 99), st.floats(0, 9), st.none())
@@ -134,3 +135,19 @@ def test_a_wrong_command_line_is_not_kept(cli: Cli, tmp_path: Path) -> None:
         done, loaded = run(cli, "build", "--tagg", "x", directory)
         assert (done.status, loaded) == (2, True)
         assert "no such option" in done.err
+
+
+def test_a_push_is_not_read_again_either(cli: Cli, tmp_path: Path) -> None:
+    directory = context(tmp_path / "context", "FROM scratch\nCOPY a /\n", a="1")
+    with FakeRegistry() as registry:
+        names = [f"{registry.host}/app:1", f"{registry.host}/app:2"]
+        for text, reads in (("1", True), ("2", False)):
+            (directory / "a").write_text(text)
+            cli.build("-t", names[0], "-t", names[1], directory)
+            done, loaded = run(cli, "push", "--quiet", *names)
+            assert (done.status, done.err, done.out.decode().split(), loaded) == (0, "", names, reads)
+            digest = cli.entries()[names[1]]["digest"]
+            assert {digest_of(registry.repositories["app"][tag][1]) for tag in "12"} == {digest}
+        refused, loaded = run(cli, "push", names[0], "nobody/has:this")
+        assert (refused.status, loaded) == (1, True)
+        assert run(cli, "push", names[0], "nobody/has:this") == (refused, False)

@@ -20,7 +20,8 @@ from .messages import (
     send_descriptors,
     write_value,
 )
-from .rootfs import Host, Root, Scratch, Sources, harmless_point, scratch_point
+from .rootfs import Host, Root, Sources
+from .scratch import Scratch, harmless_point, scratch_point
 from .system import System
 
 TYPE_CHECKING = False

@@ -13,7 +13,8 @@ import stat
 
 from . import syscalls
 from .command import Profile
-from .rootfs import DEVICES, Host, Root, Scratch, attach
+from .rootfs import DEVICES, Host, Root, attach
+from .scratch import Scratch
 from .syscalls import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,

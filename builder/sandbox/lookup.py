@@ -13,7 +13,13 @@ import stat
 from . import syscalls
 from .command import SandboxError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _MOST_LINKS = 40
+_STUB_MODE = 0o1000
+"""That of a file in the stub layer below all others, by which it is known: one of an image hardly has it."""
 
 
 def make_directories(root: int, path: str, owner: tuple[int, int] | None = None) -> None:
@@ -38,7 +44,7 @@ class Plan:
 
     `stubs` maps a path to whether it is a directory; `kept` maps directories that stay to their parent (its path, and
     its descriptor if it exists); `parents` maps a path that exists and has a stub in it to its descriptor; `mounted`
-    are the targets so far, below which nothing is planned.
+    are the targets so far, below which nothing is planned; `stubbed` are files that `put_below` made.
     """
 
     def __init__(self, root: int) -> None:
@@ -47,6 +53,14 @@ class Plan:
         self.kept: dict[str, tuple[str, int | None]] = {}
         self.parents: dict[str, int] = {}
         self.mounted: set[str] = set()
+        self.stubbed: list[str] = []
+        self._opened: list[int] = []
+
+    def close(self) -> None:
+        """Let go of all that was looked at, but the root."""
+        for descriptor in self._opened:
+            os.close(descriptor)
+        self._opened.clear()
 
     def add(self, path: str, *, directory: bool, kept: bool = False) -> str:
         """Plan what is missing of `path`; the result is its path without links, down to an earlier mount."""
@@ -73,7 +87,9 @@ class Plan:
             if entry is None:
                 self._plan(here, found[-1], directory or bool(below), kept)
                 found.append((here, None))
-            elif stat.S_ISLNK(os.fstat(entry).st_mode):
+                continue
+            mode = os.fstat(entry).st_mode
+            if stat.S_ISLNK(mode):
                 links += 1
                 if links > _MOST_LINKS:
                     raise SandboxError(f"{path}: too many symbolic links")
@@ -83,6 +99,9 @@ class Plan:
                     del found[1:]
                 todo.extend(target.split("/")[::-1])
             else:
+                if mode == stat.S_IFREG | _STUB_MODE:
+                    self.stubbed.append(here)
+                self._opened.append(entry)
                 found.append((here, entry))
         return found[-1][0]
 
@@ -106,6 +125,14 @@ class Plan:
         elif where in self.kept and where not in self.stubs:
             self._plan(where, self.kept[where], True, False)
         self.stubs[here] = directory
+
+
+def put_below(stub: int, paths: Iterable[str]) -> None:
+    """Fill the directory `stub`, to be the lowest layer of all, with files at `paths`: what the image has there, or on
+    the way there, hides them."""
+    for path in paths:
+        make_directories(stub, os.path.dirname(path))
+        os.close(os.open(path[1:], os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, _STUB_MODE, dir_fd=stub))
 
 
 def build_stub(plan: Plan, stub: int) -> None:

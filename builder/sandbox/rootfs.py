@@ -13,7 +13,7 @@ import stat
 
 from . import syscalls
 from .command import Command, Mount, SandboxError
-from .lookup import Plan, build_stub, make_directories
+from .lookup import Plan, build_stub, make_directories, put_below
 from .scratch import Scratch
 from .syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
 
@@ -85,23 +85,65 @@ class Root:
 
     def mount_layers(self) -> None:
         """Merge the layers, with a stub layer for what the image lacks, and make the directories that stay."""
-        command, sources = self.command, self.sources
-        stub = self.scratch.directory()
+        if self.sources.mounts or not self._merge_at_once():
+            self._merge_as_planned()
+
+    def _merge_at_once(self) -> bool:
+        """Merge the layers without having looked through them, above stubs for the files that every root is given.
+        Whether that is enough; otherwise nothing is mounted: such a file can be missing all the same, behind a link to
+        nowhere or where a layer has deleted the image's, and a directory that stays can need the stubs' directory."""
+        sources, stub = self.sources, self.scratch.directory()
+        files = [path for text, path in self._files() if text is not None]
+        put_below(stub, files)
+        self._merge([*sources.lowers, stub])
+        plan = Plan(self.descriptor)
+        self._plan(plan)
+        above = {os.path.dirname(path) for path in files}
+        if plan.stubs or not above.isdisjoint(os.path.dirname(path) for path in plan.kept):
+            plan.close()
+            self._part()
+            return False
+        self.stubs = tuple(plan.stubbed)
+        self._make_kept(plan)
+        return True
+
+    def _merge_as_planned(self) -> None:
+        """Look through the layers, and merge them below stubs for what is missing."""
+        sources, stub = self.sources, self.scratch.directory()
         # To look around: the same layers read-only. The upper directory is empty, so it adds nothing.
         probe = self._overlay([*sources.lowers, stub, self.scratch.empty], what="look through the layers")
         plan = Plan(probe)
         self._plan(plan)
         build_stub(plan, stub)
         self.stubs = tuple(path for path in plan.stubs if path not in plan.kept)
-        lowers = [stub, *sources.lowers] if plan.stubs or not sources.lowers else sources.lowers
-        flags = 0 if command.security == "insecure" else syscalls.MS_NODEV
-        self.descriptor = self._overlay(lowers, sources.upper, sources.work, flags, "the root")
+        self._merge([stub, *sources.lowers] if plan.stubs or not sources.lowers else sources.lowers)
+        self._make_kept(plan)
+
+    def _merge(self, lowers: list[int]) -> None:
+        flags = 0 if self.command.security == "insecure" else syscalls.MS_NODEV
+        self.descriptor = self._overlay(lowers, self.sources.upper, self.sources.work, flags, "the root")
+
+    def _part(self) -> None:
+        """Undo `_merge`: the upper directory can be merged again."""
+        syscalls.umount(f"/proc/self/fd/{self.descriptor}", syscalls.MNT_DETACH)
+        os.close(self.descriptor)
+        # By this the kernel knows that what a volatile mount wrote may be lost: here nothing was written.
+        os.unlink("work/incompat/volatile/dirty", dir_fd=self.sources.work)
+        for name in ("work/incompat/volatile", "work/incompat"):
+            os.rmdir(name, dir_fd=self.sources.work)
+
+    def _make_kept(self, plan: Plan) -> None:
+        """Make the directories that stay in the image."""
         for path in plan.kept:
             if path not in plan.stubs:
                 os.mkdir(path[1:], 0o755, dir_fd=self.descriptor)
             if path not in SYSTEM_DIRECTORIES:
                 # One that is also part of the stub layer is copied into the upper directory by this.
-                os.chown(path[1:], command.uid, command.gid, dir_fd=self.descriptor)
+                os.chown(path[1:], self.command.uid, self.command.gid, dir_fd=self.descriptor)
+
+    def _files(self) -> tuple[tuple[str | None, str], ...]:
+        """The files that every root is given: their contents, None where it is not, and their paths."""
+        return (self.command.resolv_conf, "/etc/resolv.conf"), (self.command.hosts, "/etc/hosts")
 
     def _plan(self, plan: Plan) -> None:
         command = self.command
@@ -112,7 +154,7 @@ class Root:
                 raise SandboxError(f"in the image {path} is a symbolic link; it must be a directory")
         if command.create_directory:
             plan.add(command.directory, directory=True, kept=True)
-        for text, path in ((command.resolv_conf, "/etc/resolv.conf"), (command.hosts, "/etc/hosts")):
+        for text, path in self._files():
             if text is not None:
                 plan.mounted.add(plan.add(path, directory=False))
         for source in self.sources.mounts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,13 +78,62 @@ def test_writing_beside_a_mount_point_keeps_the_directory(run: Run) -> None:
     assert outcome.changed() == ["etc", "etc/new"]
 
 
-def test_generated_file_over_a_dangling_link(run: Run, busybox: Path, tmp_path: Path) -> None:
-    layer = make(tmp_path / "layer")
+def _link_to_nowhere(layer: Path) -> None:
     (layer / "etc").mkdir()
     (layer / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
-    outcome = run("cat /etc/resolv.conf", lowers=(str(layer), str(busybox)), resolv_conf="r\n")
-    assert outcome.out == "r\n"
-    assert outcome.changed() == []
+
+
+def _link_from_the_host(layer: Path) -> None:
+    (layer / "etc").mkdir()
+    (layer / "etc/hosts").symlink_to("/etc/hostname")
+
+
+def _deleted_file(layer: Path) -> None:
+    (layer / "etc").mkdir()
+    os.mknod(layer / "etc/hosts", stat.S_IFCHR)
+
+
+def _opaque_directory(layer: Path) -> None:
+    (layer / "etc").mkdir()
+    os.setxattr(layer / "etc", "trusted.overlay.opaque", b"y")
+
+
+def _linked_directory(layer: Path) -> None:
+    (layer / "usr/etc").mkdir(parents=True)
+    (layer / "etc").symlink_to("/usr/etc")
+
+
+@pytest.mark.parametrize(
+    "make_image", [_link_to_nowhere, _link_from_the_host, _deleted_file, _opaque_directory, _linked_directory]
+)
+def test_generated_files_that_nothing_leads_to(
+    run: Run, busybox: Path, tmp_path: Path, make_image: Callable[[Path], None]
+) -> None:
+    """No stub below the image's layers can be seen: one is made above them."""
+    layer = make(tmp_path / "layer")
+    make_image(layer)
+    below = make(tmp_path / "below", etc__hosts="the image's", etc__other="other")
+    script = "cat /etc/resolv.conf /etc/hosts; echo x > /new; ls -a /work 2>/dev/null"
+    outcome = run(script, lowers=(str(layer), str(below), str(busybox)), resolv_conf="r\n", hosts="h\n")
+    assert (outcome.out, outcome.err) == ("r\nh\n", "")
+    assert outcome.changed() == ["new"]
+    assert all("/etc/other" not in point for point in outcome.result.mount_points)
+    assert outcome.result.mount_points
+
+
+def test_files_of_the_image_that_are_covered_stay(run: Run, busybox: Path, tmp_path: Path) -> None:
+    layer = make(tmp_path / "layer", etc__hosts="the image's", etc__resolv="x")
+    script = "cat /etc/hosts; stat -c %a /etc/hosts"
+    outcome = run(script, lowers=(str(layer), str(busybox)), hosts="h\n", resolv_conf="")
+    assert outcome.lines == ["h", "644"]
+    assert outcome.result.mount_points == ("/etc/resolv.conf",)
+
+
+def test_who_uncovers_a_stub_deletes_nothing(run: Run) -> None:
+    outcome = run("umount /etc/hosts && rm /etc/hosts", hosts="h\n", security="insecure")
+    assert outcome.result.exit_status == 0
+    assert outcome.result.mount_points == ("/etc/hosts",)
+    assert stat.S_ISCHR((outcome.upper / "etc/hosts").lstat().st_mode)  # of what the layers do not have
 
 
 def test_system_directories_missing_in_the_image_stay(run: Run, busybox: Path, tmp_path: Path) -> None:
@@ -95,6 +145,17 @@ def test_system_directories_missing_in_the_image_stay(run: Run, busybox: Path, t
     assert outcome.result.exit_status == 0
     assert outcome.changed() == ["dev", "f", "proc", "sys"]
     assert [(outcome.upper / name).stat().st_mode & 0o7777 for name in ("dev", "proc", "sys")] == [0o755] * 3
+
+
+def test_directories_that_stay_belong_to_the_user(run: Run, busybox: Path, tmp_path: Path) -> None:
+    layer = make(tmp_path / "layer")
+    (layer / "bin").mkdir()
+    os.link(busybox / "bin/busybox", layer / "bin/sh")
+    for directory in ("/srv/app", "/etc/app"):  # beside files that the step has for itself, too
+        outcome = run("echo", lowers=(str(layer),), hosts="h\n", environment=(), directory=directory, uid=7, gid=8)
+        assert outcome.result.exit_status == 0
+        owners = [(outcome.upper / path.lstrip("/")).stat() for path in (os.path.dirname(directory), directory)]
+        assert [(status.st_uid, status.st_gid) for status in owners] == [(7, 8)] * 2
 
 
 def test_no_layers_at_all(run: Run) -> None:

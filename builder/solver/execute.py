@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from builder.errors import StepFailed, StoreError, Unsupported
 from builder.filesystem import kinds
 from builder.filesystem.compress import LayerBlob, LayerSink, encoder
 from builder.filesystem.diff import Change, LeftOut, changes, drop, write_changes
-from builder.filesystem.layered import LayeredTree
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.times import clamp_times
 from builder.filesystem.tree import FileInfo
@@ -81,7 +80,7 @@ def execute(
                 )
                 error.kept = environment.keep(state, error.cause, upper)
             raise
-        blob, left_out = _layer(upper, lowers, result.mount_points, scratch, environment)
+        blob, left_out = _layer(upper, parent, result.mount_points, scratch, environment)
         if ahead is not None and (left_out.paths or not ahead.has_its_layers()):
             environment.keep_foreseen(None)  # it has what the layer has not, or may not find it
         if left_out.paths:
@@ -214,7 +213,7 @@ def _signal_name(number: int) -> str:
 
 
 def _layer(
-    upper: str, lowers: list[str], mount_points: tuple[str, ...], scratch: str, environment: Environment
+    upper: str, parent: Layers, mount_points: tuple[str, ...], scratch: str, environment: Environment
 ) -> tuple[LayerBlob, LeftOut]:
     """The layer of what the command wrote, and what is in `upper` and not in it. That a mount point is gone, which only
     this step had, is no change."""
@@ -232,13 +231,13 @@ def _layer(
     form = environment.compression
     try:
         with (
-            LayeredTree(lowers) as below,
+            environment.store.unpacked.tree(parent) as below,
             LayerSink(scratch, compression=form.kind, level=form.level, sync=False) as sink,
         ):
             guard = environment.guard
             writer = guard.writer(sink.write) if guard is not None else TarWriter(sink.write, room=lambda: sink.room)
-            _write_root(writer, upper, lowers, environment.epoch)
-            found = changes(upper, below if lowers else None, left_out)
+            _write_root(writer, upper, below.directories, environment.epoch)
+            found = changes(upper, below if parent else None, left_out)
             write_changes(filter(counts, found), writer)
             writer.close()
             blob = sink.finish()
@@ -247,7 +246,7 @@ def _layer(
         raise StoreError(f"cannot write the step's layer: {error.strerror}", place=scratch) from error
 
 
-def _write_root(writer: TarWriter, upper: str, lowers: list[str], epoch: int | None) -> None:
+def _write_root(writer: TarWriter, upper: str, lowers: Sequence[str], epoch: int | None) -> None:
     """State the owner and mode of `/` if the command changed them: layers that differ in that alone are not equal. With
     `epoch` (seconds) it is no younger than that; `clamp_times` leaves it alone."""
     root, before = os.stat(upper), os.stat(lowers[0]) if lowers else None

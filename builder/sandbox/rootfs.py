@@ -101,7 +101,7 @@ class Root:
         above = {os.path.dirname(path) for path in files}
         if plan.stubs or not above.isdisjoint(os.path.dirname(path) for path in plan.kept):
             plan.close()
-            self._part()
+            self._undo_merge()
             return False
         self.stubs = tuple(plan.stubbed)
         self._make_kept(plan)
@@ -123,8 +123,8 @@ class Root:
         flags = 0 if self.command.security == "insecure" else syscalls.MS_NODEV
         self.descriptor = self._overlay(lowers, self.sources.upper, self.sources.work, flags, "the root")
 
-    def _part(self) -> None:
-        """Undo `_merge`: the upper directory can be merged again."""
+    def _undo_merge(self) -> None:
+        """Take the root away again: the upper directory can be merged anew."""
         syscalls.umount(f"/proc/self/fd/{self.descriptor}", syscalls.MNT_DETACH)
         os.close(self.descriptor)
         # By this the kernel knows that what a volatile mount wrote may be lost: here nothing was written.

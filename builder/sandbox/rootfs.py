@@ -89,9 +89,10 @@ class Root:
             self._merge_as_planned()
 
     def _merge_at_once(self) -> bool:
-        """Merge the layers without having looked through them, above stubs for the files that every root is given.
-        Whether that is enough; otherwise nothing is mounted: such a file can be missing all the same, behind a link to
-        nowhere or where a layer has deleted the image's, and a directory that stays can need the stubs' directory."""
+        """Merge the layers without having looked through them, above stubs for the files that every root is given. One
+        can be missing all the same, behind a link to nowhere or where a layer has deleted the image's: then they are
+        merged again, below a stub for it. Whether that is enough; if a directory that stays needs the stubs' directory,
+        nothing is mounted."""
         sources, stub = self.sources, self.scratch.directory()
         files = [path for text, path in self._files() if text is not None]
         put_below(stub, files)
@@ -99,11 +100,16 @@ class Root:
         plan = Plan(self.descriptor)
         self._plan(plan)
         above = {os.path.dirname(path) for path in files}
-        if plan.stubs or not above.isdisjoint(os.path.dirname(path) for path in plan.kept):
+        enough = above.isdisjoint(os.path.dirname(path) for path in plan.kept)
+        if plan.stubs or not enough:
+            hiding = self.scratch.directory()
+            build_stub(plan, hiding)
             plan.close()
             self._undo_merge()
-            return False
-        self.stubs = tuple(plan.stubbed)
+            if not enough:
+                return False
+            self._merge([hiding, *sources.lowers, stub])
+        self.stubs = (*plan.stubbed, *(path for path in plan.stubs if path not in plan.kept))
         self._make_kept(plan)
         return True
 

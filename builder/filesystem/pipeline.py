@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from builder.filesystem.memory import keep_freed_memory
+
 Load = Callable[[], tuple[bytes, bytes]]
 """Gives a block that need not be compressed: uncompressed, and as it is to be written."""
 
@@ -45,6 +47,7 @@ class Pipeline:
         checksum: Callable[[bytes, int], int] | None,
         threads: int | None = None,
     ) -> None:
+        keep_freed_memory()
         self._encode = encode
         self._write = write
         self._checksum = checksum

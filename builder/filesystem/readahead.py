@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from builder.filesystem.archive import CHUNK
+from builder.filesystem.memory import keep_freed_memory
 from builder.filesystem.readable import Readable
 from builder.oci.digests import StreamHasher
 
@@ -56,6 +57,7 @@ class ReadAhead:
         import threading
         from queue import Queue
 
+        keep_freed_memory()
         # An empty chunk, or what reading failed with, is the last thing in each.
         to_hash: Queue[bytes | BaseException] = Queue(_AHEAD)
         ready: Queue[bytes | BaseException] = Queue(_AHEAD)

@@ -3,7 +3,8 @@
 `<hex>` is a layer's diff ID, or `<hex>-<key>` that of a layer over a certain stack; `tmp-<hex>` one that is being made,
 `gone-<random>` one that has been removed or has no name yet. Since a snapshot is not flushed to the disk (that would
 cost seconds), it carries the boot in which it was made, in the file `boot`, until `settle`: after a restart of the
-machine one that may have holes is not believed. The file `lock` has a lock for each name.
+machine one that may have holes is not believed. The file `lock` has a lock for each name, and no snapshot waits to be
+flushed for longer than that file's time says.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ DIRECTORY, EROFS = "fs", "layer.erofs"  # a complete one has either
 _TEMPORARY = "tmp-"
 _GONE = "gone-"
 _BOOT = "boot"
+_LOCK = "lock"
 
 
 class SnapshotEntries:
@@ -116,8 +118,13 @@ class SnapshotEntries:
         """Flush the snapshots to the disk, so that they are believed after a restart too, once one of them has waited
         for that for as many seconds. Whether it was done. Takes as long as the disk needs for all that was written
         lately to its file system. Raises OSError."""
+        began = time.time()
+        if began - waiting < self._waiting_since() <= began:
+            return False  # nor need anybody look at each of thousands
         marks = {name: status for name in self._names() if (status := self._mark(name)) is not None}
-        if not marks or min(status.st_mtime for status in marks.values()) > time.time() - waiting:
+        oldest = min((status.st_mtime for status in marks.values()), default=began)
+        if not marks or oldest > began - waiting:
+            self._wait_since(oldest)
             return False
         descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -129,7 +136,19 @@ class SnapshotEntries:
                 now = self._mark(name) if held else None
                 if now is not None and os.path.samestat(now, status):  # it is still the one that was flushed
                     os.unlink(f"{self.directory}/{name}/{_BOOT}")
+        self._wait_since(began)
         return True
+
+    def _waiting_since(self) -> float:
+        """A time before which nothing was made that waits to be flushed."""
+        try:
+            return os.stat(self.path(_LOCK)).st_mtime
+        except FileNotFoundError:  # nothing was made at all
+            return 0
+
+    def _wait_since(self, moment: float) -> None:
+        with contextlib.suppress(OSError):  # then somebody looks once more
+            os.utime(self.path(_LOCK), (moment, moment))
 
     def _mark(self, name: str) -> os.stat_result | None:
         """The file that says that a snapshot was made since the last boot and was not flushed; None if there is none,
@@ -177,7 +196,7 @@ class SnapshotEntries:
 
     def _locks(self) -> LockTable:
         os.makedirs(self.directory, exist_ok=True)
-        return LockTable(f"{self.directory}/lock")
+        return LockTable(self.path(_LOCK))
 
     def _names(self) -> list[str]:
         try:

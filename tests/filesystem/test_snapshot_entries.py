@@ -100,11 +100,47 @@ def test_settling_waits_for_its_time(snapshots: Snapshots, archive: Archive) -> 
     first, second = (archive((name, FILE)) for name in "ab")
     snapshots.unpack(diff_id(first), lambda: io.BytesIO(first))
     assert not snapshots.entries.settle(100)
-    mark = Path(snapshots.entries.directory) / diff_id(first)[7:] / "boot"
-    os.utime(mark, (mark.stat().st_mtime - 200,) * 2)
+    directory = Path(snapshots.entries.directory)
+    mark = directory / diff_id(first)[7:] / "boot"
+    for made in (mark, directory / "lock"):
+        os.utime(made, (mark.stat().st_mtime - 200,) * 2)
     snapshots.unpack(diff_id(second), lambda: io.BytesIO(second))
     assert snapshots.entries.settle(100)
-    assert list(Path(snapshots.entries.directory).glob("*/boot")) == []
+    assert list(directory.glob("*/boot")) == []
+
+
+def test_nobody_looks_for_what_cannot_wait_long_enough(
+    snapshots: Snapshots, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each build asks, and there may be thousands of them."""
+    looked = []
+    listed = snapshots.entries._names
+
+    def names() -> list[str]:
+        looked.append(1)
+        return listed()
+
+    monkeypatch.setattr(snapshots.entries, "_names", names)
+    assert not snapshots.entries.settle(100)  # there is nothing at all
+    raw = archive(("a", FILE))
+    snapshots.unpack(diff_id(raw), lambda: io.BytesIO(raw))
+    directory = Path(snapshots.entries.directory)
+    mark, lock = directory / diff_id(raw)[7:] / "boot", directory / "lock"
+    now = mark.stat().st_mtime
+    looked.clear()
+    assert not snapshots.entries.settle(100)
+    assert not looked
+    os.utime(lock, (now - 200,) * 2)
+    os.utime(mark, (now - 50,) * 2)
+    assert not snapshots.entries.settle(100)
+    assert not snapshots.entries.settle(100)
+    assert len(looked) == 1  # until that one has waited long enough
+    os.utime(mark, (now - 120,) * 2)
+    os.utime(lock, (now - 120,) * 2)
+    assert snapshots.entries.settle(100)
+    looked.clear()
+    assert not snapshots.entries.settle(100)
+    assert not looked
 
 
 @pytest.mark.parametrize("replaced", [True, False])

@@ -12,11 +12,9 @@ as none.
 # No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import contextlib
 import os
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -24,12 +22,14 @@ from builder.dockerfile.stage_graph import StageGraph
 from builder.errors import StoreError, UsageError
 from builder.oci.spec import ImageConfig
 from builder.progress import Reason, Warned
-from builder.store.record_names import KEPT_BUILDS, RECORD, SLACK, record_stem
+from builder.store.record_names import KEPT_BUILDS, LOG, RECORD, SLACK, record_stem
+
+if TYPE_CHECKING:
+    from builder.store.recorder import Recorder
 
 KEPT_LOGS = 256 << 20
 """Bytes of all logs together."""
 
-_LOG = ".log"
 _DROPPED = "dropped"
 
 DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
@@ -210,7 +210,7 @@ class Builds:
     def open_log(self, build: Build, step: str) -> BinaryIO | None:
         """What a step wrote, as it came; None if it wrote nothing."""
         try:
-            return open(os.path.join(self.path, record_stem(build.started, build.build), f"{step}{_LOG}"), "rb")
+            return open(os.path.join(self.path, record_stem(build.started, build.build), f"{step}{LOG}"), "rb")
         except FileNotFoundError:
             return None
 
@@ -254,6 +254,8 @@ class Builds:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot be made: {error.strerror}", place=self.path) from error
+        from builder.store.recorder import Recorder
+
         return Recorder(self.path, self._temporary)
 
     def trim(self, *, logs: bool) -> None:
@@ -282,62 +284,6 @@ class Builds:
                 for name in os.listdir(path):
                     os.unlink(os.path.join(path, name))
                 os.rmdir(path)
-
-
-class Recorder:
-    """What becomes the record of one build. Threads may share it."""
-
-    def __init__(self, path: str, temporary: str) -> None:
-        self.started = time.time()
-        self.build = os.urandom(4).hex()
-        self._path = os.path.join(path, record_stem(self.started, self.build))
-        self._temporary = temporary
-        self._logs: dict[str, BinaryIO] = {}
-        self._lock = threading.Lock()
-        self.log_sizes: dict[str, int] = {}
-
-    def log(self, step: str, data: bytes) -> None:
-        """Keep what a step wrote. A log that cannot be written is cut there: that fails no build."""
-        with self._lock, contextlib.suppress(OSError):
-            file = self._logs.get(step)
-            if file is None:
-                os.makedirs(self._path, mode=0o700, exist_ok=True)
-                path = os.path.join(self._path, f"{step}{_LOG}")
-                file = self._logs[step] = open(path, "ab", buffering=0)  # noqa: SIM115  # `finish` closes it
-            file.write(data)
-            self.log_sizes[step] = self.log_sizes.get(step, 0) + len(data)
-
-    def finish(self, build: Build) -> None:
-        """Write the record, which appears whole. Raises StoreError."""
-        with self._lock:
-            for file in self._logs.values():
-                file.close()
-        temporary = os.path.join(self._temporary, f"build.{self.build}")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(_encode(build))
-            os.rename(temporary, self._path + RECORD)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise StoreError(f"the build cannot be recorded: {error.strerror}", place=self._path) from error
-
-
-def _encode(build: Build) -> bytes:
-    """The record as JSON. Of texts that are not Unicode (bytes of file names) the digits are kept."""
-    try:
-        return msgspec.json.encode(build)
-    except UnicodeEncodeError:
-        exact = msgspec.structs.replace(build, images=())  # a configuration is known exactly, or not at all
-        return msgspec.json.encode(_printable(msgspec.to_builtins(exact)))
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_printable(key): _printable(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_printable(inner) for inner in value]
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 @cache

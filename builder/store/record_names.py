@@ -7,7 +7,7 @@ from __future__ import annotations
 KEPT_BUILDS = 100
 SLACK = 10
 """Builds more than are kept, before the oldest are dropped: not every build has to."""
-RECORD = ".json"
+RECORD, LOG = ".json", ".log"
 REPEATS = "repeats"
 
 

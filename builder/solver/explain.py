@@ -10,6 +10,7 @@ there by its stage, platform and text, so that an instruction put in above it do
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -76,7 +77,8 @@ class Explainer:
         self._is_here = is_here
         self._before = before
         self._lock = threading.Lock()
-        self._earlier: list[Build] | None = None
+        self._seen: list[Build] = []  # of those before this one, as far as anybody asked
+        self._unseen: Iterator[Build] | None = None
         self._matched: dict[tuple[str, str, str], Mapping[str, BuiltStep]] = {}
 
     # --- the reason
@@ -120,14 +122,19 @@ class Explainer:
             return Reason("first", f"first build of stage {step.stage}")
         return Reason("first", "first run: no earlier build came this far")
 
-    def _builds_before(self) -> list[Build]:
-        with self._lock:
-            if self._earlier is None:
-                before = self._before
-                self._earlier = [
-                    build for build in self._builds.of(self._project) if before is None or build.started < before
-                ]
-            return self._earlier
+    def _builds_before(self) -> Iterator[Build]:
+        """Each is read when it is asked for, once: most steps are compared with the newest one."""
+        for number in itertools.count():
+            with self._lock:
+                if self._unseen is None:
+                    self._unseen = self._builds.of(self._project)
+                while number == len(self._seen):
+                    build = next(self._unseen, None)
+                    if build is None:
+                        return
+                    if self._before is None or build.started < self._before:
+                        self._seen.append(build)
+            yield self._seen[number]
 
     def _match(self, build: Build, step: BuiltStep) -> Mapping[str, BuiltStep]:
         place = (build.build, step.stage, step.platform)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builder.progress import Reason
+from builder.solver.explain import Earlier, Explainer
 from builder.solver.explain_files import compare_files, summary
 from builder.solver.explain_match import match
 from builder.solver.explain_recipes import Difference, compare
 from builder.solver.keys import masked
-from builder.store.builds import BuiltStep
+from builder.store.builds import Build, BuiltStep
 
 STEP = BuiltStep(step="1", kind="run", name="[s 1/1] RUN x", stage="s", instruction="RUN x", outcome="ran")
 NAMES, TEXTS = st.sampled_from(["A", "B", "C"]), st.sampled_from(["", "1", "two words"])
@@ -152,3 +154,39 @@ def test_no_old_step_is_used_twice(old: list[str], data: Any) -> None:
     used = [step.step for step in found.values()]
     assert len(used) == len(set(used))
     assert all(steps(*new)[int(number)].kind == step.kind for number, step in found.items())
+
+
+class Past:
+    """Builds at 9, 8, … 1 seconds, of which each even one came to another stage alone; notes which were asked for."""
+
+    def __init__(self) -> None:
+        self.read: list[float] = []
+
+    def of(self, project: str) -> Iterator[Build]:
+        for at in range(9, 0, -1):
+            self.read.append(at)
+            step = msgspec.structs.replace(STEP, key="k", stage="s" if at % 2 else "t")
+            yield Build(
+                build=f"{at:08x}", started=at, seconds=1, outcome="done", project=project, context="", dockerfile="",
+                steps=(step,),
+            )  # fmt: skip
+
+    def is_complete(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("before", "found", "read"), [(None, 9, [9]), (9, 7, [9, 8, 7]), (2, 1, [*range(9, 0, -1)])])
+def test_no_more_builds_are_read_than_are_compared(before: float | None, found: int, read: list[int]) -> None:
+    past = Past()
+    explainer = Explainer(None, past, "p", lambda: [STEP], lambda _: True, before)  # type: ignore[arg-type]
+    for _ in range(2):  # each of them once
+        earlier = explainer.earlier(STEP)
+        assert isinstance(earlier, Earlier)
+        assert (earlier.build.started, past.read) == (found, read)
+
+
+def test_all_builds_are_read_before_a_step_is_called_new() -> None:
+    past = Past()
+    explainer = Explainer(None, past, "p", lambda: [STEP], lambda _: True, before=1)  # type: ignore[arg-type]
+    assert explainer.earlier(STEP) == Reason("first", "first build")
+    assert len(past.read) == 9

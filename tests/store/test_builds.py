@@ -58,6 +58,26 @@ def test_what_is_written_is_read(builds: Builds, tmp_path: Path) -> None:
     assert (tmp_path / "builds").stat().st_mode & 0o777 == 0o700
 
 
+def test_what_is_of_others_is_not_decoded(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = 'D|/a "b"/\N{GREEK SMALL LETTER MU}'
+    wanted = record(builds, 1.0, project=name)
+    for project in ("D|/other", name.replace('"', ""), ""):
+        record(builds, 2.0, project=project)
+    named = record(builds, 3.0, "app:1", project=name + "/below")
+    decoded = []
+
+    class Decoder:
+        def decode(self, data: bytes) -> Build:
+            decoded.append(data)
+            return msgspec.json.decode(data, type=Build)
+
+    monkeypatch.setattr(module, "_decoder", Decoder)
+    assert list(builds.of(name)) == [wanted]
+    assert len(decoded) == 1
+    assert list(builds.of(named.project)) == [named]
+    assert list(builds.of("\udcff")) == []
+
+
 def test_a_build_is_found_by_digits_or_by_its_image(builds: Builds) -> None:
     with pytest.raises(StoreError, match="no build is recorded"):
         builds.find()

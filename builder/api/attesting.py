@@ -14,6 +14,7 @@ from builder.plan.steps import Plan
 from builder.solver.bases import Bases
 from builder.solver.environment import Environment
 from builder.solver.solve import Root
+from builder.store.records import storable
 
 
 def make_attester(
@@ -34,7 +35,7 @@ def make_attester(
         bases=bases.named_digests,
         materials=environment.materials,
         request=_request(options),
-        dockerfile=inputs.name,
+        dockerfile=storable(inputs.name),
         text=inputs.text,
         remote=frozenset(inputs.remote),
         origins=inputs.origins,

@@ -16,7 +16,7 @@ from builder.api.options import BuildOptions
 from builder.api.special import NAMES, special_arguments
 from builder.dockerfile.instructions import Arg, Dockerfile
 from builder.dockerfile.text import nearest
-from builder.errors import BuilderError
+from builder.errors import BuilderError, UsageError
 from builder.oci import reference
 from builder.oci.digests import hex_of
 from builder.oci.platform import host_platform
@@ -28,6 +28,7 @@ from builder.plan.planner import plan
 from builder.plan.steps import ImageKey, Missing, Plan, ResolvedImage, StepNode
 from builder.progress import Reporter, Warned
 from builder.solver.bases import Bases
+from builder.store.records import storable
 from builder.store.store import Store
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def parse_dockerfile(store: Store, inputs: Inputs, guard: Guard | None = None) -
             return parse(inputs.text, inputs.name)
     from builder.dockerfile import codec
 
-    key = hex_of(f"{inputs.name}\0".encode() + inputs.text)
+    key = hex_of(f"{storable(inputs.name)}\0".encode() + inputs.text)
     known = store.database.memo(_PARSED, key)
     if known is not None and known.startswith(form := codec.FORMAT.encode()):  # of this very parser
         return codec.decode(known[len(form) :])
@@ -83,6 +84,7 @@ def parse_dockerfile(store: Store, inputs: Inputs, guard: Guard | None = None) -
 
 def plan_options(inputs: Inputs, options: BuildOptions, *, all_stages: bool = False) -> PlanOptions:
     """What the options of a build mean for its plan. Raises UsageError."""
+    _check_texts(options)
     return PlanOptions(
         host=host_platform(),
         build_args=options.build_args,
@@ -96,6 +98,19 @@ def plan_options(inputs: Inputs, options: BuildOptions, *, all_stages: bool = Fa
         cache_namespace=special_arguments(options).cache_namespace,
         all_stages=all_stages,
     )
+
+
+def _check_texts(options: BuildOptions) -> None:
+    """Raise UsageError for what no image can say of itself: its configuration is JSON, which is Unicode."""
+    annotations = [(annotation.key, annotation.value) for annotation in options.annotations]
+    for option, pairs in (
+        ("--build-arg", options.build_args.items()),
+        ("--label", options.labels.items()),
+        ("--annotation", annotations),
+    ):
+        for name, value in pairs:
+            if storable(name + value) != name + value:
+                raise UsageError(f"{option} {name!a} has bytes that are not UTF-8", remedy="write it in UTF-8")
 
 
 def make_checks(

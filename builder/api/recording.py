@@ -26,6 +26,7 @@ from builder.solver.record import NotedAs, built_images, built_steps
 from builder.solver.solve import Solver
 from builder.solver.trace import Trace
 from builder.store.builds import BASES, CACHED, DONE, FAILED, INTERRUPTED, STOPPED, Build, BuiltImage, BuiltStep
+from builder.store.records import storable
 from builder.store.store import Store
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def project_of(options: BuildOptions) -> str:
     parts = [dockerfile or "Dockerfile", context]
     if "-" in (options.context, options.dockerfile):
         parts += sorted(options.tags)
-    return "|".join(parts)
+    return storable("|".join(parts))
 
 
 def _is_local(context: str) -> bool:

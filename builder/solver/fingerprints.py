@@ -18,6 +18,7 @@ import xxhash
 from builder.filesystem import kinds
 from builder.solver.select import Item, Match
 from builder.store.database import Database
+from builder.store.records import storable
 
 _FILES = "files-3"
 _LATER = "files-3-later"
@@ -43,7 +44,7 @@ class Fingerprints:
 
     def __init__(self, database: Database, root: str, selection: Sequence[str]) -> None:
         self._database = database
-        self._key = "\0".join((os.path.abspath(root), *selection))
+        self._key = storable("\0".join((os.path.abspath(root), *selection)))
         self._seen: tuple[Sequence[Match], bytes | None] = ((), None)
         self._later: dict[str, Fingerprint] | None = None  # what is kept apart; None: there is nothing else
 

@@ -137,10 +137,17 @@ class Database:
             try:
                 yield self._connection
             except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    with suppress(sqlite3.Error):
-                        self._connection.execute("ROLLBACK")
+                self._roll_back()
                 raise failure(error, self._path, "cannot be used") from error
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        """What was begun and not ended would fail every later call."""
+        if self._connection.in_transaction:
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
 
     # --- layers
 

@@ -5,6 +5,16 @@ from __future__ import annotations
 import msgspec
 
 
+def storable(text: str) -> str:
+    """The text, if it is Unicode, which is all that SQLite and JSON take; or another for it, in quotes, as no absolute
+    path is: paths may have bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return ascii(text)
+    return text
+
+
 class LayerRecord(msgspec.Struct, frozen=True):
     """A stored form of a layer. `origin` is a reference it can be fetched from, '' if it was made here; `uncompressed`
     the size of the tar stream in bytes, 0 while it is unknown."""

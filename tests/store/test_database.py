@@ -106,6 +106,14 @@ def test_memos(database: Database) -> None:
     assert database.memo("kind", "key") is None
 
 
+def test_what_cannot_be_written_harms_nothing_else(database: Database) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        database.add_step(StepRecord("key", "diff", b"{}", "a place \udcff", 1.5))
+    assert database.step("key") is None
+    database.add_step(StepRecord("key", "diff", b"{}", "a place", 1.5))
+    assert database.step("key") is not None
+
+
 def test_what_is_written_stays(path: str) -> None:
     first = Database(path)
     first.add_memo("kind", "key", b"1")

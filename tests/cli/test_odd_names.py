@@ -1,0 +1,48 @@
+"""Paths with bytes that are not UTF-8, as good as any, and values with such bytes, which no image can hold."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from builder.api.planning import _SHORT
+from tests.support.builds import Cli, context
+
+ODD = os.fsdecode(b"caf\xe9")
+LONG = "".join(f"ENV A{number}=B\n" for number in range(_SHORT // 8))  # is kept parsed, under its file's name
+
+
+@pytest.mark.parametrize("filler", ["", LONG], ids=["short", "long"])
+def test_a_directory_and_a_dockerfile(cli: Cli, tmp_path: Path, filler: str) -> None:
+    directory = context(tmp_path / ODD, "FROM scratch\n", one="1")
+    (directory / ODD).write_text(f"FROM scratch AS first\n{filler}COPY one /one\nFROM first\nCOPY --from=odd . /two\n")
+    other = context(tmp_path / f"x{ODD}", "", two="2")
+    options = ("-f", directory / ODD, "--build-context", f"odd={other}", directory)
+
+    def reasons() -> list[str]:
+        steps = json.loads(cli("plan", "--format", "json", *options).out)["steps"]
+        return [step["reason"]["text"] for step in steps if "reason" in step]
+
+    assert reasons()[0] == "first build"
+    for _ in range(2):
+        cli.build("-t", "x", "--provenance=mode=max", *options)
+        assert reasons() == []
+    (directory / "one").write_text("changed")
+    assert reasons()[0] == "one changed"
+    cli.build("-t", "x", *options)
+    assert "one changed" in cli("explain").out.decode()
+    assert len(cli("builds", "ls", "-q").out.split()) == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("build", "--build-arg"), ("build", "--label"), ("build", "--annotation"), ("plan", "--build-arg")],
+)
+def test_values(cli: Cli, tmp_path: Path, command: str, option: str) -> None:
+    directory = context(tmp_path / "context", "FROM scratch\nARG X\nLABEL a=$X\n")
+    done = cli(command, option, f"X={ODD}", directory)
+    assert done.status == 2
+    assert done.err == f"error: {option} 'X' has bytes that are not UTF-8\nhelp: write it in UTF-8\n"

@@ -28,7 +28,7 @@ from builder.filesystem.descriptor import Directory
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.overlay_format import CAPABILITY, REDIRECT, attributes, file_info, is_opaque
 from builder.filesystem.syscalls import open_beneath
-from builder.filesystem.tar import PIECE, TarWriter
+from builder.filesystem.tar import PIECE, WHITEOUT_PREFIX, TarWriter
 from builder.filesystem.tree import FileInfo
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _SECOND = 1_000_000_000
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE = FileInfo(kinds.OPAQUE, 0)
+_NO_WHITEOUTS = tuple(WHITEOUT_PREFIX + name for name in ("", ".", ".."))  # no reader takes them
 
 
 class Change(msgspec.Struct):
@@ -60,10 +61,12 @@ class Change(msgspec.Struct):
 
 class LeftOut(msgspec.Struct):
     """What is in an upper directory and makes no entry of its layer: `linked` are files of which an entry is another
-    name, `paths` is all else."""
+    name, `paths` is all else. `misread` are paths whose entries say something else: a name with a whiteout's prefix is
+    one, whatever has it."""
 
     paths: list[str] = []
     linked: list[str] = []
+    misread: list[str] = []
 
 
 def changes(
@@ -203,11 +206,20 @@ class _Walk:
             with os.scandir(descriptor) as entries:
                 for entry in entries:
                     link = os.readlink(entry.name, dir_fd=descriptor) if entry.is_symlink() else ""
-                    found.append((prefix + entry.name, file_info(entry.stat(follow_symlinks=False), link)))
+                    info = file_info(entry.stat(follow_symlinks=False), link)
+                    found.append((prefix + entry.name, info))
+                    if entry.name.startswith(WHITEOUT_PREFIX) and info.kind != kinds.WHITEOUT:
+                        self._misread(prefix + entry.name)
         finally:
             os.close(descriptor)
         found.sort(key=lambda item: os.fsencode(item[0]), reverse=True)
         return found
+
+    def _misread(self, path: str) -> None:
+        """Note an entry that will be taken for a whiteout."""
+        if path.rpartition("/")[2] in _NO_WHITEOUTS:
+            raise LayerError("no layer can hold this name", place=path, remedy="remove it in the same instruction")
+        self._left_out.misread.append(path)
 
     def _directory(self, path: str, info: FileInfo, fresh: bool) -> tuple[Change, bool, bool]:
         """The directory's entry, whether it changed, and whether it hides a directory below."""

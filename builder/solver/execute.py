@@ -12,12 +12,12 @@ from builder.errors import StepFailed, StoreError, Unsupported
 from builder.filesystem import kinds
 from builder.filesystem.compress import LayerBlob, LayerSink, encoder
 from builder.filesystem.diff import Change, LeftOut, changes, drop, write_changes
-from builder.filesystem.tar import TarWriter
+from builder.filesystem.tar import WHITEOUT_PREFIX, TarWriter
 from builder.filesystem.times import clamp_times
 from builder.filesystem.tree import FileInfo
 from builder.oci.platform import host_platform
 from builder.plan.steps import CopyNode, RunNode, StepNode
-from builder.progress import StepOutput
+from builder.progress import StepOutput, Warned
 from builder.sandbox.command import Command, Result, SandboxError
 from builder.solver.cache import Made, now
 from builder.solver.commands import overlay_directories, step_command
@@ -81,13 +81,23 @@ def execute(
                 error.kept = environment.keep(state, error.cause, upper)
             raise
         blob, left_out = _layer(upper, parent, result.mount_points, scratch, environment)
-        if ahead is not None and (left_out.paths or not ahead.has_its_layers()):
+        if ahead is not None and (left_out.paths or left_out.misread or not ahead.has_its_layers()):
             environment.keep_foreseen(None)  # it has what the layer has not, or may not find it
         if left_out.paths:
             drop(upper, left_out.paths)
         store.layers.add(blob)
-        store.unpacked.adopt(blob.diff_id, upper, lowers if left_out.linked else ())
+        if left_out.misread:  # then what the layer says is unpacked, here as everywhere
+            environment.report(_misread(node, left_out.misread[0]))
+        else:
+            store.unpacked.adopt(blob.diff_id, upper, lowers if left_out.linked else ())
     return Made(blob.diff_id, now(environment.epoch))
+
+
+def _misread(node: RunNode, path: str) -> Warned:
+    return Warned(
+        f"{node.label}: /{path} is not in the image: in a layer, a name that begins with {WHITEOUT_PREFIX} says that "
+        "something is deleted, and so it is after this step"
+    )
 
 
 def _load_ahead(environment: Environment, following: StepNode | None) -> None:

@@ -1,4 +1,5 @@
-"""Paths with bytes that are not UTF-8, as good as any, and values with such bytes, which no image can hold."""
+"""Paths with bytes that are not UTF-8, as good as any; values with such bytes, which no image can hold; and names that
+say something else in a layer."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from builder.api.planning import _SHORT
-from tests.support.builds import Cli, context
+from tests.support.builds import Cli, busybox_context, context, needs_sandbox
 
 ODD = os.fsdecode(b"caf\xe9")
 LONG = "".join(f"ENV A{number}=B\n" for number in range(_SHORT // 8))  # is kept parsed, under its file's name
@@ -46,3 +47,28 @@ def test_values(cli: Cli, tmp_path: Path, command: str, option: str) -> None:
     done = cli(command, option, f"X={ODD}", directory)
     assert done.status == 2
     assert done.err == f"error: {option} 'X' has bytes that are not UTF-8\nhelp: write it in UTF-8\n"
+
+
+@needs_sandbox
+def test_names_of_whiteouts(cli: Cli, tmp_path: Path) -> None:
+    """After a step that makes them there is what every reader of the image finds."""
+    lines = "RUN mkdir d; touch a b d/c d/e\nRUN touch .wh.a d/.wh..wh..opq d/f; mkdir .wh.b\nRUN ls -a / d > /found\n"
+    done = cli.build("-t", "x", "--progress", "plain", busybox_context(tmp_path / "context", lines))
+    assert "WARNING: [base 3/4] RUN touch .wh.a d/.wh..wh..opq d/f; mkdir .wh.b: /.wh." in done.err
+    found = cli("cat", "x", "/found").out.decode().split()
+    assert "a" not in found
+    assert [name for name in found if name in ("a", "b", "c", "e", "f") or ".wh." in name] == ["f"]
+    exported = cli("export", "x").out
+    assert cli("fsck", "--deep").status == 0
+    assert cli("export", "x").out == exported
+    cli("save", "-o", tmp_path / "x.tar", "x")
+    other = Cli(tmp_path / "other")
+    assert other("load", "-i", tmp_path / "x.tar").status == 0
+    assert other("export", "x").out == exported
+
+
+@needs_sandbox
+def test_a_name_that_no_layer_can_hold(cli: Cli, tmp_path: Path) -> None:
+    done = cli("build", busybox_context(tmp_path / "context", "RUN mkdir d; touch d/.wh...\n"))
+    assert done.status == 1
+    assert "d/.wh...: no layer can hold this name\n" in done.err

@@ -9,6 +9,7 @@ The rules are BuildKit's (its overlayfs differ and containerd's change writer), 
 - Of the hard links to one file the first entry holds the content; links that did not change are not followed, hence
   `ln /a /b` on a file of a lower layer makes a separate file.
 - `security.capability` is kept, all other extended attributes are dropped. Sockets are skipped.
+- A file that is named like a whiteout is written as it is, and is one for whoever reads the layer.
 Where BuildKit lists the deleted files of an opaque directory one by one, we write the opaque marker: the same tree.
 """
 

@@ -23,6 +23,7 @@ from builder.errors import StoreError, UsageError
 from builder.oci.spec import ImageConfig
 from builder.progress import Reason, Warned
 from builder.store.record_names import KEPT_BUILDS, LOG, RECORD, SLACK, record_stem
+from builder.store.records import storable
 
 if TYPE_CHECKING:
     from builder.store.recorder import Recorder
@@ -181,10 +182,7 @@ class Builds:
 
     def of(self, project: str) -> Iterator[Build]:
         """The builds of one Dockerfile and context, the newest first."""
-        try:
-            said = msgspec.json.encode(project)
-        except UnicodeEncodeError:  # no record says that
-            return
+        said = msgspec.json.encode(storable(project))
         for stem in reversed(self._stems()):
             found = self._read(stem, said)
             if found is not None and found.project == project:

@@ -10,10 +10,11 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Sequence
-from typing import Literal
+from functools import partial
 
 from builder.filesystem import kinds
 from builder.filesystem.descriptor import Directory, is_plain
+from builder.filesystem.layer_facts import LayerFacts, Place
 from builder.filesystem.overlay_format import CAPABILITY, OWN_PREFIXES, attributes, file_info, is_opaque
 from builder.filesystem.syscalls import open_beneath
 from builder.filesystem.tree import FileInfo
@@ -26,13 +27,6 @@ _EMPTY_ROOT = FileInfo(kinds.DIRECTORY, 0o755)
 
 _Stack = tuple[int, ...]
 
-Place = Literal["absent", "other", "directory", "opaque"]
-"""What a layer has at a path that a directory of the stack may have. What is no directory hides those below, as an
-opaque one does."""
-
-Places = dict[str, Place]
-"""What is known of a layer's directories, by their paths in it."""
-
 
 class LayeredTree:
     """A `FileTree` over layers, top first. No symbolic link is followed in any component of any path.
@@ -41,15 +35,14 @@ class LayeredTree:
     directory. Owns a descriptor for each layer that was looked at: close it, or use it as a context manager. Several
     threads may use one tree.
 
-    `places` is what trees over some of the same layers have learnt of their directories, and is added to: without it,
-    each step of a long build would ask every layer below for the same ones.
+    `facts` gives what trees over some of the same layers have learnt of each, and that is added to.
     """
 
     def __init__(
-        self, directories: Sequence[str | os.PathLike[str]], places: Callable[[str], Places] = lambda _: {}
+        self, directories: Sequence[str | os.PathLike[str]], facts: Callable[[str], LayerFacts] = lambda _: LayerFacts()
     ) -> None:
         self.directories = tuple(os.fspath(directory) for directory in directories)
-        self._places = [places(directory) for directory in self.directories]
+        self._facts = [facts(directory) for directory in self.directories]
         self._roots: list[int | None] = [None] * len(self.directories)
         self._last: dict[int, tuple[str, Directory]] = {}  # of each layer, the directory that was looked at last
         self._lock = threading.Lock()
@@ -84,7 +77,7 @@ class LayeredTree:
             raise OSError(number, os.strerror(number), path)
         merged: dict[str, tuple[FileInfo, int]] = {}
         for layer in stack[0]:
-            descriptor = self._open(layer, path, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = self._open_to_read(layer, path)
             try:
                 with os.scandir(descriptor) as entries:
                     for entry in entries:
@@ -158,7 +151,13 @@ class LayeredTree:
             return None
         # At the top every layer may have the file, and nothing can lead elsewhere on the way to it.
         look = self._top_info if _is_name(path) else self._layer_info
+        directory, _, name = path.rpartition("/")
+        plain = is_plain(name)
         for layer in parent[0]:
+            if plain:
+                names = self._facts[layer].names(directory, partial(self._open_to_read, layer, directory))
+                if name not in names:
+                    continue
             info = look(layer, path)
             if info is not None:
                 return None if info.kind == kinds.WHITEOUT else (info, layer)
@@ -195,13 +194,8 @@ class LayeredTree:
     def _merge(self, path: str, candidates: _Stack, opaque: bool) -> tuple[_Stack, bool] | None:
         layers: list[int] = []
         for layer in candidates:
-            known = self._places[layer]
-            place = known.get(path)
-            if place is None:
-                place = self._place(layer, path)
-                if len(known) >= _CACHED:
-                    known.clear()
-                known[path] = place
+            facts = self._facts[layer]
+            place = facts.place(path) or facts.keep_place(path, self._place(layer, path))
             if place == "absent":
                 continue
             if place != "other":
@@ -277,6 +271,9 @@ class LayeredTree:
             for name in sorted(attributes(file))
             if (name in wanted if wanted is not None else not name.startswith(OWN_PREFIXES))
         }
+
+    def _open_to_read(self, layer: int, directory: str) -> int:
+        return self._open(layer, directory, os.O_RDONLY | os.O_DIRECTORY)
 
     def _open(self, layer: int, path: str, flags: int) -> int:
         root = self._roots[layer]

@@ -6,7 +6,6 @@ done once, however many threads or processes ask.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -22,7 +21,8 @@ from builder.store.records import LayerRecord
 if TYPE_CHECKING:
     from builder.filesystem.compress import LayerBlob
     from builder.filesystem.decompress import Reader
-    from builder.filesystem.layered import LayeredTree, Places
+    from builder.filesystem.layer_facts import LayerFacts
+    from builder.filesystem.layered import LayeredTree
     from builder.filesystem.snapshots import Snapshots
     from builder.store.arriving import Arriving, Following
 
@@ -49,12 +49,12 @@ class UnpackedLayers:
         self._partial = partial
         self._limits = limits
         self._stacks: dict[tuple[str, ...], list[str]] = {}
-        self._places: defaultdict[str, Places] = defaultdict(dict)
+        self._facts: dict[str, LayerFacts] = {}
 
     def forget_paths(self) -> None:
         """Look for snapshots anew: nobody kept them from being removed meanwhile."""
         self._stacks.clear()
-        self._places.clear()
+        self._facts.clear()
 
     @cached_property
     def _snapshots(self) -> Snapshots:
@@ -174,7 +174,15 @@ class UnpackedLayers:
         """The files of a stack of layers, given lowest first."""
         from builder.filesystem.layered import LayeredTree
 
-        return LayeredTree(self.directories(diff_ids), self._places.__getitem__)
+        return LayeredTree(self.directories(diff_ids), self._facts_of)
+
+    def _facts_of(self, directory: str) -> LayerFacts:
+        facts = self._facts.get(directory)
+        if facts is None:
+            from builder.filesystem.layer_facts import LayerFacts
+
+            facts = self._facts.setdefault(directory, LayerFacts())
+        return facts
 
 
 def top_first(paths: Sequence[str]) -> list[str]:

@@ -20,7 +20,8 @@ import pytest
 from builder.errors import LayerError
 from builder.filesystem import kinds
 from builder.filesystem.diff import Change, LeftOut, changes, drop, write_changes
-from builder.filesystem.layered import LayeredTree, Place, Places
+from builder.filesystem.layer_facts import LayerFacts, Place
+from builder.filesystem.layered import LayeredTree
 from builder.filesystem.resolve import resolve
 from builder.filesystem.squash import squash
 from builder.filesystem.tar import TarWriter
@@ -151,7 +152,7 @@ def unpacked(raw: bytes, directory: Path) -> Path:
 @pytest.mark.parametrize("seed", range(10))
 def test_random_stacks(tmp_path: Path, overlays: Any, describe: Describe, seed: int) -> None:
     layers: list[Path] = []  # top first
-    places: defaultdict[str, Places] = defaultdict(dict)
+    facts: defaultdict[str, LayerFacts] = defaultdict(LayerFacts)
     for number in range(4):
         upper, work = tmp_path / f"upper{number}", tmp_path / f"work{number}"
         upper.mkdir()
@@ -183,7 +184,7 @@ def test_random_stacks(tmp_path: Path, overlays: Any, describe: Describe, seed: 
             assert held == {path: about for path, about in raw_tree(again).items() if path not in linked}, (
                 "nor does the directory, once what it leaves out is gone"
             )
-        with LayeredTree(layers, places.__getitem__) as tree:
+        with LayeredTree(layers, facts.__getitem__) as tree:
             assert seen(tree) == truth, "what the trees before learnt of these layers holds"
 
     flat = unpacked(tar(squash(layers)), tmp_path / "flat")
@@ -386,14 +387,14 @@ def test_a_layer_is_asked_once_for_its_directories(tmp_path: Path, monkeypatch: 
         return look(tree, layer, path)
 
     monkeypatch.setattr(LayeredTree, "_place", counted)
-    places: defaultdict[str, Places] = defaultdict(dict)
+    facts: defaultdict[str, LayerFacts] = defaultdict(LayerFacts)
     layers: list[Path] = []  # top first
     for number in range(20):
         layers.insert(0, tmp_path / str(number))
         (layers[0] / "a/b").mkdir(parents=True)
         (layers[0] / f"a/b/{number}").touch()
         asked.clear()
-        with LayeredTree(layers, places.__getitem__) as tree:
+        with LayeredTree(layers, facts.__getitem__) as tree:
             assert len(tree.scan("a/b")) == number + 1
             assert not tree.opaque("a/c")
         assert sorted(asked) == ["", "a", "a/b", "a/c"]

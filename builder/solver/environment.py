@@ -12,6 +12,7 @@ from builder.filesystem.compression import Compression
 from builder.progress import Reporter
 from builder.solver.cache import StepCache
 from builder.solver.contexts import Contexts
+from builder.solver.folds import Folds
 from builder.solver.limits import Limits
 from builder.store.store import Store
 
@@ -83,6 +84,7 @@ class Environment:
         self.copied: Copied = _unobserved
         self.keep: Keep | None = None
         self.before: Before | None = None
+        self.folds = Folds(store)
         self.accounts: dict[Layers, Accounts] = {}
         self.outlines: dict[str, Outline] = {}  # of layers, by their diff IDs
         # What the last COPY took. It is let go when the next one begins: to free many files takes long, and most builds
@@ -153,6 +155,7 @@ class Environment:
         self.keep_foreseen(None)
         if self._sandbox is not None:
             self._sandbox.close()
+        self.folds.close()
 
 
 def _unobserved(node: CopyNode, sources: Sequence[Source], written: int) -> None:

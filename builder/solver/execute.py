@@ -49,12 +49,13 @@ def execute(
     lowers = store.unpacked.directories(parent)
     user = find_user(accounts_of(environment, parent), node.user)
     with ExitStack() as held:
-        scratch, command = _begin(environment, node, user, lowers, roots, contents, held)
+        scratch, command = _begin(environment, node, user, environment.folds.over(lowers), roots, contents, held)
         upper = command.upper
         ahead: Foreseen | None = None
 
         def look_ahead() -> None:
             nonlocal ahead
+            environment.folds.fold(command.lowers)
             if isinstance(following, RunNode) and environment.keep is None and environment.before is None:
                 ahead = foresee(environment, command, node, following)
                 environment.keep_foreseen(ahead)
@@ -89,7 +90,8 @@ def execute(
         if left_out.misread:  # then what the layer says is unpacked, here as everywhere
             environment.report(_misread(node, left_out.misread[0]))
         else:
-            store.unpacked.adopt(blob.diff_id, upper, lowers if left_out.linked else ())
+            directory = store.unpacked.adopt(blob.diff_id, upper, lowers if left_out.linked else ())
+            environment.folds.add(directory, blob.uncompressed_size)
     return Made(blob.diff_id, now(environment.epoch))
 
 

@@ -75,7 +75,7 @@ def foresee(environment: Environment, command: Command, node: RunNode, following
     try:
         top = _identity(command.upper)  # before the owner is taken over: the command may give it another at any time
         told = Command.unpack(command.pack())
-        told.lowers = (command.upper, *command.lowers)
+        told.lowers = (command.upper, *environment.folds.over(command.lowers))
         told.upper, told.work = overlay_directories(scratch, told.lowers)
         told.arguments, told.environment, told.mounts = (), (), ()
         told.directory = following.workdir

@@ -154,11 +154,11 @@ class UnpackedLayers:
             self._layers.note_size(record, reader.total)
         return path
 
-    def adopt(self, diff_id: str, upper: str, below: Sequence[str] = ()) -> None:
+    def adopt(self, diff_id: str, upper: str, below: Sequence[str] = ()) -> str:
         """Make a step's upper directory the layer's snapshot; one that holds more than the layer, over the directories
-        `below` alone."""
+        `below` alone. Returns the layer's directory."""
         self._layout.pin(diff_id)
-        self._snapshots.adopt(diff_id, upper, below)
+        return self._snapshots.adopt(diff_id, upper, below)
 
     @property
     def takes_erofs(self) -> bool:
@@ -172,9 +172,13 @@ class UnpackedLayers:
 
     def tree(self, diff_ids: Sequence[str]) -> LayeredTree:
         """The files of a stack of layers, given lowest first."""
+        return self.tree_over(self.directories(diff_ids))
+
+    def tree_over(self, directories: Sequence[str]) -> LayeredTree:
+        """The files of a stack of directories, given top first."""
         from builder.filesystem.layered import LayeredTree
 
-        return LayeredTree(self.directories(diff_ids), self._facts_of)
+        return LayeredTree(directories, self._facts_of)
 
     def _facts_of(self, directory: str) -> LayerFacts:
         facts = self._facts.get(directory)

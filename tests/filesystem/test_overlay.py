@@ -11,7 +11,7 @@ import stat
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ WHAT = [
 NAMES = ["a", "b", "c", "d", "é", "\udcfe"]
 
 
-def scramble(root: Path, seed: int, count: int) -> None:
+def scramble(root: Path, seed: int, count: int, what: Sequence[str] = WHAT) -> None:
     """Do random things below a directory, the same for the same seed and content."""
     chance = random.Random(seed)
 
@@ -51,7 +51,7 @@ def scramble(root: Path, seed: int, count: int) -> None:
     for number in range(count):
         path, other = pick(), pick()
         with contextlib.suppress(OSError, shutil.Error):
-            match chance.choice(WHAT):
+            match chance.choice(what):
                 case "write":
                     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_NOFOLLOW
                     with open(os.open(path, flags, 0o644), "wb") as file:  # never waits at a fifo

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from builder.errors import StepFailed, StoreError, Unsupported
+from builder.errors import LayerError, StepFailed, StoreError, Unsupported
 from builder.filesystem import kinds
 from builder.filesystem.compress import LayerBlob, LayerSink, encoder
 from builder.filesystem.diff import Change, LeftOut, changes, drop, write_changes
@@ -255,6 +256,13 @@ def _layer(
             blob = sink.finish()
         return blob, left_out
     except OSError as error:
+        _, inside, path = os.fsdecode(error.filename or "").partition(f"{upper}/")
+        if error.errno == errno.ENAMETOOLONG and inside:
+            raise LayerError(
+                f"{len(os.fsencode(path)) + 1} bytes are longer than a path may be, in a command or in a layer",
+                place=f"/{path[:80]}…{path[-40:]}",
+                remedy="remove it in the same RUN",
+            ) from error
         raise StoreError(f"cannot write the step's layer: {error.strerror}", place=scratch) from error
 
 

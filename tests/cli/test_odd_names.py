@@ -72,3 +72,16 @@ def test_a_name_that_no_layer_can_hold(cli: Cli, tmp_path: Path) -> None:
     done = cli("build", busybox_context(tmp_path / "context", "RUN mkdir d; touch d/.wh...\n"))
     assert done.status == 1
     assert "d/.wh...: no layer can hold this name\n" in done.err
+
+
+@needs_sandbox
+def test_a_path_that_is_too_long_for_a_layer_is_named(cli: Cli, tmp_path: Path) -> None:
+    """A command can make one out of two."""
+    half = "/".join(["n" * 250] * 9)
+    line = f"RUN mkdir -p /top/{half} /b/{half} && touch /b/{half}/f && mv /b /top/{half}\n"
+    done = cli("build", busybox_context(tmp_path / "context", line))
+    assert done.status == 1
+    assert "error: Dockerfile:4: /top/nnnn" in done.err
+    assert "longer than a path may be" in done.err
+    assert "help: remove it in the same RUN" in done.err
+    assert str(tmp_path) not in done.err

@@ -40,6 +40,8 @@ class Layout:
             complete = os.path.exists(os.path.join(self.path, "oci-layout"))
             if complete and os.path.isdir(self.temporary) and os.path.isdir(self.blobs):
                 return
+            if complete:
+                self.index()  # nothing is put into what turns out to be no layout
             os.makedirs(self.blobs, exist_ok=True)
             os.makedirs(self.temporary, exist_ok=True)
             if complete:

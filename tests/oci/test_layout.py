@@ -240,6 +240,13 @@ def test_what_is_no_layout(tmp_path: Path) -> None:
     assert caught.value.remedy
 
 
+def test_nothing_is_put_into_a_layout_without_an_index(tmp_path: Path) -> None:
+    (tmp_path / "oci-layout").write_bytes(LAYOUT_FILE)
+    with pytest.raises(StoreError, match="not an OCI image layout"):
+        Layout(str(tmp_path)).create()
+    assert os.listdir(tmp_path) == ["oci-layout"]
+
+
 def test_a_layout_that_another_tool_made_can_be_changed(tmp_path: Path) -> None:
     """Others leave no directory for temporary files, and with an empty layout no blobs either."""
     (tmp_path / "oci-layout").write_bytes(LAYOUT_FILE)

@@ -12,7 +12,6 @@ from builder.filesystem.compression import Compression
 from builder.progress import Reporter
 from builder.solver.cache import StepCache
 from builder.solver.contexts import Contexts
-from builder.solver.folds import Folds
 from builder.solver.limits import Limits
 from builder.store.store import Store
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from builder.plan.steps import CopyNode
     from builder.sandbox.client import Sandbox
     from builder.solver.failed import Before, Keep
+    from builder.solver.folds import Folds
     from builder.solver.foresee import Foreseen
     from builder.solver.gather import Source
     from builder.solver.outline import Outline
@@ -84,7 +84,6 @@ class Environment:
         self.copied: Copied = _unobserved
         self.keep: Keep | None = None
         self.before: Before | None = None
-        self.folds = Folds(store)
         self.accounts: dict[Layers, Accounts] = {}
         self.outlines: dict[str, Outline] = {}  # of layers, by their diff IDs
         # What the last COPY took. It is let go when the next one begins: to free many files takes long, and most builds
@@ -93,6 +92,7 @@ class Environment:
         self.cancelled = False  # set once, by any thread
         self._sandbox: Sandbox | None = None
         self._prepared = False
+        self._folds: Folds | None = None
         self._foreseen: Foreseen | None = None
         self._lock = threading.Lock()
 
@@ -106,6 +106,16 @@ class Environment:
 
                 self._sandbox = open_sandbox(self.isolation)
             return self._sandbox
+
+    @property
+    def folds(self) -> Folds:
+        """The folded layers, made when the first command runs."""
+        with self._lock:
+            if self._folds is None:
+                from builder.solver.folds import Folds
+
+                self._folds = Folds(self.store)
+            return self._folds
 
     def prepare_sandbox(self) -> None:
         """Start what commands run through, which goes on beside what comes next: one will run soon.
@@ -155,7 +165,8 @@ class Environment:
         self.keep_foreseen(None)
         if self._sandbox is not None:
             self._sandbox.close()
-        self.folds.close()
+        if self._folds is not None:
+            self._folds.close()
 
 
 def _unobserved(node: CopyNode, sources: Sequence[Source], written: int) -> None:

@@ -43,7 +43,8 @@ class _Fold:
 
     def add(self, layer: str) -> None:
         """Put a layer over what is there."""
-        _require_plain(layer)
+        if any(name in OPAQUE for name in _require_plain(layer)):
+            raise Unfoldable(f"{layer} is opaque itself")
         self._directories[""] = os.stat(layer)
         directories = [""]
         for above in directories:  # more come while it runs
@@ -94,6 +95,7 @@ class _Fold:
             _require_plain(source)
             _copy(source, target, status)
         elif stat.S_ISLNK(status.st_mode):
+            _require_plain(source)
             os.symlink(os.readlink(source), target)
             os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
             os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns), follow_symlinks=False)

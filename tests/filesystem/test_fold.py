@@ -86,6 +86,7 @@ def _attribute_of_a_directory(layer: Path) -> None:
         pytest.param(lambda layer: os.mkfifo(layer / "p"), id="a fifo"),
         pytest.param(lambda layer: os.mknod(layer / "n", 0o020644, os.makedev(1, 3)), id="a device"),
         pytest.param(lambda layer: os.setxattr(layer, "user.a", b"b"), id="an attribute of the root"),
+        pytest.param(lambda layer: os.setxattr(layer, "trusted.overlay.opaque", b"y"), id="an opaque root"),
     ],
 )
 def test_what_is_not_folded(tmp_path: Path, make: Callable[[Path], None]) -> None:

@@ -3,7 +3,7 @@
 In a chain of commands each lies on a layer more than the one before, and for each layer the kernel takes some 20 µs to
 make a root and to look up names in it. So while a command runs, what the ten before it wrote is copied into one
 directory, which later commands have in the place of these layers; what they write is still compared with the layers
-themselves. A command can tell by nothing but inode numbers and the links that directories have.
+themselves. A command can tell by inode numbers, ctimes, and the number of links of a directory.
 """
 
 from __future__ import annotations

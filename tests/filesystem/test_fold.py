@@ -15,6 +15,8 @@ from builder.filesystem.fold import Unfoldable, fold_layers
 from builder.filesystem.layered import LayeredTree
 from tests.filesystem.test_overlay import CAPABILITY, scramble
 
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and overlay mounts need root")
+
 Describe = Callable[[Path], dict[str, Any]]
 
 PLAIN = ("write", "write", "mkdir", "mkdir", "rm", "rm", "mv", "symlink", "chmod", "chown", "touch", "replace")

@@ -3,7 +3,7 @@
 In a chain of commands each lies on a layer more than the one before, and for each layer the kernel takes some 20 µs to
 make a root and to look up names in it. So while a command runs, what the ten before it wrote is copied into one
 directory, which later commands have in the place of these layers; what they write is still compared with the layers
-themselves. A command can tell by inode numbers, ctimes, and the number of links of a directory.
+themselves. A command can tell by inode numbers, ctimes and numbers of links.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Folds:
             directory = f"{self._scratch}/fold{next(self._count)}"
             os.mkdir(directory)
             with self._store.unpacked.tree_over(lowers[len(layers) :]) as below:
-                fold_layers(layers, directory, lambda path: below.lstat(path) is not None)
+                fold_layers(layers, directory, below)
         except (BuilderError, OSError, Unfoldable):
             return  # the layers themselves will do
         self._by_top[layers[0]] = _Fold(layers, directory)

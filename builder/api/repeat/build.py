@@ -89,8 +89,8 @@ def _note(question: Question, options: BuildOptions, result: BuildResult, output
 
 
 def _paths(question: Question, options: BuildOptions, result: BuildResult) -> Iterator[str]:
-    """All that the build may have looked at, each with the letter of what it is."""
-    yield TREE + _absolute(options.context)
+    """All that the build may have looked at, each with the letter of what it is. First what people edit most: where
+    that changed just now, nothing else is looked at."""
     # Below the context these may be links to elsewhere. What -f names is looked for in both places.
     names = (options.dockerfile,) if options.dockerfile else DOCKERFILES
     for path in (
@@ -99,6 +99,7 @@ def _paths(question: Question, options: BuildOptions, result: BuildResult) -> It
     ):
         yield INPUT + _absolute(path)
         yield INPUT + _absolute(path) + ".dockerignore"
+    yield TREE + _absolute(options.context)
     for path in configuration_files(options.environ):
         yield INPUT + _absolute(path)
     yield PROGRAM + HERE

@@ -32,6 +32,8 @@ HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 _LARGEST = 3_000
 """Files and directories of a context. Looking at so many takes a fifth of the time that loading the parts takes which
 know what is needed; it is in vain where something changed."""
+_EVER = float("inf")
+_UNSETTLED = "what people write changed just now"
 
 
 class Note:
@@ -66,24 +68,24 @@ class Note:
 
 def state_of(paths: Iterable[str], settled: float | None = None) -> bytes:
     """The state of all that `paths` name, as a digest. Raises OSError, and ValueError for too many files, and for what
-    people write when an inode of it changed after `settled`, in seconds."""
+    people write when an inode of it changed after `settled`, in seconds, as soon as that is seen."""
     state = xxhash.xxh3_128()
     for path in paths:
         kind, path = path[:1], path[1:]
         facts = look(path) if kind != PROGRAM else ()
+        latest = settled * 1e9 if settled is not None and kind in (TREE, INPUT) else _EVER
+        if any(changed > latest for changed in facts[_CHANGED::_FACTS]):
+            raise ValueError(_UNSETTLED)
         state.update(repr((path, facts)).encode("utf-8", "surrogateescape"))
-        changed = max(facts[_CHANGED::_FACTS], default=0)
         if kind in (TREE, PROGRAM):
-            changed = max(changed, _add_tree(path, state, program=kind == PROGRAM))
-        if settled is not None and kind in (TREE, INPUT) and changed > settled * 1e9:
-            raise ValueError("what people write changed just now")
+            _add_tree(path, state, latest, program=kind == PROGRAM)
     return state.hexdigest().encode()
 
 
-def _add_tree(path: str, state: xxhash.xxh3_128, *, program: bool) -> int:
-    """Add all that is below a directory, of a program its modules alone, since Python writes beside them. Returns when
-    an inode changed last."""
-    last, left, directories = 0, _LARGEST, [path]
+def _add_tree(path: str, state: xxhash.xxh3_128, latest: float, *, program: bool) -> None:
+    """Add all that is below a directory, of a program its modules alone, since Python writes beside them. Raises
+    ValueError for too many files, and for an inode that changed after `latest`, in nanoseconds."""
+    left, directories = _LARGEST, [path]
     while directories:
         directory = directories.pop()
         found: list[object] = [directory]
@@ -97,11 +99,10 @@ def _add_tree(path: str, state: xxhash.xxh3_128, *, program: bool) -> int:
                 if program and not entry.name.endswith(".py"):
                     continue
                 facts = _facts(entry.stat(follow_symlinks=False))
+                if facts[_CHANGED] > latest:
+                    raise ValueError(_UNSETTLED)
                 found += entry.name, facts
-                if facts[_CHANGED] > last:
-                    last = facts[_CHANGED]
         state.update(repr(found).encode("utf-8", "surrogateescape"))
-    return last
 
 
 def look(path: str) -> tuple[int, ...]:

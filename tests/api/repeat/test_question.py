@@ -228,6 +228,20 @@ def test_a_context_that_has_just_changed(asking: Asking, monkeypatch: pytest.Mon
     assert not asking.answered()
 
 
+def test_where_people_are_at_work_the_context_is_not_walked(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Dockerfile that was edited just now decides it: a large context would be looked at for nothing."""
+    asking.build()
+    result = build_with(asking.options)
+    walked: list[str] = []
+    monkeypatch.setattr(notes, "_add_tree", lambda path, *_, **__: walked.append(path))
+    noting.remember(asking.ask(), asking.options, result, "", LOG)
+    assert str(asking.context) in walked
+    walked.clear()
+    monkeypatch.setattr(leave, "SETTLED", 60.0)
+    noting.remember(asking.ask(), asking.options, result, "", LOG)
+    assert not walked
+
+
 def change_file(asking: Asking) -> None:
     time.sleep(0.02)
     (asking.context / "a").write_text("changed after it was read")

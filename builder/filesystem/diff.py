@@ -27,7 +27,7 @@ from builder.errors import LayerError
 from builder.filesystem import kinds
 from builder.filesystem.descriptor import Directory
 from builder.filesystem.layered import LayeredTree
-from builder.filesystem.overlay_format import CAPABILITY, REDIRECT, attributes, file_info, is_opaque
+from builder.filesystem.overlay_format import CAPABILITY, OWN_PREFIXES, attributes, file_info, is_opaque, is_renamed
 from builder.filesystem.syscalls import open_beneath
 from builder.filesystem.tar import PIECE, WHITEOUT_PREFIX, TarWriter
 from builder.filesystem.tree import FileInfo
@@ -117,6 +117,7 @@ def write_changes(entries: Iterable[Change], writer: TarWriter) -> int:
     for change in entries:
         count += 1
         kind = change.info.kind
+        xattrs = {name: value for name, value in change.xattrs.items() if not name.startswith(OWN_PREFIXES)}
         if kind == kinds.WHITEOUT:
             writer.whiteout(change.path)
         elif kind == kinds.OPAQUE:
@@ -124,11 +125,11 @@ def write_changes(entries: Iterable[Change], writer: TarWriter) -> int:
         elif kind == kinds.FILE and change.hardlink is None and change.info.size:
             descriptor = change.open()
             try:
-                writer.add(change.path, change.info, xattrs=change.xattrs, content=descriptor)
+                writer.add(change.path, change.info, xattrs=xattrs, content=descriptor)
             finally:
                 os.close(descriptor)
         else:
-            writer.add(change.path, change.info, xattrs=change.xattrs, hardlink=change.hardlink)
+            writer.add(change.path, change.info, xattrs=xattrs, hardlink=change.hardlink)
     return count
 
 
@@ -229,7 +230,7 @@ class _Walk:
         names = attributes(file)
         if not names and fresh:
             return change, True, False
-        if any(name in REDIRECT for name in names):
+        if is_renamed(names):
             raise LayerError(
                 "a directory was renamed with overlayfs's redirect_dir, which no layer can say", place=path,
                 remedy="mount with redirect_dir=off",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from builder.filesystem import kinds
 from builder.filesystem.diff import Change
-from builder.filesystem.overlay_format import OPAQUE, OWN_PREFIXES, attributes
+from builder.filesystem.overlay_format import OPAQUE, attributes, is_privileged, own_prefix
 from builder.filesystem.squash import squash
 from builder.filesystem.tree import FileTree
 
@@ -23,12 +23,13 @@ class Unfoldable(Exception):
 def fold_layers(layers: Sequence[str], into: str, below: FileTree) -> None:
     """Fill the empty directory `into` with what these layers, top first, say over those of `below`. Nobody may be
     writing to any. Raises Unfoldable, OSError."""
-    if any(name in OPAQUE or not name.startswith(OWN_PREFIXES) for layer in layers for name in attributes(layer)):
-        raise Unfoldable("the root has attributes")
+    for directory in (into, *layers):
+        if any(name in OPAQUE or not name.startswith(own_prefix()) for name in attributes(directory)):
+            raise Unfoldable("the root has attributes")
     root = os.stat(layers[0])
     os.chown(into, root.st_uid, root.st_gid)
     os.chmod(into, stat.S_IMODE(root.st_mode))
-    times = [(into, root.st_mtime_ns)]
+    made: list[tuple[str, Change]] = []
     for change in squash(layers, below=below):
         path = f"{into}/{change.path}"
         if change.info.kind == kinds.WHITEOUT:
@@ -39,9 +40,12 @@ def fold_layers(layers: Sequence[str], into: str, below: FileTree) -> None:
             os.link(f"{into}/{change.hardlink}", path, follow_symlinks=False)
         else:
             _make(change, path)
-            times.append((path, change.info.mtime_ns))
-    for path, mtime_ns in reversed(times):  # a directory's after what is in it
-        os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+            made.append((path, change))
+    for path, change in reversed(made):  # a directory's after what is in it: its time, and what would be inherited
+        for name, value in change.xattrs.items():
+            os.setxattr(path, name, value, follow_symlinks=False)
+        os.utime(path, ns=(change.info.mtime_ns, change.info.mtime_ns), follow_symlinks=False)
+    os.utime(into, ns=(root.st_mtime_ns, root.st_mtime_ns))
 
 
 def _make(change: Change, path: str) -> None:
@@ -57,8 +61,6 @@ def _make(change: Change, path: str) -> None:
     os.chown(path, info.uid, info.gid, follow_symlinks=False)
     if info.kind != kinds.SYMLINK:
         os.chmod(path, info.mode)
-    for name, value in change.xattrs.items():
-        os.setxattr(path, name, value, follow_symlinks=False)
 
 
 def _copy(change: Change, path: str) -> None:
@@ -74,8 +76,4 @@ def _copy(change: Change, path: str) -> None:
 
 
 def _make_opaque(path: str) -> None:
-    trusted, user = OPAQUE
-    try:
-        os.setxattr(path, trusted, b"y")
-    except PermissionError:  # in a user namespace, where the kernel looks for the other
-        os.setxattr(path, user, b"y")
+    os.setxattr(path, OPAQUE[not is_privileged()], b"y")

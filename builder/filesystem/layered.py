@@ -15,7 +15,7 @@ from functools import partial
 from builder.filesystem import kinds
 from builder.filesystem.descriptor import Directory, is_plain
 from builder.filesystem.layer_facts import LayerFacts, Place
-from builder.filesystem.overlay_format import CAPABILITY, OWN_PREFIXES, attributes, file_info, is_opaque
+from builder.filesystem.overlay_format import CAPABILITY, attributes, file_info, is_opaque, own_prefix
 from builder.filesystem.syscalls import open_beneath
 from builder.filesystem.tree import FileInfo
 
@@ -110,7 +110,7 @@ class LayeredTree:
         return self._attributes(found[1], path, (CAPABILITY,))
 
     def all_xattrs(self, layer: int, path: str) -> dict[str, bytes]:
-        """Every attribute of a file of a layer but overlayfs's own."""
+        """Every attribute of a file of a layer but the kernel's marks."""
         return self._attributes(layer, path, None)
 
     def source(self, layer: int, path: str) -> tuple[int, str]:
@@ -269,7 +269,7 @@ class LayeredTree:
         return {
             name: os.getxattr(file, name, follow_symlinks=False)
             for name in sorted(attributes(file))
-            if (name in wanted if wanted is not None else not name.startswith(OWN_PREFIXES))
+            if (name in wanted if wanted is not None else not name.startswith(own_prefix()))
         }
 
     def _open_to_read(self, layer: int, directory: str) -> int:

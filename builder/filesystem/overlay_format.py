@@ -1,7 +1,9 @@
 """How overlayfs keeps whiteouts and opaque directories in a layer's directory, for whoever reads or writes one.
 
 A whiteout is a character device 0/0, which since Linux 5.8 anybody may create; an opaque directory has an attribute,
-`trusted.overlay.opaque` for root and `user.overlay.opaque` inside a user namespace (mount option `userxattr`).
+`trusted.overlay.opaque` for root and `user.overlay.opaque` inside a user namespace (mount option `userxattr`). Where
+one is the kernel's mark the other is an attribute like any, which a command may set: rootless podman's storage in an
+image is full of them.
 """
 
 from __future__ import annotations
@@ -10,14 +12,18 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
+from functools import cache
 
 from builder.filesystem import kinds
 from builder.filesystem.tree import FileInfo
 
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
-REDIRECT = ("trusted.overlay.redirect", "user.overlay.redirect")
 OWN_PREFIXES = ("trusted.overlay.", "user.overlay.")
+"""Of attributes that no layer may bring along: elsewhere they are the kernel's marks. The second of each pair is that
+of processes which `trusted.` attributes are out of reach of."""
 CAPABILITY = "security.capability"
+_REDIRECT = ("trusted.overlay.redirect", "user.overlay.redirect")
+_SYS_ADMIN = 21  # the number of the capability, capabilities(7)
 
 _KINDS = {
     stat.S_IFREG: kinds.FILE, stat.S_IFDIR: kinds.DIRECTORY, stat.S_IFLNK: kinds.SYMLINK, stat.S_IFCHR: kinds.CHARACTER,
@@ -54,6 +60,24 @@ def attributes(file: str | int, *, follow: bool = False) -> list[str]:
         raise
 
 
+@cache
+def is_privileged() -> bool:
+    """Whether `trusted.` attributes are within reach of this process: with CAP_SYS_ADMIN, and in no user namespace."""
+    with open("/proc/self/uid_map") as mapping, open("/proc/self/status") as status:
+        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+        return bool(effective >> _SYS_ADMIN & 1) and mapping.read().split() == ["0", "0", "4294967295"]
+
+
+def own_prefix() -> str:
+    """How the names of the marks begin that overlayfs makes for this process, and understands."""
+    return OWN_PREFIXES[not is_privileged()]
+
+
 def is_opaque(file: str | int, names: Iterable[str]) -> bool:
     """Whether a directory hides what the layers below have in it; `names` are its attributes."""
-    return any(name in OPAQUE and os.getxattr(file, name) == b"y" for name in names)
+    return any(name in OPAQUE and name.startswith(own_prefix()) and os.getxattr(file, name) == b"y" for name in names)
+
+
+def is_renamed(names: Iterable[str]) -> bool:
+    """Whether a directory with these attributes is one that overlayfs moved, and says from where."""
+    return any(name in _REDIRECT and name.startswith(own_prefix()) for name in names)

@@ -6,9 +6,11 @@ import errno
 import fcntl
 import os
 import stat
+from functools import cache
+
+from . import capabilities, namespaces
 
 _OWN_PREFIXES = ("trusted.overlay.", "user.overlay.")
-_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 _CLONE = 0x40049409  # FICLONE: share the blocks, on file systems that can
 _MOST = 1 << 30  # bytes of one sendfile(2)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -121,7 +123,7 @@ def set_metadata(source: str, target: str, status: os.stat_result) -> None:
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(target, stat.S_IMODE(status.st_mode))
         for name in _attributes(source):
-            if not name.startswith(_OWN_PREFIXES):
+            if not name.startswith(_own_prefix()):
                 try:
                     os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False)
                 except OSError as error:
@@ -139,8 +141,17 @@ def _attributes(path: str) -> list[str]:
         raise
 
 
+@cache
+def _own_prefix() -> str:
+    """How the names of overlayfs's marks begin in the layers that this process unpacks; others are attributes like
+    any."""
+    privileged = capabilities.held() >> capabilities.SYS_ADMIN & 1 and not namespaces.in_user_namespace()
+    return _OWN_PREFIXES[not privileged]
+
+
 def _is_opaque(path: str) -> bool:
-    return any(name in _OPAQUE and os.getxattr(path, name) == b"y" for name in _attributes(path))
+    name = f"{_own_prefix()}opaque"
+    return name in _attributes(path) and os.getxattr(path, name) == b"y"
 
 
 def remove_tree(path: str) -> None:

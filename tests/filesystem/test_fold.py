@@ -13,7 +13,7 @@ import pytest
 
 from builder.filesystem.fold import Unfoldable, fold_layers
 from builder.filesystem.layered import LayeredTree
-from tests.filesystem.test_overlay import comparable, scramble
+from tests.filesystem.test_overlay import ACL, comparable, scramble
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and overlay mounts need root")
 
@@ -23,19 +23,31 @@ PLAIN = ("write", "write", "mkdir", "mkdir", "rm", "rm", "mv", "symlink", "chmod
 """What makes layers that can be folded, and no hard links."""
 
 
-def view(root: Path, describe: Describe, links: bool) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
-    """What a command sees of a root, with times; inode numbers are left out. With `links` it has the numbers of links,
-    but for directories: overlayfs says 1 of each that it merges."""
+def view(root: Path, describe: Describe, links: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a command sees of a root, with times and all attributes; inode numbers are left out. With `links` it has the
+    numbers of links, but for directories: overlayfs says 1 of each that it merges."""
     described = describe(root)
     status = {str(path.relative_to(root)): path.lstat() for path in (root, *root.rglob("*"))}
+    xattrs = {
+        path: {name: os.getxattr(root / path, name, follow_symlinks=False) for name in _names(root / path)}
+        for path in status
+    }
     numbers = {path: one.st_nlink * (links and not stat.S_ISDIR(one.st_mode)) for path, one in status.items()}
     return (
         described if links else comparable(described),
-        {path: (one.st_mtime_ns, numbers[path]) for path, one in status.items()},
+        {path: (one.st_mtime_ns, numbers[path], xattrs[path]) for path, one in status.items()},
     )
 
 
-@pytest.mark.parametrize("what", [PLAIN, (*PLAIN, "ln", "cap")], ids=["plain", "links"])
+def _names(path: Path) -> list[str]:
+    return os.listxattr(path, follow_symlinks=False)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [PLAIN, (*PLAIN, "ln", "cap"), (*PLAIN, "cap", "acl", "acl", "mark", "mark")],
+    ids=["plain", "links", "attributes"],
+)
 @pytest.mark.parametrize("seed", range(10))
 def test_a_fold_shows_what_its_layers_show(
     tmp_path: Path, overlays: Any, describe: Describe, seed: int, what: tuple[str, ...]
@@ -72,6 +84,10 @@ def test_a_fold_shows_what_its_layers_show(
         pytest.param(lambda layer: os.mknod(layer / "n", 0o020644, os.makedev(1, 3)), id="a device"),
         pytest.param(lambda layer: os.setxattr(layer, "user.a", b"b"), id="an attribute of the root"),
         pytest.param(lambda layer: os.setxattr(layer, "trusted.overlay.opaque", b"y"), id="an opaque root"),
+        pytest.param(
+            lambda layer: os.setxattr(layer.parent / "into", "system.posix_acl_default", ACL),
+            id="an inherited one",
+        ),
     ],
 )
 def test_what_is_not_folded(tmp_path: Path, make: Callable[[Path], None]) -> None:

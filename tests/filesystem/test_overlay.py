@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import stat
+import struct
 import sys
 import threading
 from collections import defaultdict
@@ -34,6 +35,9 @@ TYPES = {
     0o010000: kinds.FIFO,
 }  # fmt: skip
 CAPABILITY = b"\x01\0\0\x02\0\x04" + bytes(14)
+_NOBODY = 0xFFFF_FFFF
+ACL = struct.pack("<I" + 5 * "HHI", 2, 1, 7, _NOBODY, 2, 7, 1000, 4, 5, _NOBODY, 16, 7, _NOBODY, 32, 0, _NOBODY)
+"""u::rwx,u:1000:rwx,g::r-x,m::rwx,o::---, as the kernel takes it, acl(5)."""
 WHAT = [
     "write", "write", "mkdir", "mkdir", "rm", "mv", "mv", "ln", "symlink", "fifo", "node", "chmod", "chown", "touch",
     "cap", "replace",
@@ -80,6 +84,10 @@ def scramble(root: Path, seed: int, count: int, what: Sequence[str] = WHAT) -> N
                 case "cap":
                     if path.is_file() and not path.is_symlink():
                         os.setxattr(path, "security.capability", CAPABILITY)
+                case "acl":
+                    os.setxattr(path, "system.posix_acl_default", ACL)
+                case "mark":
+                    os.setxattr(path, chance.choice(["user.overlay.opaque", "user.overlay.redirect"]), b"y")
                 case "replace":
                     os.listdir(path)  # raises for anything but a directory
                     shutil.rmtree(path)
@@ -331,6 +339,27 @@ def test_a_redirected_directory_is_refused(tmp_path: Path, overlays: Any) -> Non
     os.setxattr(tmp_path / "u/d", "trusted.overlay.redirect", b"/x")
     with pytest.raises(LayerError, match="redirect"):
         list(changes(tmp_path / "u", None))
+
+
+def test_what_is_no_mark_for_root_is_an_attribute(tmp_path: Path, overlays: Any) -> None:
+    """`user.overlay.opaque` is the kernel's in user namespaces alone; rootless podman's storage is full of it."""
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    for layer in (upper, lower):
+        (layer / "d").mkdir(parents=True)
+        (layer / "d" / layer.name).touch()
+        os.setxattr(layer / "d", "user.overlay.opaque", b"y")
+        os.setxattr(layer / "d", "user.overlay.redirect", b"/x")
+    assert len(os.listdir(overlays.mount(tmp_path / "root", [upper, lower]) / "d")) == 2
+    with LayeredTree([lower]) as below:
+        said = [(change.path, change.info.kind) for change in changes(upper, below)]
+    assert said == [("d", kinds.DIRECTORY), ("d/upper", kinds.FILE)]
+    with LayeredTree([upper, lower]) as tree:
+        assert [name for name, _ in tree.scan("d")] == ["lower", "upper"]
+    whole = list(squash([upper, lower]))
+    assert whole[0].xattrs["user.overlay.opaque"] == b"y"
+    written = io.BytesIO()
+    write_changes(whole, TarWriter(written.write))
+    assert b"user.overlay" not in written.getvalue()  # where others unpack it might be theirs
 
 
 def test_a_layered_tree_follows_no_link(tmp_path: Path) -> None:

@@ -18,19 +18,24 @@ from builder.filesystem import kinds
 from builder.filesystem.archive import ArchiveEntry, TarReader, pieces
 from builder.filesystem.decompress import decompressor
 from builder.filesystem.erofs_mount import is_able, mount_erofs
-from builder.filesystem.overlay_format import attributes, file_info, is_opaque
+from builder.filesystem.overlay_format import OPAQUE, attributes, file_info, is_privileged
 from builder.filesystem.resolve import resolve
 from builder.filesystem.snapshot_entries import DIRECTORY, EROFS, SnapshotEntries, is_snapshot
 from builder.filesystem.tree import FileInfo
 from builder.store.check_session import LEFTOVER, Session
-from builder.store.store import UNPRIVILEGED_SNAPSHOTS, remove_tree
+from builder.store.snapshot_directories import PRIVILEGED, own_snapshots, snapshot_names
+from builder.store.store import remove_tree
 
 _WHITEOUT, _OPAQUE, _META = ".wh.", ".wh..wh..opq", ".wh..wh."
 
 
 def check_snapshots(session: Session) -> None:
+    """Those of other kinds of processes, too, where their marks can be seen: by a privileged process."""
     session.counts["snapshots"] = 0
-    for name in ("snapshots", UNPRIVILEGED_SNAPSHOTS):
+    own = own_snapshots(session.root).entries.directory
+    for name in snapshot_names(session.root):
+        if not is_privileged() and session.path(name) != own:
+            continue
         _check_directory(session, session.path(name))
         if session.depth.repair:
             with suppress(OSError):  # those that are left are whole: let them be believed after a restart, too
@@ -97,7 +102,9 @@ def _fault(session: Session, path: str) -> tuple[str, str]:
         return "", ""  # there is nothing to compare with
     try:
         with open(session.layout.blob_path(blob), "rb") as file, decompressor(file, place=blob) as stream:
-            listing = _Listing(session.depth.deep)
+            # Others than privileged processes leave out devices that they cannot make, as Docker does.
+            devices = os.path.basename(os.path.dirname(path)) == PRIVILEGED
+            listing = _Listing(session.depth.deep, devices)
             for entry in TarReader(pieces(stream)):
                 listing.add(entry)
     except (LayerError, StoreError) as error:
@@ -138,13 +145,15 @@ def _is_unsettled(path: str) -> bool:
 
 
 class _Listing:
-    """What a layer's archive makes of an empty directory: files by path, each with the digest of its content if `deep`.
+    """What a layer's archive makes of an empty directory: files by path, each with the digest of its content if `deep`,
+    and `devices` if these must be there.
 
     `indirect` are paths that lead through directories which the archive itself does not have.
     """
 
-    def __init__(self, deep: bool) -> None:
+    def __init__(self, deep: bool, devices: bool) -> None:
         self.deep = deep
+        self.devices = devices
         self.files: dict[str, FileInfo] = {}
         self.digests: dict[str, bytes] = {}
         self.opaque: set[str] = set()
@@ -219,7 +228,7 @@ class _Listing:
             try:
                 status = os.lstat(place)
             except (FileNotFoundError, NotADirectoryError):
-                if wanted.kind in (kinds.CHARACTER, kinds.BLOCK) and _no_devices():
+                if wanted.kind in (kinds.CHARACTER, kinds.BLOCK) and not self.devices:
                     continue
                 return f"{path} is missing"
             link = os.readlink(place) if wanted.kind == kinds.SYMLINK and os.path.islink(place) else ""
@@ -233,7 +242,7 @@ class _Listing:
                 return f"{path}: its content is another"
         for path in self.opaque:
             place = os.path.join(files, path)
-            if os.path.isdir(place) and not is_opaque(place, attributes(place)):
+            if os.path.isdir(place) and not _is_marked(place):
                 return f"{path or '/'} does not hide what is below it"
         return ""
 
@@ -274,11 +283,9 @@ def _difference(wanted: FileInfo, found: FileInfo) -> str:
     return "" if wanted.device == found.device else "it is another device"
 
 
-def _no_devices() -> bool:
-    """Whether device nodes could not be made: inside of a user namespace they are left out, as in Docker."""
-    from builder.sandbox.namespaces import in_user_namespace
-
-    return in_user_namespace()
+def _is_marked(directory: str) -> bool:
+    """Whether a directory is opaque to the kind of process that unpacked it."""
+    return any(name in OPAQUE and os.getxattr(directory, name) == b"y" for name in attributes(directory))
 
 
 def _digest(path: str) -> bytes:

@@ -2,7 +2,7 @@
 
 ROOT/oci-layout, index.json, blobs/    the images, readable for every OCI tool
 ROOT/snapshots/                        unpacked layers, a cache
-ROOT/snapshots-unprivileged/           the same, of processes in containers without CAP_SYS_ADMIN
+ROOT/snapshots-…/                      the same, of other kinds of processes, see `snapshot_directories`
 ROOT/cache.db                          step cache, fingerprints, parsed Dockerfiles
 ROOT/mounts/                           cache mounts
 ROOT/leases/                           what running builds use
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from builder.store.layers import Layers
     from builder.store.unpacked import UnpackedLayers
 
-UNPRIVILEGED_SNAPSHOTS = "snapshots-unprivileged"
 _FLUSHED_AFTER = 3600.0  # seconds
 _SHORT = 0.25
 """Seconds, of a step. One that takes longer may have made and removed so many files that the next one is better off
@@ -152,26 +151,19 @@ class Store:
 
     @cached_property
     def snapshots(self) -> Snapshots:
-        """Those of this process: with neither CAP_SYS_ADMIN nor a user namespace they are kept apart, since overlayfs's
-        own marks can then not be made, nor seen where others made them."""
-        from builder.filesystem.snapshots import Snapshots
-        from builder.sandbox import capabilities
-        from builder.sandbox.namespaces import in_user_namespace
+        """Those of this process."""
+        from builder.store.snapshot_directories import own_snapshots
 
-        if in_user_namespace():
-            found = Snapshots(self.root, userxattr=True)
-        elif capabilities.held() >> capabilities.SYS_ADMIN & 1:
-            found = Snapshots(self.root, erofs=True)
-        else:
-            found = Snapshots(self.root, userxattr=True, name=UNPRIVILEGED_SNAPSHOTS)
+        found = own_snapshots(self.root)
         found.shells = self._janitor.spares(lambda: found.entries.make_shell(self.temporary)).take
         return found
 
     def all_snapshots(self) -> list[Snapshots]:
         """Those of this process, and those that others with other privileges made."""
         from builder.filesystem.snapshots import Snapshots
+        from builder.store.snapshot_directories import snapshot_names
 
-        others = [Snapshots(self.root, name=name) for name in ("snapshots", UNPRIVILEGED_SNAPSHOTS)]
+        others = [Snapshots(self.root, name=name) for name in snapshot_names(self.root)]
         return [self.snapshots, *(one for one in others if one.entries.directory != self.snapshots.entries.directory)]
 
     def settle_snapshots(self, waiting: float = 0.0) -> None:

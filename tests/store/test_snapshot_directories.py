@@ -1,0 +1,54 @@
+"""One store, used inside a user namespace and outside."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from builder.store.snapshot_directories import PRIVILEGED, own_snapshots, snapshot_names
+from tests.support.builds import PROJECT, Cli, busybox_context, needs_sandbox
+
+OUTSIDE: tuple[str, ...] = ()
+INSIDE = ("unshare", "--user", "--map-root-user", "--mount", "--propagation", "private")
+HIDES = "RUN mkdir /d && touch /d/a\nRUN rm -r /d && mkdir /d && touch /d/b\n"
+"""The second layer hides what is below its directory, by overlayfs's mark."""
+
+
+def builder(wrapper: tuple[str, ...], cli: Cli, *arguments: str) -> str:
+    words = [*wrapper, sys.executable, "-m", "builder", *cli.arguments(*arguments)]
+    done = subprocess.run(words, env=cli.environ, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("first", "second"), [(INSIDE, OUTSIDE), (OUTSIDE, INSIDE)], ids=["inside first", "outside first"]
+)
+def test_what_one_unpacked_is_not_what_the_other_uses(
+    cli: Cli, tmp_path: Path, first: tuple[str, ...], second: tuple[str, ...]
+) -> None:
+    if subprocess.run([*INSIDE, "true"], capture_output=True).returncode != 0:
+        pytest.skip("user namespaces are not available")
+    source = str(busybox_context(tmp_path / "c", HIDES))
+    builder(first, cli, "build", "-t", "x", source)
+    assert builder(second, cli, "run", "--rm", "x", "ls", "/d") == "b\n"
+    builder(second, cli, "build", "-t", "x", "--no-cache", source)
+    assert builder(first, cli, "run", "--rm", "x", "ls", "/d") == "b\n"
+    assert len(snapshot_names(str(cli.root))) == 2
+    for wrapper in (OUTSIDE, INSIDE):
+        assert "everything is in order" in builder(wrapper, cli, "fsck")
+    builder(OUTSIDE, cli, "rmi", "x")
+    builder(OUTSIDE, cli, "prune", "--all", "--force")
+    for name in snapshot_names(str(cli.root)):
+        assert not [entry for entry in os.listdir(cli.root / name) if len(entry) >= 64]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what is privileged needs root")
+def test_those_of_a_privileged_process(tmp_path: Path) -> None:
+    assert own_snapshots(str(tmp_path)).entries.directory == str(tmp_path / PRIVILEGED)
+    assert snapshot_names(str(tmp_path / "missing")) == []

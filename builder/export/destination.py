@@ -41,16 +41,18 @@ def destination(path: str) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     special = os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path))
-    temporary = path if special else f"{path}.{os.getpid()}.part"
+    temporary = path if special else f"{path}.{os.urandom(4).hex()}.part"
+    made = False
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb" if special else "xb") as file:  # where others may write, they may have left a link
+            made = not special
             yield file
-        if not special:
+        if made:
             os.replace(temporary, path)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         remedy = f"make the directory {os.path.dirname(path)} first" if missing else None
         raise StoreError(f"cannot write: {error.strerror}", place=path, remedy=remedy) from error
     finally:
-        if not special and os.path.exists(temporary):
+        if made and os.path.exists(temporary):
             os.unlink(temporary)

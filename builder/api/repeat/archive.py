@@ -22,15 +22,19 @@ def parts_of(file: BinaryIO, blobs: str) -> list[bytes]:
 
     parts: list[bytes] = []
     done = 0
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in list(tar):
-            name = member.name.removeprefix("blobs/sha256/")
-            blob = os.path.join(blobs, name)
-            if member.isreg() and name != member.name and os.path.exists(blob):
-                if os.path.getsize(blob) != member.size:
-                    raise ValueError("another blob")
-                parts += [_read(file, done, member.offset_data - done), name.encode()]
-                done = member.offset_data + member.size
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            members = list(tar)
+    except tarfile.TarError as error:
+        raise ValueError("no archive") from error
+    for member in members:
+        name = member.name.removeprefix("blobs/sha256/")
+        blob = os.path.join(blobs, name)
+        if member.isreg() and name != member.name and os.path.exists(blob):
+            if os.path.getsize(blob) != member.size:
+                raise ValueError("another blob")
+            parts += [_read(file, done, member.offset_data - done), name.encode()]
+            done = member.offset_data + member.size
     parts.append(_read(file, done, os.fstat(file.fileno()).st_size - done))
     return parts
 
@@ -53,13 +57,19 @@ def decode(data: bytes, state: bytes) -> list[bytes]:
     return parts
 
 
+def is_ordinary(path: str) -> bool:
+    """Whether there is a file at `path`: no pipe, which would be waited for, no device, and no link."""
+    return os.path.isfile(path) and not os.path.islink(path)
+
+
 def write(path: str, parts: Sequence[bytes], blobs: str) -> bool:
     """Write an archive, which appears whole. Whether that was done: not what is no ordinary file. Raises OSError."""
-    if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
+    if os.path.lexists(path) and not is_ordinary(path):
         return False
-    temporary = f"{path}.{os.getpid()}.part"
+    temporary = f"{path}.{os.urandom(4).hex()}.part"
+    whole = open(temporary, "xb", buffering=0)  # noqa: SIM115  # where others may write, they may have left a link
     try:
-        with open(temporary, "wb", buffering=0) as file:
+        with whole as file:
             for place, part in enumerate(parts):
                 if place % 2:
                     with open(os.path.join(blobs, part.decode()), "rb", buffering=0) as blob:

@@ -71,15 +71,18 @@ def _is_archive(options: BuildOptions) -> bool:
 
 def _note(question: Question, options: BuildOptions, result: BuildResult, output: str, errors: str) -> None:
     """Raises BuilderError, OSError, and ValueError for what cannot be noted."""
+    archive = _absolute(options.outputs[0].dest) if options.outputs else ""
+    if archive:
+        from builder.api.repeat.archive import encode, is_ordinary, parts_of
+
+        if not is_ordinary(archive):
+            raise ValueError("an archive that cannot be written again")
     paths = list(_paths(question, options, result))
     state = settled_state(question, paths)  # first: where people are at work it ends here
     if _takes_time(errors):
         raise ValueError("a text that cannot be noted")
-    archive = _absolute(options.outputs[0].dest) if options.outputs else ""
     rest = [os.fsencode(archive), *_pieces(question, result)]
     if archive:
-        from builder.api.repeat.archive import encode, parts_of
-
         with open(archive, "rb") as file:
             if WrittenFile.of(file) != result.archives[0]:
                 raise ValueError("another build wrote there meanwhile")
@@ -99,6 +102,7 @@ def _paths(question: Question, options: BuildOptions, result: BuildResult) -> It
     ):
         yield INPUT + _absolute(path)
         yield INPUT + _absolute(path) + ".dockerignore"
+    yield INPUT + _absolute(f"{options.context}/.dockerignore")
     yield TREE + _absolute(options.context)
     for path in configuration_files(options.environ):
         yield INPUT + _absolute(path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import tarfile
 import tempfile
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from hypothesis import strategies as st
 from builder.api.repeat import archive as repeated_archive
 from builder.api.repeat import build as noting
 from builder.api.repeat.question import ARCHIVE
+from builder.errors import StoreError
+from builder.export.destination import destination
 from builder.export.output import Output
 from tests.api.repeat.asking import LOG, Asking, build_with, options_with
 
@@ -85,6 +89,46 @@ def test_a_damaged_list_of_parts(archived: Asking, damage: str) -> None:
     archived.archive.unlink()
     assert not archived.answered()
     assert not archived.archive.exists()
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link_to_null(path: Path) -> None:
+    path.symlink_to("/dev/null")
+
+
+@pytest.mark.parametrize("make", [make_fifo, link_to_null])
+def test_what_is_no_ordinary_file_is_not_noted(asking: Asking, make: Callable[[Path], None]) -> None:
+    """A pipe would have to be waited for."""
+    options = options_with(asking.options, outputs=(Output(type="oci", dest=str(asking.archive)),))
+    asking.build()
+    result = build_with(options)
+    asking.archive.unlink()
+    make(asking.archive)
+    noting_it = threading.Thread(target=noting.remember, args=(asking.ask(), options, result, "", LOG), daemon=True)
+    noting_it.start()
+    noting_it.join(20)
+    assert not noting_it.is_alive()
+    assert not asking.answered()
+
+
+def test_what_is_no_archive_has_no_parts(tmp_path: Path) -> None:
+    with open("/dev/null", "rb") as file, pytest.raises(ValueError, match="no archive"):
+        repeated_archive.parts_of(file, str(tmp_path))
+
+
+def test_a_link_that_others_left_is_not_written_through(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)  # as if somebody guessed the temporary name
+    victim = asking.root.parent / "victim"
+    victim.write_text("theirs")
+    asking.archive.with_name("image.tar.00000000.part").symlink_to(victim)
+    with pytest.raises(OSError, match="exists"):
+        repeated_archive.write(str(asking.archive), [b"ours"], "")
+    with pytest.raises(StoreError, match="exists"), destination(str(asking.archive)) as file:
+        file.write(b"ours")
+    assert victim.read_text() == "theirs"
 
 
 def test_an_archive_that_is_another_s_is_not_noted(asking: Asking) -> None:

@@ -116,6 +116,21 @@ def test_what_a_link_out_of_the_context_leads_to_changed(asking: Asking, name: s
     assert not asking.answered()
 
 
+def test_an_ignore_file_that_links_lead_to_out_of_the_context_and_back(asking: Asking) -> None:
+    between = asking.root.parent / "between"
+    between.symlink_to(asking.context / "ignored")
+    (asking.context / "ignored").write_text("nothing")
+    (asking.context / ".dockerignore").unlink()
+    (asking.context / ".dockerignore").symlink_to(between)
+    time.sleep(0.02)
+    asking.build()
+    asking.build()
+    assert asking.answered()
+    between.unlink()
+    between.symlink_to(asking.context / "a")
+    assert not asking.answered()
+
+
 def test_a_path_that_leaves_a_link(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     """`link/..` is above what the link leads to, whatever is beside it."""
     elsewhere = asking.root.parent / "elsewhere"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -98,6 +99,9 @@ def load_inputs(
         path = None
     elif dockerfile == "-":
         name, text, path = "Dockerfile", stream.read(_MAX_DOCKERFILE + 1), None
+    elif isinstance(source, LocalContext) and is_stream(dockerfile):
+        with open(dockerfile, "rb") as file:
+            name, text, path = "Dockerfile", file.read(_MAX_DOCKERFILE + 1), None
     else:
         path = find_dockerfile(directory, dockerfile, local=isinstance(source, LocalContext))
         name, text = os.path.basename(path), _read(path)
@@ -197,6 +201,15 @@ def _from_stream(stream: BinaryIO, name: str, scratch: str, limits: ArchiveLimit
     if not is_archive(head):
         return _Directory(into, dockerfile=whole.read(_MAX_DOCKERFILE + 1))
     return _Directory(into, unpack(whole, into, name=name, limits=limits).owners)
+
+
+def is_stream(dockerfile: str) -> bool:
+    """Whether what -f names can be read once only: a pipe, such as a shell makes of `-f <(…)`, or a terminal."""
+    try:
+        mode = os.stat(dockerfile).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def find_dockerfile(directory: str, given: str, *, local: bool = True) -> str:

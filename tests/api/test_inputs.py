@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -118,6 +119,18 @@ def test_compiled_rules_are_remembered(load: Any, context: Path, monkeypatch: py
 
 def test_a_dockerfile_on_standard_input(load: Any, context: Path) -> None:
     inputs = load(context, "-", b"FROM other\n")
+    assert (inputs.name, inputs.text) == ("Dockerfile", b"FROM other\n")
+    assert "f" in names(main(inputs))
+
+
+def test_a_dockerfile_that_can_be_read_once(load: Any, context: Path, tmp_path: Path) -> None:
+    """`-f <(…)`, of which a shell makes a pipe."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writing = threading.Thread(target=fifo.write_text, args=("FROM other\n",))
+    writing.start()
+    inputs = load(context, str(fifo))
+    writing.join()
     assert (inputs.name, inputs.text) == ("Dockerfile", b"FROM other\n")
     assert "f" in names(main(inputs))
 

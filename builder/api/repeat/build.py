@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from builder.api.inputs import DOCKERFILES
+from builder.api.inputs import DOCKERFILES, is_stream
 from builder.api.repeat.leave import leave, make_room, settled_state
 from builder.api.repeat.notes import FILE, HERE, INPUT, PROGRAM, TREE, Note
 from builder.api.repeat.question import ARCHIVE, IMAGES, Question
@@ -56,6 +56,7 @@ def _is_repeatable(options: BuildOptions, result: BuildResult) -> bool:
         plain == options
         and (not options.outputs or _is_archive(options))
         and options.dockerfile != "-"
+        and not is_stream(options.dockerfile)
         and isinstance(parse_context(options.context), LocalContext)
         and result.media_type in MANIFESTS
         and all(step.outcome in (CACHED, NOT_NEEDED) for step in result.steps)

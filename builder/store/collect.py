@@ -130,7 +130,7 @@ def sweep(store: Store, doomed: Collection[Holding] = ()) -> Collected:
         with frozen(store.leases) as pins:
             kept = needed(store, (one for one in store.database.holdings() if one not in passing), pins)
             blobs = [*_set_blobs_aside(store, kept), *_set_partial_aside(store, kept)]
-            snapshots = [path for one in store.all_snapshots() for path in one.entries.set_aside(kept.diff_ids)]
+            snapshots = store.set_snapshots_aside(kept.diff_ids)
             gone = [record for record in store.database.all_layers() if _is_gone(record, kept)]
         size = sum(os.lstat(path).st_size for path in blobs) + sum(tree_size(path) for path in snapshots)
         for path in (*blobs, *snapshots):

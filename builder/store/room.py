@@ -85,7 +85,7 @@ def _drop_snapshots(store: Store) -> None:
 
     with contextlib.suppress(OSError):
         with frozen(store.leases) as pins:
-            aside = [path for snapshots in store.all_snapshots() for path in snapshots.entries.set_aside(pins)]
+            aside = store.set_snapshots_aside(pins)
         for path in aside:
             remove_tree(path)
 

@@ -24,7 +24,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -165,6 +165,18 @@ class Store:
 
         others = [Snapshots(self.root, name=name) for name in snapshot_names(self.root)]
         return [self.snapshots, *(one for one in others if one.entries.directory != self.snapshots.entries.directory)]
+
+    def set_snapshots_aside(self, keep: Collection[str]) -> list[str]:
+        """As `SnapshotEntries.set_aside`, of all kinds. What root unpacked in a user's store stays, if we are the user.
+        Raises OSError."""
+        aside = []
+        for snapshots in self.all_snapshots():
+            try:
+                aside += snapshots.entries.set_aside(keep)
+            except PermissionError:
+                if snapshots is self.snapshots:
+                    raise
+        return aside
 
     def settle_snapshots(self, waiting: float = 0.0) -> None:
         """Flush unpacked layers to the disk, see `SnapshotEntries.settle`. What cannot be flushed is not believed

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
+from builder.filesystem.snapshot_entries import SnapshotEntries
 from builder.store.snapshot_directories import PRIVILEGED, own_snapshots, snapshot_names
+from builder.store.store import Store
 from tests.support.builds import PROJECT, Cli, busybox_context, needs_sandbox
 
 OUTSIDE: tuple[str, ...] = ()
@@ -52,3 +55,25 @@ def test_what_one_unpacked_is_not_what_the_other_uses(
 def test_those_of_a_privileged_process(tmp_path: Path) -> None:
     assert own_snapshots(str(tmp_path)).entries.directory == str(tmp_path / PRIVILEGED)
     assert snapshot_names(str(tmp_path / "missing")) == []
+
+
+def test_what_only_root_can_remove_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unpacked layers of root's in a user's store do not stop the user's `prune`."""
+    store = Store(str(tmp_path))
+    own = store.snapshots.entries.directory
+    for directory in (own, str(tmp_path / "snapshots-user-0")):
+        os.makedirs(f"{directory}/{'0' * 64}/fs")
+    taken = SnapshotEntries.set_aside
+    refused = str(tmp_path / "snapshots-user-0")
+
+    def set_aside(entries: SnapshotEntries, keep: Collection[str]) -> list[str]:
+        if entries.directory == refused:
+            raise PermissionError
+        return taken(entries, keep)
+
+    monkeypatch.setattr(SnapshotEntries, "set_aside", set_aside)
+    (gone,) = store.set_snapshots_aside([])
+    assert gone.startswith(own)
+    refused = own
+    with pytest.raises(PermissionError):
+        store.set_snapshots_aside([])

@@ -9,8 +9,10 @@ import stat
 from functools import cache
 
 from . import capabilities, namespaces
+from .rootfs import DEVICES
 
 _OWN_PREFIXES = ("trusted.overlay.", "user.overlay.")
+_HARMLESS = frozenset(os.makedev(*device) for device in DEVICES.values())
 _CLONE = 0x40049409  # FICLONE: share the blocks, on file systems that can
 _MOST = 1 << 30  # bytes of one sendfile(2)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -83,7 +85,8 @@ class _Copy:
 
 
 def copy_file(source: str, target: str, status: os.stat_result) -> None:
-    """Copy anything but a directory, with its metadata. Sockets, and devices that must not be made, are left out."""
+    """Copy anything but a directory, with its metadata. Sockets are left out, and all devices but those that every step
+    has: here nothing else keeps a step from opening one, which is a device of the host's."""
     mode = status.st_mode
     if stat.S_ISREG(mode):
         _copy_content(source, target)
@@ -91,7 +94,7 @@ def copy_file(source: str, target: str, status: os.stat_result) -> None:
         os.symlink(os.readlink(source), target)
     elif stat.S_ISFIFO(mode):
         os.mkfifo(target, 0o600)
-    elif stat.S_ISSOCK(mode):
+    elif stat.S_ISSOCK(mode) or status.st_rdev not in _HARMLESS or not stat.S_ISCHR(mode):
         return
     else:
         try:

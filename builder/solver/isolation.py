@@ -15,7 +15,8 @@ from builder.sandbox import capabilities
 if TYPE_CHECKING:
     from builder.sandbox.client import Sandbox
 
-CHOICES = ("default", "chroot")
+CHROOT = "chroot"
+CHOICES = ("default", CHROOT)
 """What `--isolation` may be: the best that this machine allows, or always a chroot."""
 
 
@@ -28,16 +29,16 @@ class Isolation(msgspec.Struct, frozen=True):
 
 def choose(wanted: str = "default") -> Isolation:
     """The rung for `--isolation wanted`, one of CHOICES."""
-    if wanted == "chroot":
-        return Isolation("chroot", "--isolation=chroot asks for it")
+    if wanted == CHROOT:
+        return Isolation(CHROOT, "--isolation=chroot asks for it")
     if capabilities.held() >> capabilities.SYS_ADMIN & 1:
         return Isolation("namespaces", "this process may make namespaces and mounts")
-    return Isolation("chroot", "this process lacks CAP_SYS_ADMIN, so that it can make neither namespaces nor mounts")
+    return Isolation(CHROOT, "this process lacks CAP_SYS_ADMIN, so that it can make neither namespaces nor mounts")
 
 
 def open_sandbox(wanted: str = "default") -> Sandbox:
     """The sandbox of the rung that is chosen."""
-    if choose(wanted).rung == "chroot":
+    if choose(wanted).rung == CHROOT:
         from builder.sandbox.chroot import ChrootSandbox
 
         return ChrootSandbox()

@@ -25,6 +25,7 @@ from builder.progress import Warned
 from builder.sandbox.command import Mount
 from builder.solver.copy import MOUNTED
 from builder.solver.environment import Environment
+from builder.solver.isolation import CHROOT, choose
 from builder.solver.keys import content_name
 from builder.solver.roots import Layers
 from builder.store.mounts import hold, note_use, read_mount
@@ -52,6 +53,7 @@ class Mounting:
         self._scratch = scratch
         self._held = held
         self._count = 0
+        self._claimed: set[str] = set()
         self.variables: dict[str, str] = {}
         self.agents: list[str] = []
 
@@ -122,12 +124,23 @@ class Mounting:
         return hex_of("\0".join([planned.cache, *start]).encode("utf-8", "surrogateescape"))[:32]
 
     def _claim(self, base: str, sharing: str) -> str:
-        """The cache's directory: the one for `shared`, waited for if `locked`, the first free one if `private`."""
+        """The cache's directory: the one for `shared`, waited for if `locked`, the first free one if `private`. What
+        this command has already it need not wait for.
+
+        A command in a chroot has it alone: files are copied from there and back, by their paths, which another command
+        that writes there at the same time could lead anywhere on this machine.
+        """
+        if base in self._claimed and sharing != "private":
+            return base
+        mode = _LOCKS[sharing]
+        if mode == fcntl.LOCK_SH and choose(self._environment.isolation).rung == CHROOT:
+            mode = fcntl.LOCK_EX
         number = 0
         while True:
             path = base if number == 0 else f"{base}.{number}"
             try:
-                self._held.callback(os.close, hold(path, _LOCKS[sharing]))
+                self._held.callback(os.close, hold(path, mode))
+                self._claimed.add(path)
                 return path
             except BlockingIOError:
                 number += 1

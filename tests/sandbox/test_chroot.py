@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
+from builder.store.mounts import hold
+from tests.support.archives import archive
 from tests.support.builds import BASE, PROJECT, Cli, Done, Log, busybox_context, needs_sandbox, reading
 
 pytestmark = needs_sandbox
@@ -99,6 +103,40 @@ def test_a_step_does_not_reach_the_layers(cli: Unprivileged, tmp_path: Path) -> 
     assert done.status == 0, done.err
     assert " changed\n" in done.err
     assert cli.spawn("fsck", "-n", "--deep").out.endswith(b"everything is in order\n")
+
+
+def test_devices_of_images_and_caches_are_not_there(cli: Unprivileged, tmp_path: Path) -> None:
+    """They would be the host's; and that they are not there is nothing that the step did."""
+    devices = archive(
+        ("kmsg", {"type": tarfile.CHRTYPE, "device": (1, 11), "mode": 0o666}),
+        ("disk", {"type": tarfile.BLKTYPE, "device": (7, 0), "mode": 0o666}),
+        ("null", {"type": tarfile.CHRTYPE, "device": (1, 3), "mode": 0o666}),
+    )
+    (tmp_path / "devices.tar").write_bytes(devices)
+    assert cli.spawn("import", tmp_path / "devices.tar", "devices").status == 0
+    commands = (
+        "FROM devices\nCOPY --from=base / /\nENV PATH=/bin\n"
+        "RUN ! test -e /kmsg && ! test -e /disk && echo x > /null && touch /done\n"
+        "RUN --mount=type=bind,from=devices,target=/mnt ! test -e /mnt/kmsg && ! test -e /mnt/disk\n"
+    )
+    done = build(cli, tmp_path, commands)
+    assert done.status == 0, done.err
+    assert {"done", "kmsg", "disk", "null"} <= cli.files("x").keys()
+
+
+def test_a_cache_is_one_command_s_at_a_time(cli: Unprivileged, tmp_path: Path) -> None:
+    """Another that has it could lead the copying elsewhere. Two mounts of one command do not wait for each other."""
+    mounts = "".join(f"--mount=type=cache,id=c,target=/{name},sharing={name} " for name in ("shared", "locked"))
+    done = build(cli, tmp_path, f"RUN {mounts} echo x > /shared/f\nRUN {mounts} test -e /locked/f\n")
+    assert done.status == 0, done.err
+    (mount,) = (cli.root / "mounts").iterdir()
+    held = hold(str(mount), fcntl.LOCK_SH)
+    waiting = cli.start("build", "--no-cache", tmp_path / "context")
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.communicate(timeout=2)
+    os.close(held)
+    _, err = waiting.communicate(timeout=30)
+    assert waiting.returncode == 0, err
 
 
 def test_opaque_directories_and_whiteouts_of_pulled_layers(cli: Unprivileged, tmp_path: Path) -> None:

@@ -156,8 +156,10 @@ class _Listing:
         self.devices = devices
         self.files: dict[str, FileInfo] = {}
         self.digests: dict[str, bytes] = {}
+        self.names: dict[str, set[str]] = {}  # of a file that has several
         self.opaque: set[str] = set()
         self.indirect: set[str] = set()
+        self.implied: set[str] = set()  # the directories that these lead through
 
     def lstat(self, path: str) -> FileInfo | None:
         return self.files.get(path) if path else FileInfo(kinds.DIRECTORY, 0o755)
@@ -172,39 +174,60 @@ class _Listing:
             self._hide(directory, name)
             return
         if directory and directory not in self.files:
-            self.indirect.add(path)
+            self._add_indirect(path)
         info = entry.info
         digest = b""
         if info.kind == kinds.HARDLINK:
             target = resolve(self, entry.hardlink or "", follow_last=False)
             original = self.files.get(target)
             if original is None:
-                self.indirect.add(path)
+                self._add_indirect(path)
                 return
             digest = self.digests.get(target, b"")
             info = FileInfo(original.kind, info.mode, size=original.size, link=original.link, device=original.device)
             if original.kind == kinds.SYMLINK:
                 info = original
-            self.files[target] = info  # the mode of the last entry counts for all names of a file
-        elif info.kind == kinds.FILE and self.deep:
-            hasher = hashlib.sha256()
-            for piece in entry.content.chunks():
-                hasher.update(piece)
-            digest = hasher.digest()
+            names = self.names.setdefault(target, {target})
+            self._unlink(path)
+            names.add(path)
+            for name in names:  # the mode of the last entry counts for all names of a file
+                self.names[name] = names
+                self.files[name] = info
+        else:
+            self._unlink(path)
+            if info.kind == kinds.FILE and self.deep:
+                hasher = hashlib.sha256()
+                for piece in entry.content.chunks():
+                    hasher.update(piece)
+                digest = hasher.digest()
         before = self.files.get(path)
-        if before is not None and before.kind == kinds.DIRECTORY and info.kind != kinds.DIRECTORY:
+        was_directory = path in self.implied or (before is not None and before.kind == kinds.DIRECTORY)
+        if was_directory and info.kind != kinds.DIRECTORY:
             inside = f"{path}/"
             for other in [other for other in self.files if other.startswith(inside)]:
                 del self.files[other]
                 self.digests.pop(other, None)
+                self._unlink(other)
             self.opaque = {other for other in self.opaque if other != path and not other.startswith(inside)}
+            self.indirect = {other for other in self.indirect if not other.startswith(inside)}
         self.files[path] = info
+        self.digests.pop(path, None)
         if digest:
             self.digests[path] = digest
+
+    def _add_indirect(self, path: str) -> None:
+        self.indirect.add(path)
+        self.implied.update(_parents(path))
+
+    def _unlink(self, path: str) -> None:
+        """A path is no name any more of the file that had it."""
+        self.names.pop(path, set()).discard(path)
 
     def _hide(self, directory: str, name: str) -> None:
         if name == _OPAQUE:
             self.opaque.add(directory)
+            if directory and directory not in self.files:
+                self._add_indirect(f"{directory}/{name}")
             return
         if name.startswith(_META):
             return
@@ -214,7 +237,7 @@ class _Listing:
         if before is None:
             self.files[path] = FileInfo(kinds.WHITEOUT, 0)
             if directory and directory not in self.files:
-                self.indirect.add(path)
+                self._add_indirect(path)
         elif before.kind == kinds.DIRECTORY:
             self.opaque.add(path)
 
@@ -242,7 +265,7 @@ class _Listing:
                 return f"{path}: its content is another"
         for path in self.opaque:
             place = os.path.join(files, path)
-            if os.path.isdir(place) and not _is_marked(place):
+            if os.path.isdir(place) and not os.path.islink(place) and not _is_marked(place):
                 return f"{path or '/'} does not hide what is below it"
         return ""
 
@@ -289,5 +312,6 @@ def _is_marked(directory: str) -> bool:
 
 
 def _digest(path: str) -> bytes:
-    with open(path, "rb") as file:
+    """Of a file; whatever may have replaced it is not waited for."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()

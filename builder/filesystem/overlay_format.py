@@ -24,6 +24,7 @@ of processes which `trusted.` attributes are out of reach of."""
 CAPABILITY = "security.capability"
 _REDIRECT = ("trusted.overlay.redirect", "user.overlay.redirect")
 _SYS_ADMIN = 21  # the number of the capability, capabilities(7)
+_INITIAL = 0xEFFFFFFD  # the initial user namespace's inode: Linux, include/linux/proc_ns.h, PROC_USER_INIT_INO
 
 _KINDS = {
     stat.S_IFREG: kinds.FILE, stat.S_IFDIR: kinds.DIRECTORY, stat.S_IFLNK: kinds.SYMLINK, stat.S_IFCHR: kinds.CHARACTER,
@@ -63,9 +64,9 @@ def attributes(file: str | int, *, follow: bool = False) -> list[str]:
 @cache
 def is_privileged() -> bool:
     """Whether `trusted.` attributes are within reach of this process: with CAP_SYS_ADMIN, and in no user namespace."""
-    with open("/proc/self/uid_map") as mapping, open("/proc/self/status") as status:
+    with open("/proc/self/status") as status:
         effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
-        return bool(effective >> _SYS_ADMIN & 1) and mapping.read().split() == ["0", "0", "4294967295"]
+    return bool(effective >> _SYS_ADMIN & 1) and os.stat("/proc/self/ns/user").st_ino == _INITIAL
 
 
 def own_prefix() -> str:

@@ -2,6 +2,7 @@
 
 ROOT/failed/TIME-BUILD-PROJECT/state     what is known of the step
 ROOT/failed/TIME-BUILD-PROJECT/upper/    what its command wrote, in overlayfs's form
+ROOT/failed/TIME-BUILD-PROJECT/upper-…/  the same, of other kinds of processes, see `snapshot_directories`
 
 TIME is when it was kept, in milliseconds as 12 hexadecimal digits; BUILD the name of its build, which keeps one step at
 most; PROJECT tells builds of another Dockerfile or context apart. Kept are the newest `KEPT`; the next build of the
@@ -16,7 +17,6 @@ import fcntl
 import hashlib
 import os
 import re
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ from contextlib import contextmanager
 import msgspec
 
 from builder.errors import StoreError, UsageError
+from builder.store.snapshot_directories import PRIVILEGED, own_name
 from builder.store.store import remove_tree
 
 KEPT = 5
@@ -58,7 +59,7 @@ class FailedStates:
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
             os.mkdir(new, 0o700)
-            os.rename(upper, os.path.join(new, _UPPER))
+            os.rename(upper, os.path.join(new, _own_upper()))
             with open(os.open(os.path.join(new, _STATE), os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
                 file.write(state)
             os.rename(new, os.path.join(self.path, name))
@@ -88,7 +89,14 @@ class FailedStates:
                 raise StoreError("the failed step was removed just now", place=path) from error
             except OSError as error:
                 raise StoreError(f"the state of the step cannot be read: {error.strerror}", place=path) from error
-            yield found[0].split("-")[1], state, os.path.join(path, _UPPER)
+            upper = os.path.join(path, _own_upper())
+            if not os.path.isdir(upper):  # what it says is deleted would be there
+                raise StoreError(
+                    "a process with other privileges kept the failed step",
+                    place=path,
+                    remedy="look at it as who built it: as root or not, and in the same container",
+                )
+            yield found[0].split("-")[1], state, upper
 
     def forget(self, project: str) -> None:
         """Remove the states of a project."""
@@ -116,7 +124,8 @@ class FailedStates:
         try:
             with open(os.path.join(self.path, name, _STATE), "rb") as file:
                 msgspec.msgpack.decode(file.read())
-            return stat.S_ISDIR(os.lstat(os.path.join(self.path, name, _UPPER)).st_mode)
+            with os.scandir(os.path.join(self.path, name)) as entries:
+                return any(one.name.startswith(_UPPER) and one.is_dir(follow_symlinks=False) for one in entries)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return False
 
@@ -143,6 +152,11 @@ def _size(path: str) -> int:
     from builder.store.collect import tree_size  # only where there is something to remove
 
     return tree_size(path)
+
+
+def _own_upper() -> str:
+    """What this kind of process calls the directory with what a command wrote."""
+    return _UPPER + own_name().removeprefix(PRIVILEGED)
 
 
 def _project(project: str) -> str:

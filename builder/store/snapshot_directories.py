@@ -13,21 +13,25 @@ import xxhash
 
 from builder.filesystem.overlay_format import is_privileged
 from builder.filesystem.snapshots import Snapshots
+from builder.sandbox.namespaces import in_user_namespace
 
 PRIVILEGED = "snapshots"
 """The directory of privileged processes: with CAP_SYS_ADMIN, and in no user namespace."""
-_UNPRIVILEGED = "snapshots-unprivileged"
-_ALL = "0 0 4294967295"
 
 
 def own_snapshots(root: str) -> Snapshots:
     """Those of this process, in the store at `root`."""
+    return Snapshots(root, name=own_name(), userxattr=not is_privileged(), erofs=is_privileged())
+
+
+def own_name() -> str:
+    """The name of that directory, which tells this kind of process from others."""
     if is_privileged():
-        return Snapshots(root, name=PRIVILEGED, erofs=True)
+        return PRIVILEGED
+    if not in_user_namespace():
+        return f"{PRIVILEGED}-unprivileged"
     maps = [_read(f"/proc/self/{name}_map") for name in ("uid", "gid")]
-    if maps[0] == _ALL:
-        return Snapshots(root, name=_UNPRIVILEGED, userxattr=True)
-    return Snapshots(root, name=f"snapshots-user-{xxhash.xxh3_64_hexdigest(repr(maps).encode())}", userxattr=True)
+    return f"{PRIVILEGED}-user-{xxhash.xxh3_64_hexdigest(repr(maps).encode())}"
 
 
 def snapshot_names(root: str) -> list[str]:

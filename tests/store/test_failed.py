@@ -48,6 +48,17 @@ def usage(cli: Cli) -> dict[str, dict[str, str]]:
     return {row["Type"]: row for row in rows}
 
 
+def test_another_kind_of_process_is_not_shown_what_it_cannot_read(store: Store, states: FailedStates) -> None:
+    """Overlayfs's marks are others inside a user namespace: what a step deleted would be there."""
+    kept = keep(store, "aa")
+    with states.hold() as (build, _, _):
+        assert build == "aa"
+    (upper,) = (path for path in kept.iterdir() if path.is_dir())
+    upper.rename(kept / "upper-user-0")
+    with pytest.raises(StoreError, match="other privileges"), states.hold():
+        pass
+
+
 def test_du_counts_them(cli: Cli, store: Store) -> None:
     assert usage(cli)["Failed Steps"] == {
         "Type": "Failed Steps", "TotalCount": "0", "Active": "0", "Size": "0B", "Reclaimable": "0B",

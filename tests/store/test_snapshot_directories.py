@@ -57,6 +57,35 @@ def test_those_of_a_privileged_process(tmp_path: Path) -> None:
     assert snapshot_names(str(tmp_path / "missing")) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="the map of all IDs can be written by root alone")
+def test_a_user_namespace_with_all_ids_is_one(tmp_path: Path) -> None:
+    script = """\
+import os
+from builder.filesystem.overlay_format import is_privileged
+from builder.sandbox.namespaces import in_user_namespace
+from builder.sandbox.syscalls import unshare
+print(is_privileged.__wrapped__(), in_user_namespace())
+ready, tell = os.pipe()
+done, go = os.pipe()
+parent = os.getpid()
+if os.fork() == 0:
+    os.read(ready, 1)
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{parent}/{name}", "w") as file:
+            file.write("0 0 4294967295")
+    os.write(go, b"x")
+    os._exit(0)
+unshare(0x10000000)
+os.write(tell, b"x")
+os.read(done, 1)
+print(is_privileged.__wrapped__(), in_user_namespace())
+"""
+    done = subprocess.run([sys.executable, "-uc", script], capture_output=True, text=True, cwd=PROJECT)
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("user namespaces are not available")
+    assert done.stdout.split() == ["True", "False", "False", "True"], done.stderr
+
+
 def test_what_only_root_can_remove_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unpacked layers of root's in a user's store do not stop the user's `prune`."""
     store = Store(str(tmp_path))

@@ -16,8 +16,24 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+# What `signal` asks itself; around it, that makes enumerations of all numbers.
+_signal = __import__("_signal")
+_INTERRUPTED = 130  # as `builder.errors` has it, which is not loaded here
+
+
 def run() -> NoReturn:
     """Run the command line and end the process."""
+    for number in (_signal.SIGTERM, _signal.SIGHUP):
+        if _signal.getsignal(number) == _signal.SIG_DFL:  # not under nohup(1)
+            _signal.signal(number, _signal.default_int_handler)
+    try:
+        _run()
+    except KeyboardInterrupt:
+        os.write(2, b"\nerror: interrupted\n")
+        os._exit(_INTERRUPTED)
+
+
+def _run() -> NoReturn:
     _open_streams()
     bundle = Bundle()
     bundle.install()

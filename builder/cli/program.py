@@ -46,7 +46,8 @@ def main(asked: Question | None = None) -> NoReturn:
         status = _command(settings)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("\nerror: interrupted", file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone
+            print("\nerror: interrupted", file=sys.stderr)
         status = EXIT_INTERRUPTED
     except BuilderError as error:
         if debug:

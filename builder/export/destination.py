@@ -41,7 +41,8 @@ def destination(path: str) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     special = os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path))
-    temporary = path if special else f"{path}.{os.urandom(4).hex()}.part"
+    # A name of its own, since one with more behind it can be too long.
+    temporary = path if special else os.path.join(os.path.dirname(path), f".builder-{os.urandom(4).hex()}.part")
     made = False
     try:
         with open(temporary, "wb" if special else "xb") as file:  # where others may write, they may have left a link

@@ -128,7 +128,8 @@ def execute(command: Command) -> None:
     environment: dict[str, str] = {}
     for entry in command.environment:
         name, _, value = entry.partition("=")
-        environment[name] = value
+        if name:  # an image may have entries without, which execve(2) takes and nobody can read
+            environment[name] = value
     for number in SIGNALS_IGNORED_BY_PYTHON:
         syscalls.default_signal(number)
     program = _search(command.arguments[0], environment.get("PATH", ""))

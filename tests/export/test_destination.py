@@ -36,6 +36,13 @@ def test_nothing_is_left_of_what_failed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out.tar"]
 
 
+def test_a_name_as_long_as_a_name_may_be(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 255)
+    with destination(str(path)) as file:
+        file.write(b"all")
+    assert path.read_bytes() == b"all"
+
+
 def test_a_link_is_written_through_and_stays(tmp_path: Path) -> None:
     (tmp_path / "real").write_bytes(b"")
     link = tmp_path / "stdout"

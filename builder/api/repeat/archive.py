@@ -66,7 +66,7 @@ def write(path: str, parts: Sequence[bytes], blobs: str) -> bool:
     """Write an archive, which appears whole. Whether that was done: not what is no ordinary file. Raises OSError."""
     if os.path.lexists(path) and not is_ordinary(path):
         return False
-    temporary = f"{path}.{os.urandom(4).hex()}.part"
+    temporary = os.path.join(os.path.dirname(path), f".builder-{os.urandom(4).hex()}.part")  # a name can be too long
     whole = open(temporary, "xb", buffering=0)  # noqa: SIM115  # where others may write, they may have left a link
     try:
         with whole as file:

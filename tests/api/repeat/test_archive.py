@@ -123,7 +123,7 @@ def test_a_link_that_others_left_is_not_written_through(asking: Asking, monkeypa
     monkeypatch.setattr(os, "urandom", bytes)  # as if somebody guessed the temporary name
     victim = asking.root.parent / "victim"
     victim.write_text("theirs")
-    asking.archive.with_name("image.tar.00000000.part").symlink_to(victim)
+    asking.archive.with_name(".builder-00000000.part").symlink_to(victim)
     with pytest.raises(OSError, match="exists"):
         repeated_archive.write(str(asking.archive), [b"ours"], "")
     with pytest.raises(StoreError, match="exists"), destination(str(asking.archive)) as file:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -332,6 +333,23 @@ def test_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     assert quiet[0].out.decode().strip() == cli.image_id("x")
     (directory / "a").write_text("another")
     assert "COPY a /\n#1 because a changed" in cli.spawn("build", "-t", "x", directory).err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_answer_can_be_interrupted(cli: Cli, tmp_path: Path, number: signal.Signals) -> None:
+    directory = context(tmp_path / "context", DOCKERFILE, a="a", dir__b="b")
+    time.sleep(2.1)
+    for _ in range(2):
+        cli.spawn("build", "-t", "x", directory)
+    (note,) = _notes(cli)
+    note.unlink()
+    os.mkfifo(note)  # which waits for somebody who writes
+    waiting = cli.start("build", "-t", "x", directory)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.communicate(timeout=1)
+    waiting.send_signal(number)
+    out, err = waiting.communicate(timeout=20)
+    assert (waiting.returncode, out, err) == (130, b"", b"\nerror: interrupted\n")
 
 
 def test_the_image_s_name_comes_after_the_warnings(cli: Cli, tmp_path: Path) -> None:

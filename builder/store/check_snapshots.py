@@ -180,6 +180,8 @@ class _Listing:
         if info.kind == kinds.HARDLINK:
             target = resolve(self, entry.hardlink or "", follow_last=False)
             original = self.files.get(target)
+            if original is not None and original.kind == kinds.DIRECTORY:
+                return  # itself: all others cannot be unpacked
             if original is None:
                 self._add_indirect(path)
                 return

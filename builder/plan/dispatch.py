@@ -5,14 +5,14 @@ One function an instruction, called with the stage's state; the rules are BuildK
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from builder.dockerfile import instructions as df
-from builder.dockerfile.text import quoted
+from builder.dockerfile.heredocs import is_heredoc
+from builder.dockerfile.text import SPACE, quoted
 from builder.errors import DockerfileError, PlanError
 from builder.oci.spec import Healthcheck
 from builder.plan import checks
@@ -20,8 +20,6 @@ from builder.plan.ports import parse_port
 from builder.plan.signals import check_signal
 from builder.plan.state import DeclaredArgument, StageState
 from builder.plan.steps import Mount, RunNode, SecretMount, WorkdirNode
-
-_HEREDOC = r"\s*\d*<<-?\s*(['\"]?)[^<'\"]+\1\s*"
 
 
 def dispatch(state: StageState, instruction: df.StageInstruction) -> None:
@@ -120,7 +118,7 @@ def _run(state: StageState, instruction: df.Run) -> None:
 
 def is_lone_heredoc(command: df.CommandLine) -> bool:
     """Whether nothing but one here-document stands behind RUN: it is the script."""
-    return len(command.heredocs) == 1 and re.fullmatch(_HEREDOC, command.arguments[0]) is not None
+    return len(command.heredocs) == 1 and is_heredoc(command.arguments[0].strip(SPACE)) is not None
 
 
 def _note_script(state: StageState, instruction: df.Run, mounts: tuple[Mount, ...]) -> None:

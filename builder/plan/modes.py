@@ -1,4 +1,7 @@
-"""`--chmod`: octal numbers and symbolic modes (`u=rwX,go=rX`), as chmod(1) reads them with a umask of 0."""
+"""`--chmod`: octal numbers and symbolic modes (`u=rwX,go=rX`), as BSD's setmode(3) reads them with a umask of 0, which
+BuildKit has a port of. Other than in GNU's chmod(1), `X` looks at the mode before all clauses, `=` leaves the sticky
+bit, and copies (`g=u`) leave the special bits.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from builder.errors import PlanError
 _CLAUSE = r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)"
 _ACTION = r"([-+=])([ugo]|[rwxXst]*)"
 _SHIFT = {"u": 6, "g": 3, "o": 0}
-_BITS = {"r": 4, "w": 2, "x": 1}
+_BITS = {"r": 0o444, "w": 0o222, "x": 0o111}
+_SPECIAL = {"s": 0o6000, "t": 0o1000}
+_WHO = {"u": 0o4700, "g": 0o2070, "o": 0o007, "a": 0o6777}
+_EVERYBODY = _WHO["a"]
 
 
 def parse_mode(text: str) -> int | str:
@@ -36,36 +42,48 @@ def apply_mode(mode: int | str, current: int, directory: bool) -> int:
     """The permission bits of a file that had `current`, after `mode` (which `parse_mode` made)."""
     if isinstance(mode, int):
         return mode
+    executable = directory or bool(current & 0o111)  # `X` asks for what was there before all
     for clause in mode.split(","):
         match = re.fullmatch(_CLAUSE, clause)
         assert match is not None  # parse_mode checked it
-        who = set(match[1]) or {"a"}
-        if "a" in who:
-            who = {"u", "g", "o"}
+        who = 0
+        for target in match[1]:
+            who |= _WHO[target]
         for operator, permissions in re.findall(_ACTION, match[2]):
-            current = _apply(current, who, operator, permissions, directory)
+            if permissions and permissions in _SHIFT:
+                current = _copy(current, who or _EVERYBODY, operator, current >> _SHIFT[permissions] & 7)
+            else:
+                current, who = _apply(current, who, operator, permissions, executable)
     return current
 
 
-def _apply(current: int, who: set[str], operator: str, permissions: str, directory: bool) -> int:
-    bits = affected = 0
-    for target in who:
-        shift = _SHIFT[target]
-        affected |= 7 << shift
-        for letter in permissions:
-            if letter in _BITS:
-                bits |= _BITS[letter] << shift
-            elif letter == "X" and (directory or current & 0o111):
-                bits |= 1 << shift
-            elif letter in _SHIFT:
-                bits |= (current >> _SHIFT[letter] & 7) << shift
-    if "s" in permissions:
-        bits |= (0o4000 if "u" in who else 0) | (0o2000 if "g" in who else 0)
-    if "t" in permissions and who != {"o"}:  # as BSD's setmode: "other" has no sticky bit
-        bits |= 0o1000
-    if operator == "+":
-        return current | bits
+def _copy(current: int, who: int, operator: str, value: int) -> int:
+    """Give a class the permissions of another. What is neither read, write nor execute stays."""
+    for target, shift in _SHIFT.items():
+        if not who & 7 << shift & _WHO[target]:
+            continue
+        if operator == "=":
+            current &= ~(7 << shift)
+        current = current & ~(value << shift) if operator == "-" else current | value << shift
+    return current
+
+
+def _apply(current: int, who: int, operator: str, permissions: str, executable: bool) -> tuple[int, int]:
+    """The bits after one action, and for whom the next one of the clause is: `t` makes it one for the sticky bit."""
+    bits = 0
+    for letter in permissions:
+        bits |= _BITS.get(letter, 0)
+        if letter in "st" and (not who or who & ~_WHO["o"]):  # others have neither
+            bits |= _SPECIAL[letter]
+            if letter == "t":
+                who |= _SPECIAL["t"]
+    mask = who or 0o7777
     if operator == "-":
-        return current & ~bits
-    special = (0o4000 if "u" in who else 0) | (0o2000 if "g" in who else 0) | (0o1000 if "o" in who else 0)
-    return current & ~(affected | special) | bits
+        current &= ~(mask & bits)
+    else:
+        if operator == "=":
+            current &= ~(who or _EVERYBODY)
+        current |= mask & bits
+    if "X" in permissions and executable:  # after `-`, too
+        current |= mask & 0o111
+    return current, who

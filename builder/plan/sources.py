@@ -53,7 +53,7 @@ def plan_copy(state: StageState, instruction: Copy | Add) -> tuple[CopyNode, str
         destination=destination(state.image.config.working_dir, target),
         chown=chown or None,
         chmod=parse_mode(chmod) if chmod else None,
-        link=instruction.link,
+        link=instruction.link and not chmod,  # BuildKit makes no layer of its own where --chmod is given
         parents=parents,
         excludes=tuple(scope.expand(word) for word in instruction.excludes),
         surroundings=state.surroundings(),

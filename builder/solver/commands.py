@@ -12,7 +12,7 @@ from builder.solver.environment import Environment
 from builder.solver.mounts import Mounting
 from builder.solver.users import ExecUser
 
-_HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_HOSTS = "127.0.0.1\tlocalhost{}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _RESOLV_CONF = "/etc/resolv.conf"
 
 
@@ -29,6 +29,7 @@ def step_command(
     if node.script is not None:
         mounts = (*mounts, mounting.script(*node.script))
     limits = environment.limits
+    hostname = limits.hostname or "buildkitsandbox"
     return Command(
         node.argv,
         environment=tuple(f"{name}={value}" for name, value in _variables(node, user, mounting).items()),
@@ -42,8 +43,8 @@ def step_command(
         groups=user.groups,
         network=node.network,
         security=node.security,
-        hostname=limits.hostname or "buildkitsandbox",
-        hosts=hosts_file(limits.hosts),
+        hostname=hostname,
+        hosts=hosts_file(limits.hosts, hostname),
         resolv_conf=resolv_conf(node.network),
         shm_size=limits.shm_size,
         ulimits=limits.ulimits,
@@ -66,9 +67,10 @@ def overlay_directories(scratch: str, lowers: Sequence[str]) -> tuple[str, str]:
     return upper, work
 
 
-def hosts_file(hosts: Iterable[tuple[str, str]]) -> str:
-    """/etc/hosts with these names and addresses."""
-    return _HOSTS + "".join(f"{address}\t{name}\n" for name, address in hosts)
+def hosts_file(hosts: Iterable[tuple[str, str]], hostname: str = "") -> str:
+    """/etc/hosts with these names and addresses, and `hostname` as a name of this host."""
+    own = _HOSTS.format(f" {hostname}" if hostname else "")
+    return own + "".join(f"{address}\t{name}\n" for name, address in hosts)
 
 
 def resolv_conf(network: str) -> str | None:

@@ -31,7 +31,7 @@ from builder.solver.recycle import FEWEST, Recycler
 from builder.solver.roots import EmptyTree, Layers
 from builder.solver.staging import Staged, Staging, TreeContent
 from builder.solver.trace import Origin, Trace
-from builder.solver.users import find_owner
+from builder.solver.users import check_owner, find_owner
 from builder.store.records import RecipeRecord
 
 if TYPE_CHECKING:
@@ -192,6 +192,8 @@ def stage_copy(
     tree = EmptyTree() if node.link else seen_tree(environment, parent)
     staging = Staging(tree)
     owners = seen_tree(environment, parent) if node.link and node.owner_is_named else tree
+    if node.chown and not parent:
+        check_owner(node.chown, "--chown")
     owner = find_owner(owners, node.chown) if node.chown else None
     ownership = Ownership(owner, node.chmod, now_ns(environment.epoch))
     destination = Destination(node.destination, ownership, scratch, lambda: environment.store.limits)

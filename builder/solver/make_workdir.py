@@ -17,7 +17,7 @@ from builder.solver.place import make_directories
 from builder.solver.roots import Layers
 from builder.solver.staging import Staging
 from builder.solver.trace import Trace
-from builder.solver.users import find_owner
+from builder.solver.users import check_owner, find_owner
 
 
 def make_workdir(
@@ -58,6 +58,8 @@ def stage_workdir(environment: Environment, node: WorkdirNode, parent: Layers) -
     """The directories that a WORKDIR makes over its parent, and their owner."""
     tree = seen_tree(environment, parent)
     staging = Staging(tree)
+    if node.user and not parent:
+        check_owner(node.user, "USER")
     owner = find_owner(tree, node.user) if node.user else (0, 0)
     directory = FileInfo(kinds.DIRECTORY, 0o755, owner[0], owner[1], 0, now_ns(environment.epoch))
     make_directories(staging, resolve(staging, clean(node.path)), directory)

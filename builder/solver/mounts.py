@@ -209,6 +209,8 @@ class Mounting:
     def _secret(self, planned: SecretMount) -> Iterator[Mount]:
         read = self._environment.secrets.get(planned.secret)
         if read is None:
+            if planned.variable and planned.variable != "HOME":  # as in BuildKit, which sets a HOME that is empty
+                self.variables[planned.variable] = ""
             return
         content = read()
         if planned.variable:

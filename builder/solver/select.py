@@ -43,7 +43,7 @@ class Match(msgspec.Struct, frozen=True):
 
 def select(tree: FileTree, source: CopyFiles, excludes: tuple[str, ...]) -> list[Match]:
     """All that `source` takes from `tree`. A pattern may match nothing. Raises StepFailed for a missing file."""
-    if source.required is not None and _lstat(tree, source.required) is None:
+    if source.required is not None and tree.lstat(resolve(tree, source.required, follow_last=False)) is None:
         raise _missing(source.required, tree)
     include = Matcher(compile_patterns((source.pattern,))) if source.pattern is not None else None
     exclude = Matcher(compile_patterns(excludes)) if excludes else None

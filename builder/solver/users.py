@@ -59,6 +59,16 @@ def find_owner(tree: FileTree, text: str) -> tuple[int, int]:
     return uid, gid
 
 
+def check_owner(text: str, option: str) -> None:
+    """Raises StepFailed for an owner by name, but root, of what has no files at all yet, as in BuildKit."""
+    for name in text.split(":"):
+        if name not in ("", "root") and _number(name) is None:
+            raise StepFailed(
+                f"{option} names {name!r}, and this stage has no files yet that could say who that is",
+                remedy="write numbers, or begin with an image that has /etc/passwd",
+            )
+
+
 class Accounts(msgspec.Struct, frozen=True):
     """The lines of an image's passwd and group, split into their fields. `plain` if no link leads to the files."""
 

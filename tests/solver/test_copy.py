@@ -225,6 +225,15 @@ def test_parents(tmp_path: Path, store: Store, name: str) -> None:
         assert found["d"] == "dir 2700 0:0"  # the source's own directory
 
 
+def test_a_link_to_nowhere_with_its_parents(tmp_path: Path, store: Store) -> None:
+    """Named itself it is what is copied, as in BuildKit."""
+    context = write(tmp_path / "context", {"d/f": "f"})
+    (context / "d/link").symlink_to("/nowhere")
+    made, _ = environment(store, context)
+    result = run_copy(made, node(parents("/", "d/link", "/d/link"), to="/", parents=True))
+    assert list(entries(store, result.diff_id)) == ["d", "d/link"]
+
+
 def test_modes_times_links_and_special_files_are_kept(tmp_path: Path, store: Store) -> None:
     context = write(tmp_path / "context", {"d/a": "a", "d/b": "b", "top": "t"})
     os.link(context / "d/a", context / "d/hard")

@@ -151,11 +151,12 @@ def test_secrets_and_temporary_files(mounting: Any) -> None:
         made = mounting(held)
         (secret,) = made.mounts(SecretMount(secret="s", target="/s", variable="S", mode=0o440, uid=3))
         assert (secret.target, secret.content, secret.mode, secret.uid) == ("/s", b"secret", 0o440, 3)
-        assert list(made.mounts(SecretMount(secret="none", target="/s"))) == []
+        assert list(made.mounts(SecretMount(secret="none", target="/s", variable="NONE"))) == []
+        assert list(made.mounts(SecretMount(secret="none", target="/s", variable="HOME"))) == []
         assert list(made.mounts(SshMount(agent="none", target=None))) == []
         (tmpfs,) = made.mounts(TmpfsMount(target="/t", size=5))
         assert (tmpfs.target, tmpfs.size, tmpfs.read_only) == ("/t", 5, False)
-        assert made.variables == {"S": "secret"}
+        assert made.variables == {"S": "secret", "NONE": ""}  # as in BuildKit
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving caches an owner needs root")
@@ -216,6 +217,15 @@ def test_names_of_downloads_are_no_patterns(name: str) -> None:
     tree = MemoryTree({name: (FILE, b"x"), "axb": (FILE, b"y"), "x": (FILE, b"z")})
     (match,) = select(tree, CopyFiles(tree=FromContext(""), path=_literal(name)), ())
     assert match.path == name
+
+
+@needs_sandbox
+def test_a_step_knows_its_own_host(cli: Cli, tmp_path: Path) -> None:
+    """As sudo and others ask for it."""
+    lines = 'RUN sed -n "s/^127.0.0.1.*localhost //p" /etc/hosts > /names; uname -n >> /names\n'
+    directory = busybox_context(tmp_path / "context", lines)
+    cli.build("-o", tmp_path / "out", directory)
+    assert (tmp_path / "out/names").read_text() == 2 * "buildkitsandbox\n"
 
 
 @needs_sandbox

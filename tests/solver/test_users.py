@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builder.context.local import LocalTree
 from builder.errors import StepFailed
 from builder.filesystem.tree import FileTree
-from builder.solver.users import ExecUser, find_owner, find_user, read_accounts
+from builder.solver.users import ExecUser, check_owner, find_owner, find_user, read_accounts
 from tests.solver.support import write
 
 PASSWD = """\
@@ -97,6 +97,11 @@ def test_an_image_without_users(bare: FileTree) -> None:
     assert find_user(read_accounts(bare), "") == ExecUser()
     assert find_user(read_accounts(bare), "5:6") == ExecUser(5, 6)
     assert find_owner(bare, "app:app") == (0, 0)
+    for numbers in ("root", "1:2", "root:root", "7:", ""):
+        check_owner(numbers, "--chown")
+    for names in ("app", "1:app", "app:1"):
+        with pytest.raises(StepFailed, match="--chown names 'app'"):
+            check_owner(names, "--chown")
     with pytest.raises(StepFailed):
         find_user(read_accounts(bare), "app")
 

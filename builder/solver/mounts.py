@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 
 from builder.errors import BuilderError, Interrupted, StepFailed
@@ -32,7 +32,6 @@ from builder.store.mounts import hold, note_use, read_mount
 from builder.store.store import remove_tree
 
 _SCRIPTS = "/dev/pipes"
-_LOCKS = {"shared": fcntl.LOCK_SH, "locked": fcntl.LOCK_EX, "private": fcntl.LOCK_EX | fcntl.LOCK_NB}
 
 
 class Mounting:
@@ -108,7 +107,9 @@ class Mounting:
 
     def _cache(self, planned: CacheMount) -> Mount:
         name = self._cache_name(planned)
-        path = self._claim(os.path.join(self._environment.store.mounts, name), planned.sharing)
+        path = self._claim_free(planned) if planned.sharing == "private" else self._path(planned)
+        if path not in self._claimed:
+            self.claim((planned,))
         note_use(path, planned.cache.removeprefix("/"))
         data = os.path.join(path, "data")
         if not os.path.isdir(data):
@@ -123,27 +124,41 @@ class Mounting:
         start += [str(value) for value in (planned.mode, planned.uid, planned.gid)]
         return hex_of("\0".join([planned.cache, *start]).encode("utf-8", "surrogateescape"))[:32]
 
-    def _claim(self, base: str, sharing: str) -> str:
-        """The cache's directory: the one for `shared`, waited for if `locked`, the first free one if `private`. What
-        this command has already it need not wait for.
+    def _path(self, planned: CacheMount) -> str:
+        return os.path.join(self._environment.store.mounts, self._cache_name(planned))
 
-        A command in a chroot has it alone: files are copied from there and back, by their paths, which another command
-        that writes there at the same time could lead anywhere on this machine.
+    def claim(self, planned: Iterable[PlannedMount]) -> None:
+        """Take the caches that a command shares with others, or waits for if they are `locked`. Commands that take
+        several do so in one order, so that they do not wait for each other.
+
+        A command in a chroot has each alone: files are copied from there and back, by their paths, which another
+        command that writes there at the same time could lead anywhere on this machine.
         """
-        if base in self._claimed and sharing != "private":
-            return base
-        mode = _LOCKS[sharing]
-        if mode == fcntl.LOCK_SH and choose(self._environment.isolation).rung == CHROOT:
-            mode = fcntl.LOCK_EX
+        alone = choose(self._environment.isolation).rung == CHROOT
+        modes: dict[str, int] = {}
+        for mount in planned:
+            if isinstance(mount, CacheMount) and mount.sharing != "private":
+                mode = fcntl.LOCK_EX if alone or mount.sharing == "locked" else fcntl.LOCK_SH
+                path = self._path(mount)
+                modes[path] = max(mode, modes.get(path, mode))
+        for path, mode in sorted(modes.items()):
+            self._take(path, mode)
+
+    def _claim_free(self, planned: CacheMount) -> str:
+        """The first directory of a `private` cache that nobody has."""
+        path = base = self._path(planned)
         number = 0
         while True:
-            path = base if number == 0 else f"{base}.{number}"
             try:
-                self._held.callback(os.close, hold(path, mode))
-                self._claimed.add(path)
+                self._take(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return path
             except BlockingIOError:
                 number += 1
+                path = f"{base}.{number}"
+
+    def _take(self, path: str, mode: int) -> None:
+        self._held.callback(os.close, hold(path, mode))
+        self._claimed.add(path)
 
     def _restore(self, name: str, data: str) -> bool:
         """Take over the mount from a cache that the build names, if one has it. Whether it could be had."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import threading
@@ -192,6 +193,28 @@ def test_sharing_of_caches(mounting: Any) -> None:
         assert waiting.is_alive()
     waiting.join(10)
     assert not waiting.is_alive()
+
+
+def test_commands_with_several_caches_do_not_wait_for_each_other(
+    mounting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever order they are written in, they are taken in one; and each once, as what asks for most of it."""
+    taken: list[tuple[str, int]] = []
+
+    def hold(path: str, mode: int) -> int:
+        taken.append((path, mode))
+        return os.open(os.devnull, os.O_RDONLY)
+
+    monkeypatch.setattr("builder.solver.mounts.hold", hold)
+    caches = [CacheMount(target="/c", cache=name, sharing="shared") for name in "abcd"]
+    for planned in (caches, caches[::-1]):
+        with ExitStack() as held:
+            mounting(held).claim(planned)
+    assert taken[:4] == taken[4:] == sorted(taken[:4])
+    taken.clear()
+    with ExitStack() as held:
+        mounting(held).claim([caches[0], msgspec.structs.replace(caches[0], sharing="locked"), caches[0]])
+    assert [mode for _, mode in taken] == [fcntl.LOCK_EX]
 
 
 def test_many_who_begin_a_cache_share_one(mounting: Any) -> None:

@@ -88,7 +88,7 @@ def test_the_command_again(cli: Cli, failed: Done) -> None:
 
 def test_a_secret_that_is_not_there_any_more(cli: Cli, failed: Done) -> None:
     del cli.environ["KEY_OF_TEST"]
-    done = cli.spawn("debug", stdin=b"ls /run/secrets; echo ${KEY-none}\n")
+    done = cli.spawn("debug", stdin=b"ls /run/secrets; echo ${KEY:-none}\n")
     assert done.out == b"none\n"
     assert "WARNING: secret 'key': the variable KEY_OF_TEST is not set; the step is shown without it" in done.err
 

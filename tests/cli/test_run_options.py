@@ -212,7 +212,7 @@ def test_names_and_sizes(run: Run) -> None:
     assert re.search(r"\s8192\s.*/dev/shm$", "\n".join(lines), re.MULTILINE)
     assert "10.1.2.3\tthere" in lines
     assert "::5\tsix" in lines
-    assert "127.0.0.1\tlocalhost" in lines
+    assert "127.0.0.1\tlocalhost buildkitsandbox" in lines
 
 
 def test_options_that_change_what_a_step_sees_make_it_run_again(run: Run) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from builder.dockerfile import instructions as df
-from builder.dockerfile.heredocs import is_heredoc
 from builder.dockerfile.text import SPACE, quoted
 from builder.errors import DockerfileError, PlanError
 from builder.oci.spec import Healthcheck
@@ -118,7 +117,11 @@ def _run(state: StageState, instruction: df.Run) -> None:
 
 def is_lone_heredoc(command: df.CommandLine) -> bool:
     """Whether nothing but one here-document stands behind RUN: it is the script."""
-    return len(command.heredocs) == 1 and is_heredoc(command.arguments[0].strip(SPACE)) is not None
+    if len(command.heredocs) != 1:
+        return False
+    from builder.dockerfile.heredocs import is_heredoc
+
+    return is_heredoc(command.arguments[0].strip(SPACE)) is not None
 
 
 def _note_script(state: StageState, instruction: df.Run, mounts: tuple[Mount, ...]) -> None:

@@ -24,7 +24,6 @@ from contextlib import contextmanager
 import msgspec
 
 from builder.errors import StoreError, UsageError
-from builder.store.snapshot_directories import PRIVILEGED, own_name
 from builder.store.store import remove_tree
 
 KEPT = 5
@@ -156,6 +155,8 @@ def _size(path: str) -> int:
 
 def _own_upper() -> str:
     """What this kind of process calls the directory with what a command wrote."""
+    from builder.store.snapshot_directories import PRIVILEGED, own_name
+
     return _UPPER + own_name().removeprefix(PRIVILEGED)
 
 

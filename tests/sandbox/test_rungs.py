@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from tests.support.builds import BASE, PROJECT, Cli, Done, busybox_context, needs_sandbox
+from tests.support.namespaces import entering
 
 pytestmark = needs_sandbox
 
@@ -28,22 +29,7 @@ WRAPPERS = {
     ROOT: "",
     # As `builder` itself does for an ordinary user with subordinate ids; that user would have to be in /etc/subuid.
     MANY: f"""\
-ready, tell = os.pipe()
-done, go = os.pipe()
-parent = os.getpid()
-if os.fork() == 0:
-    os.read(ready, 1)
-    for name in ("uid_map", "gid_map"):
-        with open(f"/proc/{{parent}}/{{name}}", "w") as file:
-            file.write("0 {SUBORDINATE} 65536")
-    os.write(go, b"x")
-    os._exit(0)
-from builder.sandbox.syscalls import unshare
-unshare(0x10000000)
-os.write(tell, b"x")
-os.read(done, 1)
-os.wait()
-os.setgroups([])
+{entering(f"0 {SUBORDINATE} 65536")}os.setgroups([])
 os.setresgid(0, 0, 0)
 os.setresuid(0, 0, 0)
 """,

@@ -14,6 +14,7 @@ from builder.filesystem.snapshot_entries import SnapshotEntries
 from builder.store.snapshot_directories import PRIVILEGED, own_snapshots, snapshot_names
 from builder.store.store import Store
 from tests.support.builds import PROJECT, Cli, busybox_context, needs_sandbox
+from tests.support.namespaces import entering
 
 OUTSIDE: tuple[str, ...] = ()
 INSIDE = ("unshare", "--user", "--map-root-user", "--mount", "--propagation", "private")
@@ -59,25 +60,12 @@ def test_those_of_a_privileged_process(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the map of all IDs can be written by root alone")
 def test_a_user_namespace_with_all_ids_is_one(tmp_path: Path) -> None:
-    script = """\
+    script = f"""\
 import os
 from builder.filesystem.overlay_format import is_privileged
 from builder.sandbox.namespaces import in_user_namespace
-from builder.sandbox.syscalls import unshare
 print(is_privileged.__wrapped__(), in_user_namespace())
-ready, tell = os.pipe()
-done, go = os.pipe()
-parent = os.getpid()
-if os.fork() == 0:
-    os.read(ready, 1)
-    for name in ("uid_map", "gid_map"):
-        with open(f"/proc/{parent}/{name}", "w") as file:
-            file.write("0 0 4294967295")
-    os.write(go, b"x")
-    os._exit(0)
-unshare(0x10000000)
-os.write(tell, b"x")
-os.read(done, 1)
+{entering("0 0 4294967295")}
 print(is_privileged.__wrapped__(), in_user_namespace())
 """
     done = subprocess.run([sys.executable, "-uc", script], capture_output=True, text=True, cwd=PROJECT)

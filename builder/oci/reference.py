@@ -39,7 +39,7 @@ class Reference(msgspec.Struct, frozen=True, order=True, dict=True):
     @cached_property
     def familiar_name(self) -> str:
         """The name as people write it: `alpine`, `user/app`, `ghcr.io/org/app`."""
-        if self.domain != DEFAULT_DOMAIN:
+        if self.domain != DEFAULT_DOMAIN or _names_registry(self.path.partition("/")[0]):
             return self.name
         short = self.path.removeprefix("library/")
         return short if "/" not in short else self.path
@@ -62,6 +62,11 @@ class Reference(msgspec.Struct, frozen=True, order=True, dict=True):
         return self.digest or self.tag or DEFAULT_TAG
 
 
+def _names_registry(head: str) -> bool:
+    """Whether what is before the first slash is a registry, and no part of a path."""
+    return "." in head or ":" in head or head == "localhost" or head.lower() != head or head.startswith("[")
+
+
 def parse(text: str, *, default_tag: bool = True) -> Reference:
     """Read a reference, adding `docker.io`, `library/` and (with `default_tag`) `:latest` where Docker does.
 
@@ -71,7 +76,7 @@ def parse(text: str, *, default_tag: bool = True) -> Reference:
     if at and not _is_digest(digest):
         raise _invalid(text, f"{digest!r} is not a digest (sha256: and 64 lower-case hexadecimal digits)")
     head, slash, tail = remainder.partition("/")
-    if slash and ("." in head or ":" in head or head == "localhost" or head.lower() != head or head.startswith("[")):
+    if slash and _names_registry(head):
         domain, path = head, tail
     else:
         domain, path = DEFAULT_DOMAIN, remainder

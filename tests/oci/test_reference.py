@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from builder.errors import InvalidReference
@@ -50,6 +50,8 @@ def test_table(case: dict[str, str]) -> None:
     assert parse(reference.familiar) == reference
 
 
+@example("docker.io/docker.io/a")
+@example("docker.io/localhost/a/b")
 @given(st.one_of(PIECES, st.text(max_size=40)))
 def test_any_text_is_a_reference_or_refused(text: str) -> None:
     try:

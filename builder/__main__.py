@@ -29,8 +29,10 @@ def run() -> NoReturn:
     try:
         _run()
     except KeyboardInterrupt:
-        os.write(2, b"\nerror: interrupted\n")
-        os._exit(_INTERRUPTED)
+        try:
+            os.write(2, b"\nerror: interrupted\n")
+        finally:  # the terminal may be gone
+            os._exit(_INTERRUPTED)
 
 
 def _run() -> NoReturn:

@@ -25,8 +25,7 @@ def step_command(
     mounting: Mounting,
 ) -> Command:
     """The command of a step over its layers (the topmost first); `overlay` is what `overlay_directories` made."""
-    if node.mounts:
-        mounting.claim(node.mounts)
+    mounting.claim(node.mounts)
     mounts = tuple(mount for planned in node.mounts for mount in mounting.mounts(planned))
     if node.script is not None:
         mounts = (*mounts, mounting.script(*node.script))

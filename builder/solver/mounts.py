@@ -134,13 +134,15 @@ class Mounting:
         A command in a chroot has each alone: files are copied from there and back, by their paths, which another
         command that writes there at the same time could lead anywhere on this machine.
         """
+        caches = [mount for mount in planned if isinstance(mount, CacheMount) and mount.sharing != "private"]
+        if not caches:
+            return
         alone = choose(self._environment.isolation).rung == CHROOT
         modes: dict[str, int] = {}
-        for mount in planned:
-            if isinstance(mount, CacheMount) and mount.sharing != "private":
-                mode = fcntl.LOCK_EX if alone or mount.sharing == "locked" else fcntl.LOCK_SH
-                path = self._path(mount)
-                modes[path] = max(mode, modes.get(path, mode))
+        for mount in caches:
+            mode = fcntl.LOCK_EX if alone or mount.sharing == "locked" else fcntl.LOCK_SH
+            path = self._path(mount)
+            modes[path] = max(mode, modes.get(path, mode))
         for path, mode in sorted(modes.items()):
             self._take(path, mode)
 

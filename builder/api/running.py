@@ -121,7 +121,7 @@ def _command(lowers: list[str], scratch: str, image: ImageConfig, options: RunOp
         groups=user.groups,
         network=options.network,
         hostname=hostname,
-        hosts=hosts_file([(hostname, "127.0.0.1")]),
+        hosts=hosts_file((), hostname),
         resolv_conf=resolv_conf(options.network),
     )
 

@@ -73,7 +73,7 @@ def on_terminal(cli: Cli) -> Iterator[OnTerminal]:
         (["--entrypoint", "sh", "-e", "A=x", "-e", "GIVEN", "-e", "MISSING", "app", "-c",
           "echo $A $GIVEN ${MISSING-no}"], "x from here no\n"),
         (["--hostname", "box", "plain", "sh", "-c", "cat /proc/sys/kernel/hostname /etc/hosts"],
-         "box\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\tbox\n"),
+         "box\n127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
         (["--network", "none", "plain", "ls", "/sys/class/net"], "lo\n"),
         (["plain", "sh", "-c", "cat; echo $TERM"], "\n"),
         (["-i", "plain", "cat"], "given\n"),

@@ -18,6 +18,7 @@ from builder.filesystem import kinds
 from builder.filesystem.resolve import resolve
 from builder.filesystem.stanzas import APK, DPKG, DPKG_PARTS, LARGEST, apk_packages, dpkg_packages
 from builder.filesystem.tree import FileTree
+from builder.oci.spec import NOT_JSON
 
 _LARGEST_DOCUMENT = 4 << 20  # bytes
 _RPM = ("var/lib/rpm", "usr/lib/sysimage/rpm")
@@ -151,7 +152,7 @@ class _Scan:
                 continue
             try:
                 module = msgspec.json.decode(data, type=_NodeModule)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            except NOT_JSON:
                 continue  # a test's fixture more often than a module
             namespace, _, short = module.name.rpartition("/")
             if short and module.version:

@@ -177,6 +177,10 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
         return normalise_platform(self.os, self.architecture, self.variant)
 
 
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What reading bytes as JSON of some kind raises, for bytes that are none: deeply nested ones, too."""
+
+
 def digest_of(data: bytes) -> str:
     """The SHA-256 digest of some bytes, in the form `sha256:…`."""
     return "sha256:" + hex_of(data)
@@ -193,6 +197,18 @@ _T = TypeVar("_T", Manifest, Index, ImageConfig)
 def decode(data: bytes, kind: type[_T], name: str) -> _T:
     """Read JSON as `kind`; `name` says in the error what was being read. Raises StoreError."""
     try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.ValidationError:
+            if b"null" not in data:
+                raise
+            return msgspec.convert(_without_nulls(data), kind)
+    except NOT_JSON as error:
         raise StoreError(f"{name} is not a valid {kind.__name__}: {error}") from error
+
+
+def _without_nulls(data: bytes) -> dict[str, Any]:
+    """A manifest or index with empty lists where Go's tools write null: BuildKit for an image without layers, umoci for
+    a layout without images."""
+    document = msgspec.json.decode(data, type=dict[str, Any])
+    return document | {name: [] for name in ("layers", "manifests") if document.get(name, ()) is None}

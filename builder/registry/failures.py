@@ -10,6 +10,7 @@ from http import HTTPStatus
 import msgspec
 
 from builder.errors import NotFoundError, RegistryError
+from builder.oci.spec import NOT_JSON
 
 _LONGEST_WAIT = 86_400.0  # seconds; who asks for more is not waited for anyway
 
@@ -81,7 +82,7 @@ def said(body: bytes, host: str) -> tuple[str, ...]:
     """What a registry says of an error, a line each; nothing if it says nothing that can be read."""
     try:
         errors = msgspec.json.decode(body, type=_Errors).errors
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except NOT_JSON:
         return ()
     return tuple(f"{host}: {': '.join(part for part in (e.code, e.message) if part)[:500]}" for e in errors[:5])
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from builder.errors import RegistryError
+from builder.oci.spec import NOT_JSON
 
 _TIMEOUT = 30.0  # seconds; a helper may ask the user's keychain or a cloud's token service
 _NOTHING = "credentials not found"  # the protocol's words for a helper that works and knows nothing
@@ -45,7 +46,7 @@ def get(name: str, server: str, environ: Mapping[str, str]) -> HelperAnswer | No
         return None
     try:
         answer = msgspec.json.decode(output, type=HelperAnswer)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except NOT_JSON:
         raise HelperError(f"the credential helper {_program(name)} answered with something that is not JSON") from None
     return answer if answer.secret else None
 

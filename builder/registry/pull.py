@@ -18,6 +18,7 @@ from builder.oci.spec import (
     DOCKER_MANIFEST,
     INDEXES,
     MANIFESTS,
+    NOT_JSON,
     OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
@@ -227,18 +228,18 @@ def _is_image_config(media_type: str) -> bool:
 
 
 def _verified(body: bytes, stated: str | None, subject: str, endpoint: Endpoint) -> str:
-    """The digest of a manifest's bytes, in the algorithm that was stated. Raises RegistryError if it is another."""
-    if not stated:
-        return digest_of(body)
-    function = new_hash(stated)
-    function.update(body)
-    found = f"{function.name}:{function.hexdigest()}"
-    if found != stated:
-        raise RegistryError(
-            f"{endpoint} served a wrong manifest for {subject}: its digest is {found} instead of {stated}",
-            remedy="try again; if it persists, the registry, a mirror or a proxy is broken or tampers with images",
-        )
-    return found
+    """The SHA-256 digest of a manifest's bytes, by which it is kept, whatever the algorithm of the digest that was
+    stated. Raises RegistryError if that is another manifest's."""
+    if stated:
+        function = new_hash(stated)
+        function.update(body)
+        found = f"{function.name}:{function.hexdigest()}"
+        if found != stated:
+            raise RegistryError(
+                f"{endpoint} served a wrong manifest for {subject}: its digest is {found} instead of {stated}",
+                remedy="try again; if it persists, the registry, a mirror or a proxy is broken or tampers with images",
+            )
+    return digest_of(body)
 
 
 class _Kind(msgspec.Struct, rename="camel"):
@@ -257,7 +258,7 @@ def _media_type(body: bytes, content_type: str, reference: Reference) -> str:
     stated = content_type.partition(";")[0].strip().lower()
     try:
         kind = msgspec.json.decode(body, type=_Kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise RegistryError(f"the manifest of {reference.familiar} is not valid JSON: {error}") from error
     if kind.schema_version == 1 or stated.startswith(_SCHEMA_1):
         raise Unsupported(
@@ -272,7 +273,8 @@ def _media_type(body: bytes, content_type: str, reference: Reference) -> str:
         media_type = OCI_INDEX if kind.manifests is not None else OCI_MANIFEST
     if media_type not in known:
         raise Unsupported(f"{reference.familiar} is not an image but {media_type}")
-    if (media_type in INDEXES) != (kind.manifests is not None):
+    is_index = kind.manifests is not None or (media_type in INDEXES and kind.layers is None and kind.config is None)
+    if (media_type in INDEXES) != is_index:
         raise RegistryError(f"the manifest of {reference.familiar} is not what its type {media_type} says")
     return media_type
 

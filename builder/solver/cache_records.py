@@ -29,6 +29,7 @@ import msgspec
 
 from builder.errors import StoreError
 from builder.oci.digests import is_hex, is_sha256
+from builder.oci.spec import NOT_JSON
 from builder.solver.keys import key_of_encoded
 from builder.store.builds import BuiltStep
 from builder.store.records import StepRecord
@@ -143,7 +144,7 @@ def decode_cache(data: bytes, place: str) -> Document:
                 "write it again with the builder that is to read it",
             )
         wire = msgspec.json.decode(data, type=_Wire)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise _refused(place, f"cannot be read: {error}") from error
     if not all(is_sha256(diff_id) for diff_id in wire.layers):
         raise _refused(place, "lists a layer that is no diff ID")

@@ -95,6 +95,15 @@ def test_what_is_malformed_is_refused_by_name(data: bytes) -> None:
         decode(data, Index, "the file")
 
 
+@pytest.mark.parametrize("text", ['"manifests":null', '"manifests":null,"x":null'])
+def test_null_for_an_empty_list(text: str) -> None:
+    """As Go's tools write it: BuildKit for an image without layers, umoci for a layout without images."""
+    assert decode(f'{{"schemaVersion":2,{text}}}'.encode(), Index, "the file").manifests == []
+    config = '"config":{"mediaType":"c","digest":"sha256:0","size":1}'
+    manifest = decode(f'{{"schemaVersion":2,{config},"layers":null}}'.encode(), Manifest, "the file")
+    assert manifest.layers == []
+
+
 def test_deep_nesting_in_an_unknown_field() -> None:
     data = b'{"schemaVersion":2,"manifests":[],"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(StoreError, match="not a valid Index"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
@@ -85,6 +86,26 @@ def test_by_digest(registry: FakeRegistry, session: Session) -> None:
         resolve(session, ref(registry, f"app@{missing}"), AMD64)
 
 
+def test_by_a_digest_of_another_algorithm(registry: FakeRegistry, session: Session) -> None:
+    manifest = registry.add_image("app", "1")
+    media, data = registry.repositories["app"][manifest["digest"]]
+    other = f"sha512:{hashlib.sha512(data).hexdigest()}"
+    registry.repositories["app"][other] = media, data
+    registry.faults = Faults(only="GET", no_digest_header=True)
+    found = resolve(session, ref(registry, f"app@{other}"), AMD64)
+    assert found.descriptor.digest == manifest["digest"]  # by which it is kept
+    registry.repositories["app"][other] = media, data + b" "
+    with pytest.raises(RegistryError, match="wrong manifest"):
+        resolve(session, ref(registry, f"app@{other}"), AMD64)
+
+
+def test_an_image_without_layers_as_buildkit_writes_it(registry: FakeRegistry, session: Session) -> None:
+    registry.add_image("app", "1", layers=())
+    document = json.loads(registry.repositories["app"]["1"][1]) | {"layers": None}
+    registry.add_manifest("app", document, "2")
+    assert resolve(session, ref(registry, "app:2"), AMD64).layers == []
+
+
 def test_docker_types(registry: FakeRegistry, session: Session) -> None:
     registry.add_image("app", "1")
     document = json.loads(registry.repositories["app"]["1"][1]) | {"mediaType": DOCKER_MANIFEST}
@@ -104,6 +125,7 @@ def test_not_found(registry: FakeRegistry, session: Session) -> None:
     ("document", "error", "says"),
     [
         (b"<html>", RegistryError, "not valid JSON"),
+        (b'{"x":' + b"[" * 100_000, RegistryError, "not valid JSON"),
         (b'{"schemaVersion":1,"fsLayers":[]}', Unsupported, "schema 1"),
         (b'{"schemaVersion":2,"manifests":[],"layers":[]}', RegistryError, "ambiguous"),
         (b'{"schemaVersion":2,"mediaType":"application/x"}', Unsupported, "not an image"),

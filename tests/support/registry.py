@@ -12,6 +12,7 @@ import hashlib
 import http.server
 import json
 import re
+import socket
 import ssl
 import threading
 import time
@@ -42,12 +43,15 @@ class Faults:
     wrong_range: bool = False
     corrupt: bool = False  # the last byte of a body is another one
     wrong_digest_header: bool = False
+    no_digest_header: bool = False
     drip: float = 0.0  # seconds between pieces of 1000 bytes
     silent: float = 0.0  # seconds of silence before an answer
     hang_up: int = 0  # close the connection without an answer, so many times
     redirect_blobs: str = ""  # an origin to which blobs are redirected
     refuse_mounts: bool = False
     drop_uploads: int = 0  # close the connection in the middle of so many uploads
+    uploads_at: str = ""  # what uploads are said to be at: an origin, however it is written
+    cookies: bool = False  # set one in each answer, and refuse whoever shows one, as Harbor does
 
 
 @dataclass
@@ -73,6 +77,7 @@ class FakeRegistry:
     most_waiting: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     port: int = 0  # 0: a free one
+    address: str = "127.0.0.1"
 
     def __enter__(self) -> FakeRegistry:
         registry = self
@@ -83,11 +88,12 @@ class FakeRegistry:
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = True
             request_queue_size = 64
+            address_family = socket.AF_INET6 if ":" in registry.address else socket.AF_INET
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A client that hangs up is part of the tests."""
 
-        self.server = Server(("127.0.0.1", self.port), Handler)
+        self.server = Server((self.address, self.port), Handler)
         if self.tls is not None:
             self.server.socket = self.tls.wrap_socket(
                 self.server.socket, server_side=True, do_handshake_on_connect=False
@@ -102,7 +108,8 @@ class FakeRegistry:
 
     @property
     def host(self) -> str:
-        return f"127.0.0.1:{self.server.server_address[1]}"
+        name = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{name}:{self.server.server_address[1]}"
 
     @property
     def origin(self) -> str:
@@ -207,6 +214,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if faulty and faults.statuses:
             status, headers = faults.statuses.pop(0)
             return self._reply(status, b'{"errors":[{"code":"FAULT","message":"made to fail"}]}', headers)
+        if faults.cookies and "Cookie" in self.headers:
+            return self._error(403, "FORBIDDEN")
         if parts.path == "/token":
             return self._token(query, body)
         if parts.path == "/v1/search" and registry.results is not None:
@@ -315,7 +324,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._error(404, "MANIFEST_UNKNOWN")
         media, data = found
         stated = digest_of(b"other" if faulty and registry.faults.wrong_digest_header else data)
-        return self._content(data, {"Content-Type": media, "Docker-Content-Digest": stated}, faulty)
+        headers = {} if faulty and registry.faults.no_digest_header else {"Docker-Content-Digest": stated}
+        return self._content(data, {"Content-Type": media, **headers}, faulty)
 
     def _tags(self, name: str, query: dict[str, list[str]]) -> None:
         if name not in self.served.repositories:
@@ -357,7 +367,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             with registry.lock:
                 upload = f"upload-{len(registry.requests)}"
                 registry.uploads[upload] = b""
-            return self._reply(202, b"", {"Location": f"/v2/{name}/blobs/uploads/{upload}?state=x", "Range": "0-0"})
+            location = f"{registry.faults.uploads_at}/v2/{name}/blobs/uploads/{upload}?state=x"
+            return self._reply(202, b"", {"Location": location, "Range": "0-0"})
         if upload not in registry.uploads:
             return self._error(404, "BLOB_UPLOAD_UNKNOWN")
         registry.uploads[upload] += body
@@ -423,6 +434,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for key, value in {"Content-Type": "application/json", **(headers or {})}.items():
             self.send_header(key, value)
+        if self.served.faults.cookies:
+            self.send_header("Set-Cookie", "sid=1; Path=/")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":

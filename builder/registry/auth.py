@@ -9,12 +9,14 @@ distribution project's token authentication (`GET realm?service=…&scope=…`) 
 import base64
 import re
 from collections.abc import Generator, Iterable, Sequence
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 
 from builder.errors import RegistryError
+from builder.oci.spec import NOT_JSON
 from builder.registry.credentials import Credential
+from builder.registry.urls import split
 
 CLIENT = "builder"
 DEFAULT_LIFETIME = 60  # seconds: the protocol's default, and the least a server may give
@@ -88,6 +90,12 @@ def repository_scope(name: str, *actions: str) -> str:
     return f"repository:{name}:{','.join(actions)}"
 
 
+def repository_of(scopes: Sequence[str]) -> str:
+    """The repository that the first of a request's scopes is about, '' if it is about none."""
+    kind, _, rest = scopes[0].partition(":") if scopes else ("", "", "")
+    return rest.rpartition(":")[0] if kind == "repository" else ""
+
+
 def merge_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
     """Each resource once, with all of its actions: what is asked for and what the challenge adds, in a stable order.
 
@@ -136,7 +144,7 @@ def _bearer(
     challenge: Challenge, credential: Credential | None, scopes: Sequence[str], host: str, secure: bool, offline: bool
 ) -> Generator[TokenRequest, TokenAnswer, Authorization]:
     realm = challenge.parameters["realm"]
-    server = urlsplit(realm)
+    server = split(realm)
     if server.scheme not in ("http", "https") or not server.netloc:
         raise RegistryError(f"{host} names a token server that is not a URL: {realm!r}")
     if credential is not None and secure and server.scheme == "http":
@@ -164,7 +172,7 @@ def _bearer(
         raise _refused(answer, server.netloc, host, credential)
     try:
         token = msgspec.json.decode(answer.body, type=_Token)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise RegistryError(f"the token server {server.netloc} of {host} answered with no valid token") from error
     value = token.token or token.access_token
     if not value or not value.isascii() or not value.isprintable():

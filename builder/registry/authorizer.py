@@ -19,6 +19,7 @@ from builder.registry.auth import (
     authorize,
     merge_scopes,
     parse_challenges,
+    repository_of,
 )
 from builder.registry.credentials import Credential, Credentials
 from builder.registry.endpoints import Endpoint
@@ -77,15 +78,20 @@ class Authorizer:
             kept = self._tokens.get(key)
             if kept is not None and kept[0].header != rejected and time.monotonic() < kept[1]:
                 return kept[0].header
-            fresh = self._authorize(endpoint, challenges, wanted, send)
+            fresh = self._authorize(endpoint, challenges, wanted, repository_of(scopes), send)
             lifetime = float("inf") if fresh.lifetime is None else max(fresh.lifetime - _EARLY, fresh.lifetime / 2)
             self._tokens[key] = (fresh, time.monotonic() + lifetime)
             return fresh.header
 
     def _authorize(
-        self, endpoint: Endpoint, challenges: Sequence[Challenge], scopes: tuple[str, ...], send: Send
+        self,
+        endpoint: Endpoint,
+        challenges: Sequence[Challenge],
+        scopes: tuple[str, ...],
+        repository: str,
+        send: Send,
     ) -> Authorization:
-        credential: Credential | None = self._credentials.get(endpoint.host)
+        credential: Credential | None = self._credentials.get(endpoint.host, repository)
         secure = endpoint.scheme == "https"
         flow = authorize(challenges, credential, scopes, host=endpoint.host, secure=secure, offline=self._offline)
         try:

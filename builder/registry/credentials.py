@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from builder.errors import RegistryError
+from builder.oci.spec import NOT_JSON
 from builder.registry import helpers
 
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
@@ -41,8 +42,8 @@ class Credentials(Protocol):
     path: str
     """The file that people are told of."""
 
-    def get(self, host: str) -> Credential | None:
-        """The credentials for a registry's `host[:port]`, or None. Raises RegistryError."""
+    def get(self, host: str, repository: str = "") -> Credential | None:
+        """The credentials for a repository of a registry, `host[:port]`, or None. Raises RegistryError."""
 
     def trouble(self, host: str) -> str | None:
         """Why nothing is known of `host`, if something failed."""
@@ -70,11 +71,12 @@ class AuthFile(msgspec.Struct, frozen=True, rename="camel"):
         known = self.cred_helpers or {}
         return next((known[key] for key in keys_of(host) if key in known), self.creds_store)
 
-    def entries(self, host: str) -> Iterator[str]:
-        """The keys of `auths` that are about a host, the best first."""
-        for key in keys_of(host):
+    def entries(self, host: str, repository: str = "") -> Iterator[str]:
+        """The keys of `auths` that are about a repository of a host, the best first: those that name the most of its
+        path, as `podman login` writes them, then the host's own."""
+        for key in [*_namespaces(host, repository), *keys_of(host)]:
             for stored in self.auths or ():
-                if stored == key or host_of(stored) == key:
+                if key in (stored, _place_of(stored)):
                     yield stored
 
 
@@ -89,16 +91,18 @@ class CredentialStore:
         self._environ = environ
         self.path = config_path(environ)
         self._files: list[tuple[str, AuthFile]] | None = None
-        self._known: dict[str, Credential | None] = {}
+        self._known: dict[tuple[str, str], Credential | None] = {}
+        self._helped: dict[tuple[str, str], Credential | None] = {}
         self._trouble: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def get(self, host: str) -> Credential | None:
-        """The credentials for a registry's `host[:port]`, or None. Raises RegistryError for a malformed file."""
+    def get(self, host: str, repository: str = "") -> Credential | None:
+        """The credentials for a repository of a registry, `host[:port]`, or None. Raises RegistryError for a malformed
+        file."""
         with self._lock:
-            if host not in self._known:
-                self._known[host] = self._look_up(host)
-            return self._known[host]
+            if (host, repository) not in self._known:
+                self._known[host, repository] = self._look_up(host, repository)
+            return self._known[host, repository]
 
     def trouble(self, host: str) -> str | None:
         """Why a credential helper gave nothing for `host`, if it failed."""
@@ -107,10 +111,10 @@ class CredentialStore:
     def place(self, host: str) -> str | None:
         """Which file (or variable) knows a host, None if none does."""
         with self._lock:
-            return next((place for place, file in self._read() if self._from(place, file, host)), None)
+            return next((place for place, file in self._read() if self._from(place, file, host, "")), None)
 
-    def _look_up(self, host: str) -> Credential | None:
-        found = (self._from(place, file, host) for place, file in self._read())
+    def _look_up(self, host: str, repository: str) -> Credential | None:
+        found = (self._from(place, file, host, repository) for place, file in self._read())
         return next((credential for credential in found if credential), None)
 
     def _read(self) -> list[tuple[str, AuthFile]]:
@@ -124,11 +128,14 @@ class CredentialStore:
                     self._files.append((path, decode_file(data, path)))
         return self._files
 
-    def _from(self, place: str, file: AuthFile, host: str) -> Credential | None:
+    def _from(self, place: str, file: AuthFile, host: str, repository: str) -> Credential | None:
         helper = file.helper(host)
-        if helper and (found := self._ask_helper(helper, host, place)):
-            return found
-        for key in file.entries(host):
+        if helper:
+            if (helper, host) not in self._helped:
+                self._helped[helper, host] = self._ask_helper(helper, host, place)
+            if found := self._helped[helper, host]:
+                return found
+        for key in file.entries(host, repository):
             credential = _decoded(key, (file.auths or {})[key], place)
             if credential:
                 return credential
@@ -162,6 +169,21 @@ def keys_of(host: str) -> list[str]:
     return [DOCKER_HUB_KEY, "docker.io", *sorted(_DOCKER_HUB - {"docker.io"})] if host in _DOCKER_HUB else [host]
 
 
+def _place_of(stored: str) -> str:
+    """What a key of `auths` is about: a host, of which Docker writes URLs, too, or a part of a host's repositories."""
+    host = host_of(stored)
+    path = stored.removeprefix(host).strip("/")
+    return f"{host}/{path}" if stored.startswith(host) and path not in ("", "v1", "v2") else host
+
+
+def _namespaces(host: str, repository: str) -> Iterator[str]:
+    """The names of a repository and of all that it is in, the longest first: `quay.io/team/app`, `quay.io/team`."""
+    name = "docker.io" if host in _DOCKER_HUB else host
+    while repository:
+        yield f"{name}/{repository}"
+        repository = repository.rpartition("/")[0]
+
+
 def host_of(server: str) -> str:
     """The host of a server as people and files write it, perhaps as a URL: `https://ghcr.io/v1/` → `ghcr.io`."""
     return server.removeprefix("https://").removeprefix("http://").partition("/")[0]
@@ -182,7 +204,7 @@ def decode_file(data: bytes, place: str) -> AuthFile:
     """Raises RegistryError for what is no such file; an empty one knows nothing."""
     try:
         return msgspec.json.decode(data, type=AuthFile) if data.strip() else AuthFile()
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise RegistryError(
             f"the credentials are not valid: {error}", place=place, remedy="mend or remove it"
         ) from error

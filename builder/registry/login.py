@@ -40,7 +40,7 @@ class _Trial:
         self._credential = credential
         self.path = path
 
-    def get(self, host: str) -> Credential | None:
+    def get(self, host: str, repository: str = "") -> Credential | None:
         return self._credential
 
     def trouble(self, host: str) -> str | None:

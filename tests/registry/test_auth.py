@@ -185,6 +185,7 @@ def test_no_request_is_needed(challenges: list[Challenge], credential: Credentia
         ([Challenge("negotiate", {})], None, "not supported"),
         ([Challenge("bearer", {"realm": "file:///etc/passwd"})], None, "not a URL"),
         ([Challenge("bearer", {"realm": "http://evil/"})], Credential("u", "p"), "over plain HTTP"),
+        ([Challenge("bearer", {"realm": "https://[x/t"})], None, "is not a URL"),
     ],
 )
 def test_challenges_that_cannot_be_met(challenges: list[Challenge], credential: Credential | None, says: str) -> None:
@@ -199,6 +200,7 @@ def test_challenges_that_cannot_be_met(challenges: list[Challenge], credential: 
         (TokenAnswer(401, b""), Credential("u", "p"), "refuses the credentials"),
         (TokenAnswer(404, b""), None, "status 404"),
         (TokenAnswer(200, b"<html>"), None, "no valid token"),
+        (TokenAnswer(200, b'{"x":' + b"[" * 100_000), None, "no valid token"),
         (TokenAnswer(200, b"{}"), None, "no valid token"),
         (TokenAnswer(200, b'{"token":"a\\r\\nX: y"}'), None, "no valid token"),
     ],

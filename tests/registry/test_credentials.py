@@ -46,6 +46,30 @@ def test_docker_hub(tmp_path: Path, host: str, key: str) -> None:
     assert store(tmp_path, {"auths": {key: auth("u", "p")}}).get(host) == Credential("u", "p")
 
 
+def test_parts_of_a_registry(tmp_path: Path) -> None:
+    """As podman keeps them, containers-auth.json(5): what names the most of a repository's path counts."""
+    keys = ["quay.io/team", "quay.io/team/app", "docker.io/team", "https://old.io/some/path"]
+    found = store(tmp_path, {"auths": {key: auth("u", key) for key in keys}})
+
+    def key(host: str, repository: str = "") -> str | None:
+        credential = found.get(host, repository)
+        return credential.password if credential else None
+
+    assert key("quay.io", "team/app") == "quay.io/team/app"
+    assert key("quay.io", "team/app/part") == "quay.io/team/app"
+    assert key("quay.io", "team/other") == "quay.io/team"
+    assert key("quay.io", "team2/app") is None
+    assert key("quay.io") is None
+    assert key("registry-1.docker.io", "team/app") == "docker.io/team"
+    assert key("old.io", "any") == "https://old.io/some/path"
+    whole = store(tmp_path, {"auths": {"quay.io/team": auth("a", "p"), "quay.io": auth("b", "p")}})
+    assert [whole.get("quay.io", name) for name in ("team/x", "x", "")] == [
+        Credential("a", "p"),
+        Credential("b", "p"),
+        Credential("b", "p"),
+    ]
+
+
 def test_identity_and_registry_tokens(tmp_path: Path) -> None:
     found = store(tmp_path, {"auths": {"a": {"identitytoken": "i"}, "b": {"registrytoken": "r"}, "c": {}}})
     assert found.get("a") == Credential(identity_token="i")

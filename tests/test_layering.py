@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "builder"
 LEVELS = (
-    ("boot", "bundle", "errors", "places", "progress"),
+    ("boot", "bundle", "errors", "places", "progress", "proxies"),
     ("config", "oci"),
     ("filesystem", "sandbox", "dockerfile"),
     ("context",),

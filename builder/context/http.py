@@ -8,6 +8,7 @@ trusted: a name is reduced to one plain component.
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from builder import proxies
 from builder.errors import ContextError
 
 _CHUNK = 1 << 18
@@ -63,7 +65,13 @@ def fetch(
     conditional = etag is not None or last_modified is not None
     try:
         with (
-            httpx.Client(follow_redirects=True, max_redirects=_REDIRECTS, timeout=_TIMEOUT) as client,
+            httpx.Client(
+                transport=proxies.transport(proxies.of_environment(os.environ)),
+                trust_env=False,
+                follow_redirects=True,
+                max_redirects=_REDIRECTS,
+                timeout=_TIMEOUT,
+            ) as client,
             client.stream("GET", url, headers=request_headers) as response,
         ):
             name = filename(url, response.headers.get("Content-Disposition"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
-from urllib.parse import urlsplit
 
 from builder.errors import RegistryError
 from builder.oci.reference import Reference
@@ -14,6 +13,7 @@ from builder.registry.endpoints import Endpoint
 from builder.registry.failures import Transient, refused
 from builder.registry.fallback import Unusable, first_that_serves
 from builder.registry.transport import Backoff, Session, Stream
+from builder.registry.urls import is_same_origin, split
 
 if TYPE_CHECKING:
     import hashlib
@@ -61,7 +61,7 @@ def fetch_blob(
         def attempt(headers: dict[str, str]) -> None:
             with session.stream(endpoint, "GET", url, scopes=scopes, headers=headers) as stream:
                 if stream.status not in (200, 206, 416):
-                    if stream.origin != endpoint.origin and stream.status in (401, 403):
+                    if stream.status in (401, 403) and not is_same_origin(stream.origin, endpoint.origin):
                         raise Transient(f"{stream.origin} answered {stream.status}: the signed link ran out")
                     body = stream.read().body
                     raise refused(stream.status, body, subject, endpoint.host, session.credentials.path)
@@ -73,7 +73,7 @@ def fetch_blob(
         def attempt(headers: dict[str, str]) -> None:
             with session.fetch(url, headers) as stream:
                 if stream.status not in (200, 206, 416):
-                    raise refused(stream.status, b"", url, urlsplit(url).netloc, session.credentials.path)
+                    raise refused(stream.status, b"", url, split(url).netloc, session.credentials.path)
                 download.take(stream)
 
         download.run(session, attempt)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from builder.config import Config, is_loopback
+from builder import proxies
+from builder.config import Config
 from builder.errors import RegistryError
 from builder.registry.endpoints import Endpoint, tls_context
 
 if TYPE_CHECKING:
     import ssl
+    from http.cookiejar import Cookie, CookieJar
 
     import httpx
 
@@ -33,7 +34,9 @@ class Patience(msgspec.Struct, frozen=True):
     budget: float = 180.0
 
 
-def make_client(config: Config, endpoint: Endpoint, scheme: str, patience: Patience) -> httpx.Client:
+def make_client(
+    config: Config, environ: Mapping[str, str], endpoint: Endpoint, scheme: str, patience: Patience
+) -> httpx.Client:
     """What talks to an endpoint, and to where it redirects, by `scheme`. Raises RegistryError for certificates that
     cannot be read, and for proxies of the environment that cannot be used."""
     import ssl
@@ -45,22 +48,33 @@ def make_client(config: Config, endpoint: Endpoint, scheme: str, patience: Patie
     import httpx
 
     context = reading.result() if reading else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Proxies come from the environment; never for this machine itself, as in Go's ProxyFromEnvironment.
-    direct = {f"all://{urlsplit(endpoint.origin).hostname}": None} if is_loopback(endpoint.host) else None
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=16)
     try:
-        return httpx.Client(
-            verify=context,
-            timeout=httpx.Timeout(patience.read, connect=patience.connect, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
-            headers={"User-Agent": "builder", "Accept-Encoding": "identity"},
-            follow_redirects=False,
-            mounts=direct,
-        )
+        transport = proxies.transport(proxies.of_environment(environ), verify=context, limits=limits)
     except (ValueError, ImportError, httpx.InvalidURL) as error:  # ImportError: SOCKS needs a package
         raise RegistryError(
             f"the proxy settings of the environment cannot be used: {error}",
-            remedy="mend HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY",
+            remedy="mend HTTP_PROXY, HTTPS_PROXY or ALL_PROXY",
         ) from error
+    return httpx.Client(
+        transport=transport,
+        trust_env=False,
+        timeout=httpx.Timeout(patience.read, connect=patience.connect, pool=None),
+        headers={"User-Agent": "builder", "Accept-Encoding": "identity"},
+        cookies=cast("CookieJar", _NoCookies()),
+        follow_redirects=False,
+    )
+
+
+class _NoCookies:
+    """A jar that takes none, as Go's clients have none: whoever shows Harbor the cookie that it set is taken for a
+    browser, and may not push."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Cookie]:
+        return iter(())
 
 
 class _Meanwhile(threading.Thread):

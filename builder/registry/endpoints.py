@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 
 from builder.config import Config, KeyPair, RegistryConfig, is_loopback
 from builder.errors import RegistryError
+from builder.registry.urls import split
 
 if TYPE_CHECKING:
     import ssl
@@ -125,7 +125,7 @@ def tls_context(config: Config, endpoint: Endpoint) -> ssl.SSLContext:
 
 def _mirror(config: Config, text: str, domain: str) -> Endpoint:
     """A mirror is `host[:port][/path]`, a scheme before it is taken at its word (BuildKit's form)."""
-    parts = urlsplit(text if "://" in text else f"//{text}")
+    parts = split(text if "://" in text else f"//{text}")
     if not parts.netloc or parts.scheme not in ("", "http", "https") or "@" in parts.netloc:
         raise RegistryError(f"{text!r} is not a mirror of {domain}", remedy="write HOST[:PORT][/PATH]")
     prefix = parts.path.strip("/")

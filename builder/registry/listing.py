@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import TypeVar
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 
 from builder.errors import NotFoundError, RegistryError, UsageError
 from builder.oci.reference import Reference
+from builder.oci.spec import NOT_JSON
 from builder.registry.auth import repository_scope
 from builder.registry.endpoints import DOCKER_HUB, Endpoint
 from builder.registry.failures import refused
 from builder.registry.transport import Reply, Session
+from builder.registry.urls import join, split
 
 MOST = 1_000_000  # names of one list: more are taken for a registry that never ends
 _PAGE = 1000  # names asked for at once; registries give fewer when they want
@@ -113,7 +115,7 @@ def next_page(link: str | None, origin: str, url: str) -> str | None:
         relations = re.search(r'(?i);\s*rel\s*=\s*"?([^";]*)', match[2])
         if relations is None or "next" not in relations[1].lower().split():
             continue
-        parts = urlsplit(urljoin(url, match[1]))
+        parts = split(join(url, match[1]))
         # Behind a proxy registries may write an inner address or the wrong scheme: only path and query count.
         return f"{origin}{parts.path}{'?' + parts.query if parts.query else ''}"
     return None
@@ -140,7 +142,7 @@ def _results(reply: Reply) -> list[Found] | None:
     """None for an answer that is none, as of a registry that answers everything with its web page."""
     try:
         return msgspec.json.decode(reply.body, type=_Results, strict=False).results
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except NOT_JSON:
         return None
 
 
@@ -167,5 +169,5 @@ _T = TypeVar("_T")
 def _decode(reply: Reply, kind: type[_T], endpoint: Endpoint) -> _T:
     try:
         return msgspec.json.decode(reply.body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise RegistryError(f"{endpoint} answered with no valid list: {error}") from error

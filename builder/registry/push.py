@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
@@ -22,6 +22,7 @@ from builder.registry.blobs import is_foreign
 from builder.registry.endpoints import Endpoint
 from builder.registry.failures import Transient, refused, said
 from builder.registry.transport import Backoff, Reply, Session
+from builder.registry.urls import join, split
 
 JOBS = 4  # uploads at once
 CHUNK = 1 << 20  # bytes read from a blob at a time
@@ -159,13 +160,13 @@ class _Push:
         backoff = Backoff(self._session)
         while True:
             try:
-                self._upload(blob)
+                self._upload(blob, backoff)
                 return
             except Transient as failure:
                 # What arrived of a broken upload is not known: it starts anew, under another location.
                 backoff.wait(failure)
 
-    def _upload(self, blob: Descriptor) -> None:
+    def _upload(self, blob: Descriptor, backoff: Backoff) -> None:
         """Open an upload and send the blob in one request (POST, then PUT), unless the registry can mount it."""
         origin = next((name for name in self._origins.get(blob.digest, ()) if name != self._repository), None)
         query = (
@@ -188,14 +189,14 @@ class _Push:
         if reply.status != 202:
             raise self._refused(reply, self._name())
         location = self._location(reply)
-        url = f"{location}{'&' if urlsplit(location).query else '?'}digest={quote(blob.digest)}"
+        url = f"{location}{'&' if split(location).query else '?'}digest={quote(blob.digest)}"
         reply = self._session.request(
             self._endpoint,
             "PUT",
             url,
             scopes=(self._scope,),
             headers={"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)},
-            body=(lambda: self._chunks(blob)) if blob.size else b"",
+            body=(lambda: self._chunks(blob, backoff)) if blob.size else b"",
             retry=False,
         )
         if reply.status not in (200, 201, 204):
@@ -208,15 +209,15 @@ class _Push:
         location = reply.headers.get("location")
         if not location:
             raise RegistryError(f"{self._endpoint} opens an upload without saying where")
-        url = urljoin(self._endpoint.origin, location)
-        if self._endpoint.scheme == "https" and urlsplit(url).scheme != "https":
+        url = join(self._endpoint.origin, location)
+        if self._endpoint.scheme == "https" and split(url).scheme != "https":
             raise RegistryError(
                 f"{self._endpoint} wants uploads over plain HTTP ({url.partition('?')[0]})",
                 remedy="let the proxy before the registry send X-Forwarded-Proto: https",
             )
         return url
 
-    def _chunks(self, blob: Descriptor) -> Iterator[bytes]:
+    def _chunks(self, blob: Descriptor, backoff: Backoff) -> Iterator[bytes]:
         done = 0
         with self._open_blob(blob.digest) as file:
             while chunk := file.read(CHUNK):
@@ -226,6 +227,7 @@ class _Push:
                 if done > blob.size:
                     break
                 yield chunk
+                backoff.renew()
                 if done < blob.size:  # the last piece counts when the registry has confirmed it
                     self._report(blob, done)
         if done != blob.size:

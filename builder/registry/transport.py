@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
@@ -26,6 +25,7 @@ from builder.registry.clients import Patience, make_client
 from builder.registry.credentials import Credentials, CredentialStore
 from builder.registry.endpoints import Endpoint, endpoints
 from builder.registry.failures import Transient, Unreachable, explain, retry_after, said
+from builder.registry.urls import is_same_origin, join, split
 
 if TYPE_CHECKING:
     import httpx
@@ -89,11 +89,16 @@ class Backoff:
         self._patience = session.patience
         self._failures = 0
         self._began = time.monotonic()
-        self._deadline = self._began + self._patience.budget
+        self.renew()
 
     def progressed(self) -> None:
-        """Something was achieved: the number of attempts starts anew (the time does not)."""
+        """Something was achieved that the next attempt goes on from: attempts and time are counted anew."""
         self._failures = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Bytes are moving: the time is counted anew, so that it limits failing and waiting but no long transfer."""
+        self._deadline = time.monotonic() + self._patience.budget
 
     def wait(self, failure: Transient) -> None:
         """Sleep before the next attempt, with jitter, as long as the server asks for; or raise `failure`."""
@@ -130,6 +135,7 @@ class Session:
     ) -> None:
         """`offline` asks token servers for identity tokens, see `identity_token`."""
         self.config = config
+        self._environ = environ
         self.credentials = credentials or CredentialStore(environ)
         self.patience = patience or Patience()
         self.reporter = reporter
@@ -210,12 +216,12 @@ class Session:
         body: Body = b"",
     ) -> Iterator[Stream]:
         """Send a request once and give its answer unread. Raises Transient for what is worth a retry."""
-        url = urljoin(endpoint.origin, url)
+        url = join(endpoint.origin, url)
         rejected: str | None = None
         for attempt in range(3):  # unauthenticated or with an old token; with a new one; with the scopes then asked for
             header = self._authorizer.header(endpoint, scopes, rejected, self._token_sender(endpoint))
             with self._redirected(endpoint, method, url, dict(headers or {}), header, body) as stream:
-                if stream.status == 401 and stream.origin == endpoint.origin and attempt < 2:
+                if stream.status == 401 and attempt < 2 and is_same_origin(stream.origin, endpoint.origin):
                     again = rejected is not None
                     if self._authorizer.learn(endpoint, stream.challenges, scopes, refused=header, again=again):
                         stream.read()  # so that the connection can be used again
@@ -226,7 +232,7 @@ class Session:
 
     def fetch(self, url: str, headers: Mapping[str, str]) -> AbstractContextManager[Stream]:
         """GET any URL without authentication (for layers that live outside of registries). `url` is absolute."""
-        parts = urlsplit(url)
+        parts = split(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise RegistryError(f"{url!r} is not an HTTP URL")
         server = Endpoint(parts.scheme, parts.netloc, parts.netloc)
@@ -238,16 +244,18 @@ class Session:
     ) -> Iterator[Stream]:
         """Follow redirects; `authorization` is shown to the endpoint's own origin alone."""
         for _ in range(MAX_REDIRECTS + 1):
-            parts = urlsplit(url)
+            parts = split(url)
             origin = f"{parts.scheme}://{parts.netloc}"
-            shown = headers | ({"Authorization": authorization} if authorization and origin == endpoint.origin else {})
+            shown = dict(headers)
+            if authorization and is_same_origin(origin, endpoint.origin):
+                shown["Authorization"] = authorization
             with self._send(endpoint, method, url, shown, body) as stream:
                 location = stream.headers.get("location")
                 if stream.status not in (301, 302, 303, 307, 308) or not location:
                     yield stream
                     return
-            url = urljoin(url, location)
-            if urlsplit(url).scheme not in ("http", "https"):
+            url = join(url, location)
+            if split(url).scheme not in ("http", "https"):
                 raise RegistryError(f"{origin} redirects to {url!r}, which is not an HTTP URL")
             if stream.status == 303 and method != "HEAD":
                 method, body = "GET", b""
@@ -255,7 +263,7 @@ class Session:
 
     @contextmanager
     def _send(self, endpoint: Endpoint, method: str, url: str, headers: dict[str, str], body: Body) -> Iterator[Stream]:
-        parts = urlsplit(url)
+        parts = split(url)
         origin = f"{parts.scheme}://{parts.netloc}"
 
         def explaining() -> AbstractContextManager[None]:
@@ -289,7 +297,7 @@ class Session:
             status=stream.status,
         )
         with suppress(RegistryError):
-            failure.details = said(stream.read().body, urlsplit(stream.origin).netloc)
+            failure.details = said(stream.read().body, split(stream.origin).netloc)
         if stream.status == 429:
             failure.remedy = "wait, or log in: most registries allow more to those they know"
         return failure
@@ -332,5 +340,7 @@ class Session:
             if (endpoint, scheme) not in self._clients:
                 if self._closed.is_set():
                     raise Interrupted("the transfer was stopped")
-                self._clients[endpoint, scheme] = make_client(self.config, endpoint, scheme, self.patience)
+                self._clients[endpoint, scheme] = make_client(
+                    self.config, self._environ, endpoint, scheme, self.patience
+                )
             return self._clients[endpoint, scheme]

@@ -25,14 +25,14 @@ def registry() -> Iterator[FakeRegistry]:
 
 @pytest.fixture
 def session_for(tmp_path: Path) -> Iterator[MakeSession]:
-    """Makes sessions: keywords are tables of the configuration by host, and `patience`."""
+    """Makes sessions: keywords are tables of the configuration by host, `patience`, more of `environ`."""
     with ExitStack() as stack:
 
         def make(
             registries: dict[str, RegistryConfig] | None = None, *, patience: Patience = QUICK, **keywords: Any
         ) -> Session:
             config = Config(registries or {}, keywords.pop("certificate_directories", ()))
-            environ = {"HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+            environ = {"HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:/usr/bin:/bin", **keywords.pop("environ", {})}
             return stack.enter_context(Session(config, environ, patience=patience, **keywords))
 
         yield make

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import pytest
 
 from builder.config import RegistryConfig
@@ -16,7 +18,7 @@ from builder.progress import Event, Transfer
 from builder.registry.pull import resolve
 from builder.registry.push import push
 from builder.registry.transport import Session
-from tests.registry.conftest import MakeSession
+from tests.registry.conftest import QUICK, MakeSession
 from tests.support.registry import FakeRegistry, Faults
 
 AMD64 = Platform("linux", "amd64")
@@ -234,3 +236,51 @@ def test_uploads_run_side_by_side_but_not_all(registry: FakeRegistry, session: S
     push(session, ref(registry), image, blobs.open)
     assert 2 <= registry.most_waiting <= 4
     assert registry.count("POST") == 9
+
+
+def test_a_registry_that_writes_its_own_name_otherwise(session_for: MakeSession, tmp_path: Path, blobs: Blobs) -> None:
+    with FakeRegistry(auth="basic", users={"u": "p"}, address="127.0.0.1") as registry:
+        host = registry.host.replace("127.0.0.1", "localhost")
+        registry.faults = Faults(uploads_at=f"HTTP://LOCALHOST:{registry.host.partition(':')[2]}")
+        (tmp_path / ".docker").mkdir()
+        (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {host: {"username": "u", "password": "p"}}}))
+        push(session_for(), reference.parse(f"{host}/app:1"), blobs.image(b"x"), blobs.open)
+        assert "1" in registry.repositories["app"]
+
+
+def test_cookies_are_not_shown(session_for: MakeSession, blobs: Blobs) -> None:
+    with FakeRegistry(auth="token", faults=Faults(cookies=True)) as registry:
+        push(session_for(), ref(registry), blobs.image(b"x"), blobs.open)
+        assert "1" in registry.repositories["app"]
+
+
+def test_an_upload_that_breaks_after_the_budget_is_tried_again(
+    registry: FakeRegistry, session_for: MakeSession, blobs: Blobs
+) -> None:
+    """What limits the time is for failing and waiting, not for sending."""
+    image = blobs.image(b"x" * 5_000_000)
+    opened = blobs.open
+
+    def slowly(digest: str) -> BinaryIO:
+        file = opened(digest)
+        if len(blobs.held[digest]) < 1_000_000:
+            return file
+
+        class Slow(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                time.sleep(0.15)
+                return super().read(size)
+
+        return Slow(file.read())
+
+    registry.faults = Faults(only=f"PUT .*{digest_of(b'x' * 5_000_000)[7:]}", hang_up=2)
+    session = session_for(patience=msgspec.structs.replace(QUICK, budget=0.4))
+    push(session, ref(registry), image, slowly)
+    assert resolve(session, ref(registry), AMD64).descriptor.digest == image.digest
+
+
+@pytest.mark.parametrize("location", ["http://[x", "http://h:port"])
+def test_a_location_that_is_no_url(session: Session, registry: FakeRegistry, blobs: Blobs, location: str) -> None:
+    registry.faults = Faults(uploads_at=location)
+    with pytest.raises(RegistryError, match="is not a URL"):
+        push(session, ref(registry), blobs.image(b"x"), blobs.open)

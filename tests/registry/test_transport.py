@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from tests.registry.conftest import QUICK, MakeSession
 from tests.support.certificates import make_certificates
 from tests.support.registry import OCI_LAYER, FakeRegistry, Faults
 
+IMPATIENT = msgspec.structs.replace(QUICK, connect=0.2, connect_attempts=1)
 AMD64 = Platform("linux", "amd64")
 
 
@@ -259,22 +261,42 @@ def test_a_go_server_that_wanted_https() -> None:
     assert "http = false" in (error.remedy or "")
 
 
-def test_proxies_from_the_environment(
-    registry: FakeRegistry, session_for: MakeSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxies_from_the_environment(registry: FakeRegistry, session_for: MakeSession) -> None:
     registry.add_image("app", "1")
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("http_proxy", registry.origin)
     # The fake registry stands in for the proxy, which is sent the whole URL.
-    far = session_for({"far.example.com": RegistryConfig(http=True)})
+    far = session_for({"far.example.com": RegistryConfig(http=True)}, environ={"http_proxy": registry.origin})
     fetch_manifest(far, reference.parse("far.example.com/app:1"))
     assert registry.requests == ["GET http://far.example.com/v2/app/manifests/1"]
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    fetch_manifest(session_for(), ref(registry))  # never for this machine itself
-    monkeypatch.setenv("http_proxy", "nonsense://x")
+    # never for this machine itself
+    fetch_manifest(session_for(environ={"http_proxy": "http://127.0.0.1:1"}), ref(registry))
     with pytest.raises(RegistryError, match="proxy settings"):
+        fetch_manifest(session_for(environ={"http_proxy": "nonsense://x"}), ref(registry))
+
+
+def test_networks_that_are_asked_without_a_proxy(registry: FakeRegistry, session_for: MakeSession) -> None:
+    """192.0.2.0/24 is for examples: nobody answers there."""
+    environ = {"HTTP_PROXY": registry.origin, "NO_PROXY": "[::1],192.0.2.0/24"}
+    session = session_for({"192.0.2.1": RegistryConfig(http=True)}, environ=environ, patience=IMPATIENT)
+    with pytest.raises(RegistryError, match=r"192\.0\.2\.1"):
+        fetch_manifest(session, reference.parse("192.0.2.1/app:1"))
+    assert registry.requests == []
+
+
+def test_a_registry_at_an_address_of_version_6(session_for: MakeSession) -> None:
+    if not socket.has_ipv6 or not _has_loopback_6():
+        pytest.skip("this machine has no ::1")
+    with FakeRegistry(address="::1") as registry:
+        registry.add_image("app", "1")
         fetch_manifest(session_for(), ref(registry))
+        assert registry.requests == ["GET /v2/app/manifests/1"]
+
+
+def _has_loopback_6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
 
 
 def test_an_absurdly_large_answer(registry: FakeRegistry, session: Session) -> None:

@@ -117,7 +117,7 @@ def _variant(store: Store, name: Reference, image: Descriptor, platform: Platfor
     from builder.registry.platforms import matches, select
 
     if image.media_type in INDEXES:
-        chosen = select(store.images.manifests(image), platform)
+        chosen = select(store.images.complete(image), platform)
         if chosen:
             return _bare(chosen[0])
     elif matches(store.images.config(image).platform(), platform):
@@ -141,7 +141,7 @@ def _push(
         lacking = _lacking(store, image)
         if not lacking:
             raise
-        here = [entry for entry in store.images.manifests(image) if _is_image(store, entry)]
+        here = [entry for entry in store.images.complete(image) if _is_image(store, entry)]
         if len(here) != 1:
             raise StoreError(
                 f"neither the store nor the repository has all of the image: there is no {', '.join(lacking)}",
@@ -164,14 +164,15 @@ def _push(
 
 
 def _lacking(store: Store, image: Descriptor) -> list[str]:
-    """The platforms of an index whose manifests are not in the store."""
+    """The platforms of an index that are not in the store as a whole."""
     if image.media_type not in INDEXES:
         return []
     entries = decode(store.layout.read(image.digest), Index, image.digest).manifests
+    here = {entry.digest for entry in store.images.complete(image)}
     return [
         str(entry.platform.normalised()) if entry.platform else entry.digest
         for entry in entries
-        if not store.layout.has(entry.digest)
+        if entry.digest not in here
     ]
 
 
@@ -183,7 +184,7 @@ def _is_image(store: Store, manifest: Descriptor) -> bool:
 def _layers(store: Store, image: Descriptor) -> list[str]:
     if image.media_type not in INDEXES:
         return [layer.digest for layer in store.images.manifest(image).layers]
-    return [layer for entry in store.images.manifests(image) for layer in _layers(store, entry)]
+    return [layer for entry in store.images.complete(image) for layer in _layers(store, entry)]
 
 
 def _bare(descriptor: Descriptor) -> Descriptor:

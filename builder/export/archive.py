@@ -71,7 +71,7 @@ def _is_foreign(descriptor: Descriptor) -> bool:
 def _manifests(store: Store, descriptor: Descriptor, blobs: dict[str, int]) -> Iterator[Descriptor]:
     if descriptor.media_type in INDEXES:
         blobs[descriptor.digest] = descriptor.size
-        yield from store.images.manifests(descriptor)
+        yield from store.images.complete(descriptor)
     else:
         yield descriptor
 

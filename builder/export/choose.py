@@ -46,7 +46,7 @@ def _entries(store: Store, text: str) -> list[StoredImage]:
 
 
 def _for_platform(store: Store, entry: StoredImage, platform: Platform, text: str) -> Descriptor:
-    for manifest in store.images.manifests(entry.descriptor):
+    for manifest in store.images.complete(entry.descriptor):
         if is_image(manifest) and store.images.config(manifest).platform() == platform:
             return manifest
     raise StoreError(f"the image has no variant for {platform} here", place=text)

@@ -29,7 +29,7 @@ def write_layout(store: Store, images: Sequence[ArchivedImage], destination: str
 
 def _blobs(store: Store, descriptor: Descriptor) -> list[Descriptor]:
     found = [descriptor]
-    for manifest in store.images.manifests(descriptor):
+    for manifest in store.images.complete(descriptor):
         inner = store.images.manifest(manifest)
         found += [manifest, inner.config, *inner.layers]
     return found

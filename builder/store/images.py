@@ -22,6 +22,7 @@ from builder.oci.spec import (
     Manifest,
     Platform,
     decode,
+    is_image,
 )
 
 
@@ -142,6 +143,19 @@ class Images:
             return [descriptor]
         index = decode(self.layout.read(descriptor.digest), Index, f"index {descriptor.digest}")
         return [entry for entry in index.manifests if self.layout.has(entry.digest)]
+
+    def complete(self, descriptor: Descriptor) -> list[Descriptor]:
+        """Those of its manifests whose configuration and layers are here, too: of a base image for another platform,
+        a plan fetches no more than what it says of itself. All of them if no image is: reading it says what is lost."""
+        here = self.manifests(descriptor)
+        found = [entry for entry in here if self._is_complete(entry)]
+        return found if any(is_image(entry) for entry in found) else here
+
+    def _is_complete(self, descriptor: Descriptor) -> bool:
+        if descriptor.media_type in INDEXES:
+            return True
+        manifest = self.manifest(descriptor)
+        return all(self.layout.has(blob.digest) for blob in (manifest.config, *manifest.layers))
 
     def config(self, descriptor: Descriptor) -> ImageConfig:
         manifest = self.manifest(descriptor)

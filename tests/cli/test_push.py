@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -125,6 +127,28 @@ def test_an_index_of_which_one_platform_is_here(cli: Cli, registry: FakeRegistry
         assert refused.status == 1
         assert "there is no linux/ppc64le" in refused.err
         assert "--platform" in refused.err
+
+
+def test_a_platform_of_which_a_plan_asked(cli: Cli, registry: FakeRegistry, tmp_path: Path) -> None:
+    """What a plan fetches of it, manifest and configuration, makes it no platform that is here."""
+    amd = registry.add_image("app", layers=(ONE,))
+    arm = registry.add_image("app", layers=(TWO,), architecture="arm64")
+    registry.add_index("app", "1", amd, arm)
+    name = f"{registry.host}/app:1"
+    lines(cli("pull", "--platform", "linux/amd64", name))
+    (tmp_path / "Dockerfile").write_text(f"FROM {name}\nUSER 1\n")
+    lines(cli("plan", "--pull", "--platform", "linux/arm64", str(tmp_path)))
+    registry.requests.clear()
+    lines(cli("save", "-o", str(tmp_path / "a.tar"), name))
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        held = {member.name.rpartition("/")[2] for member in archive}
+    assert amd["digest"][7:] in held
+    assert arm["digest"][7:] not in held
+    with FakeRegistry() as other:
+        lines(cli("tag", name, f"{other.host}/app:1"))
+        assert f"-> {amd['digest']}" in "".join(lines(cli("push", f"{other.host}/app:1")))
+        refused = cli("push", "--platform", "linux/arm64", f"{other.host}/app:1")
+        assert "has no image for linux/arm64 here" in refused.err
 
 
 @pytest.mark.parametrize("name", ["nothing", "x.io/team/app:1"])

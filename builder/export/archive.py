@@ -54,7 +54,7 @@ def write_archive(store: Store, images: Sequence[ArchivedImage], file: BinaryIO,
     _directory(tar, "blobs/sha256")
     for digest in sorted(blobs):
         _blob(tar, store, digest, blobs[digest])
-    entries = [entry for image in images for entry in _entries(image)]
+    entries = [entry for image in images for entry in index_entries(image)]
     _file(tar, "index.json", encode(Index(schema_version=2, manifests=entries)))
     if docker:
         _file(tar, "manifest.json", msgspec.json.encode([_legacy(manifest, names) for manifest, names in legacy]))
@@ -76,7 +76,9 @@ def _manifests(store: Store, descriptor: Descriptor, blobs: dict[str, int]) -> I
         yield descriptor
 
 
-def _entries(image: ArchivedImage) -> Iterator[Descriptor]:
+def index_entries(image: ArchivedImage) -> Iterator[Descriptor]:
+    """What stands for an image in an index of others: an entry for each name, with the tag alone as its reference, as
+    containerd and BuildKit write it; one without either for an image without names."""
     own = image.descriptor.annotations or {}
     kept = {key: value for key, value in own.items() if key not in (IMAGE_NAME, REF_NAME)}
     if not image.names:

@@ -7,11 +7,13 @@ import os
 import shutil
 from collections.abc import Sequence
 
+import msgspec
+
 from builder.errors import StoreError
-from builder.export.archive import ArchivedImage
+from builder.export.archive import ArchivedImage, index_entries
 from builder.oci.layout import Layout
-from builder.oci.spec import Descriptor
-from builder.store.images import Images
+from builder.oci.reference import DEFAULT_TAG
+from builder.oci.spec import IMAGE_NAME, REF_NAME, Descriptor
 from builder.store.store import Store
 
 
@@ -22,9 +24,27 @@ def write_layout(store: Store, images: Sequence[ArchivedImage], destination: str
     for image in images:
         for descriptor in _blobs(store, image.descriptor):
             _copy(store, layout, descriptor)
-        Images(layout).tag(image.descriptor, list(image.names))
+        _enter(layout, image)
     with contextlib.suppress(OSError):  # another process may be writing to the same layout
         os.rmdir(layout.temporary)
+
+
+def _enter(layout: Layout, image: ArchivedImage) -> None:
+    """List the image, instead of what had its names. One without a name is `latest`, as BuildKit has it."""
+    with layout.changing() as manifests:
+        for entry in index_entries(image):
+            named = entry if image.names else _latest(entry)
+            manifests[:] = [other for other in manifests if _names(other) != _names(named)] + [named]
+
+
+def _latest(entry: Descriptor) -> Descriptor:
+    annotations = {**(entry.annotations or {}), REF_NAME: DEFAULT_TAG}
+    return msgspec.structs.replace(entry, annotations=annotations)
+
+
+def _names(entry: Descriptor) -> tuple[str | None, str | None]:
+    annotations = entry.annotations or {}
+    return annotations.get(IMAGE_NAME), annotations.get(REF_NAME)
 
 
 def _blobs(store: Store, descriptor: Descriptor) -> list[Descriptor]:

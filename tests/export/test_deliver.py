@@ -121,6 +121,20 @@ def test_a_layout_read_by_skopeo(store: Store, layers: tuple[str, ...], tmp_path
     subprocess.run(["skopeo", "copy", "-q", f"oci:{path}", f"dir:{tmp_path}/copy"], check=True, timeout=60)
 
 
+@needs_skopeo
+@pytest.mark.parametrize(("names", "tag"), [(("app:1", "other:2"), "1"), ((), "latest")])
+def test_a_layout_read_by_tag(
+    store: Store, layers: tuple[str, ...], tmp_path: Path, names: tuple[str, ...], tag: str
+) -> None:
+    """As BuildKit writes it: the tag alone is the reference, and an image without a name is `latest`."""
+    output = parse_output(f"type=oci,dest={tmp_path}/layout,tar=false")
+    references = tuple(map(reference.parse, names))
+    for _ in range(2):  # the second takes the place of the first
+        deliver(delivery(store, layers, outputs=(output,), names=references))
+    assert len(inspect(f"oci:{tmp_path}/layout:{tag}")["Layers"]) == 2
+    assert len(Layout(f"{tmp_path}/layout").index().manifests) == len(names or [""])
+
+
 def test_a_layout_takes_several_images_and_is_clean(store: Store, layers: tuple[str, ...], tmp_path: Path) -> None:
     path = tmp_path / "layout"
     for number in (1, 2):

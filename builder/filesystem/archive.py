@@ -33,6 +33,8 @@ _KINDS = {
 }  # fmt: skip
 _EXTENSIONS = frozenset((b"x", b"g", b"L", b"K"))
 _REFUSED = {b"S": "a GNU sparse file", b"M": "a part of a multi-volume archive", b"D": "a GNU incremental directory"}
+_NOBODY = (1 << 32) - 1  # what chown(2) takes for "leave it"
+_MAJORS, _MINORS = 1 << 12, 1 << 20  # Linux, include/linux/kdev_t.h
 _LATEST = 1 << 63  # nanoseconds; a time further off counts as the epoch
 
 
@@ -227,17 +229,21 @@ class TarReader:
                 mtime = fields.nanoseconds(pax[b"mtime"], place)
             for key, value in pax.items():
                 if key.startswith(b"SCHILY.xattr."):
+                    if b"\0" in key:
+                        raise LayerError("an attribute's name holds a NUL byte", place=place)
                     xattrs[key[13:].decode("utf-8", "surrogateescape")] = value
                 elif key.startswith(b"GNU.sparse."):
                     raise LayerError("is a GNU sparse file, which is not supported", place=place)
         if kind != kinds.FILE:
             size = 0
-        if size < 0 or uid < 0 or gid < 0:
-            raise LayerError("has a negative size or owner", place=place)
+        if size < 0 or not 0 <= uid < _NOBODY or not 0 <= gid < _NOBODY:
+            raise LayerError("has a negative size, or an owner that there cannot be", place=place)
         device = (0, 0)
         if kind == kinds.CHARACTER or kind == kinds.BLOCK:
             major = fields.number(header[329:337], "device", place)
             device = (major, fields.number(header[337:345], "device", place))
+            if not (0 <= device[0] < _MAJORS and 0 <= device[1] < _MINORS):
+                raise LayerError("has device numbers that there cannot be", place=place)
         self._count(size, place)
         info = FileInfo(
             kind, mode & 0o7777, uid, gid, size, mtime if -_LATEST < mtime < _LATEST else 0,

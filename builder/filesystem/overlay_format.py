@@ -23,6 +23,8 @@ OWN_PREFIXES = ("trusted.overlay.", "user.overlay.")
 of processes which `trusted.` attributes are out of reach of."""
 CAPABILITY = "security.capability"
 _REDIRECT = ("trusted.overlay.redirect", "user.overlay.redirect")
+_MACHINE = frozenset({"security.selinux", "system.nfs4_acl"})
+"""What a machine gives each file that is made on it, wherever it came from: no part of an image, as for umoci."""
 _SYS_ADMIN = 21  # the number of the capability, capabilities(7)
 _INITIAL = 0xEFFFFFFD  # the initial user namespace's inode: Linux, include/linux/proc_ns.h, PROC_USER_INIT_INO
 
@@ -52,9 +54,10 @@ def file_info(status: os.stat_result, link: str = "") -> FileInfo:
 
 
 def attributes(file: str | int, *, follow: bool = False) -> list[str]:
-    """The names of a file's extended attributes; none where the file system has none."""
+    """The names of a file's extended attributes but those of this machine; none where the file system has none."""
     try:
-        return os.listxattr(file) if isinstance(file, int) else os.listxattr(file, follow_symlinks=follow)
+        names = os.listxattr(file) if isinstance(file, int) else os.listxattr(file, follow_symlinks=follow)
+        return [name for name in names if name not in _MACHINE] if names else names
     except OSError as error:
         if error.errno in (errno.ENOTSUP, errno.ENODATA):
             return []

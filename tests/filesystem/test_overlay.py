@@ -319,6 +319,7 @@ def test_attributes_and_sockets(step: Step) -> None:
         (root / "f").write_text("x")
         os.setxattr(root / "f", "user.note", b"x")
         os.setxattr(root / "f", "security.capability", CAPABILITY)
+        os.setxattr(root / "f", "security.selinux", b"of this machine")
         here = os.getcwd()
         os.chdir(root)
         with socket.socket(socket.AF_UNIX) as server:

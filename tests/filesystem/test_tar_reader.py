@@ -121,6 +121,31 @@ def test_malformed_records_are_refused(record: bytes) -> None:
         list(read_archive(io.BytesIO(raw)))
 
 
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (b"uid=4294967295", "an owner that there cannot be"),
+        (b"gid=4294967296", "an owner that there cannot be"),
+        (b"SCHILY.xattr.user.a\0b=1", "an attribute's name holds a NUL byte"),
+    ],
+)
+def test_what_no_file_has_is_refused(record: bytes, message: str) -> None:
+    length = len(record) + 2 + len(str(len(record) + 4))
+    body = b"%d %s\n" % (length, record)
+    raw = header(b"x", b"%011o\0" % len(body), b"x") + body.ljust(512, b"\0") + header(b"f", b"00000000000\0")
+    with pytest.raises(LayerError, match=message):
+        list(read_archive(io.BytesIO(raw)))
+
+
+@pytest.mark.parametrize("field", ["devmajor", "devminor"])
+def test_devices_that_there_cannot_be(field: str) -> None:
+    info = tarfile.TarInfo("d")
+    info.type = tarfile.CHRTYPE
+    setattr(info, field, 0o7777777)
+    with pytest.raises(LayerError, match="d: has device numbers that there cannot be"):
+        list(read_archive(io.BytesIO(info.tobuf())))
+
+
 def test_limits() -> None:
     raw = header(b"a", b"00000000000\0") + header(b"b", b"00000001000\0") + bytes(512)
     with pytest.raises(LayerError, match="more than 1 entries"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -114,10 +115,22 @@ def _answer(settings: Settings, call: Call, given: dict[str, Any]) -> int:
 
 
 def _prepare(path: str) -> None:
-    """Find out now whether a file can be written when all is done; what an earlier build wrote goes, as with Docker."""
+    """Find out now whether a file can be written when all is done; what an earlier build wrote goes, as with Docker.
+
+    A link stays (`/dev/stdout` is one), as with `export.destination`. A pipe is left alone: its reader would take the
+    first who closes it for the end."""
+    if stat.S_ISFIFO(_mode(path)):
+        return
     _write(path, "")
-    if os.path.isfile(path):
+    if os.path.isfile(path) and not os.path.islink(path):
         os.unlink(path)
+
+
+def _mode(path: str) -> int:
+    try:
+        return os.stat(path).st_mode
+    except OSError:  # which writing says better
+        return 0
 
 
 def _write(path: str, text: str) -> None:

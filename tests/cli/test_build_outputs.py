@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import sys
 import tarfile
 from collections.abc import Callable
@@ -243,6 +244,27 @@ def test_a_failed_build_leaves_no_old_result_files(cli: Cli, directory: Path, tm
     assert cli("build", *arguments, directory).status == 1
     assert not (tmp_path / "iid").exists()
     assert not (tmp_path / "meta.json").exists()
+
+
+@pytest.mark.parametrize("option", ["--iidfile", "--metadata-file", "--report", "--trace"])
+@pytest.mark.parametrize("there", [True, False], ids=["there", "not there"])
+def test_links_are_written_through(cli: Cli, directory: Path, tmp_path: Path, option: str, there: bool) -> None:
+    """/dev/stdout is one."""
+    link = tmp_path / "link"
+    link.symlink_to("file")
+    if there:
+        (tmp_path / "file").write_text("old")
+    cli.build(option, link, directory)
+    assert link.is_symlink()
+    assert (tmp_path / "file").read_text() not in ("", "old")
+
+
+def test_pipes_are_written_to_once(cli: Cli, directory: Path, tmp_path: Path) -> None:
+    """Whoever reads one is told of its end by the first who closes it."""
+    os.mkfifo(tmp_path / "pipe")
+    with cli.start("build", "--iidfile", tmp_path / "pipe", "-t", "x", directory) as process:
+        assert (tmp_path / "pipe").read_text().startswith("sha256:")
+    assert process.returncode == 0
 
 
 def test_progress_as_json(cli: Cli, directory: Path) -> None:

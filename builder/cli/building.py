@@ -8,13 +8,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from builder.cli import values
-from builder.cli.echo import listening
+from builder.cli.echo import MOST, listening
 from builder.cli.progress import open_view
 from builder.cli.settings import Settings
 from builder.errors import BuilderError
 
 if TYPE_CHECKING:
     from builder.api.options import BuildOptions, BuildResult
+    from builder.api.repeat.question import Question
     from builder.cli.call import Call
 
 
@@ -46,8 +47,9 @@ def run_build(settings: Settings, given: dict[str, Any]) -> int:
 
         isolation = choose(options.isolation)
         print(f"isolation: {isolation.rung}: {isolation.reason}", file=sys.stderr)
+    asked = _to_note(settings, given)
     try:
-        with listening() as (output, errors):
+        with listening(MOST if asked is not None else 0) as (output, errors):
             result = _build(options, given)
     except BuilderError as error:
         if not error.kept:
@@ -59,12 +61,19 @@ def run_build(settings: Settings, given: dict[str, Any]) -> int:
         _write(given["iidfile"], result.image_id)
     if given["metadata_file"]:
         _write(given["metadata_file"], values.metadata(result))
-    asked = settings.asked
-    if asked is not None and not asked.watched and not given["iidfile"] and not given["metadata_file"]:
+    if asked is not None and output.heard is not None and errors.heard is not None:
         from builder.api.repeat.build import remember
 
         remember(asked, options, result, output.heard, errors.heard)
     return 0
+
+
+def _to_note(settings: Settings, given: dict[str, Any]) -> Question | None:
+    """What is asked, if the answer may be noted for another time."""
+    asked = settings.asked
+    if asked is None or asked.watched or given["iidfile"] or given["metadata_file"]:
+        return None
+    return asked
 
 
 def _build(options: BuildOptions, given: dict[str, Any]) -> BuildResult:

@@ -84,7 +84,13 @@ class BuildCommand(Command):
     metavar="default|ID=SOCKET|ID=KEY,…",
     help="An SSH agent, or keys, for RUN --mount=type=ssh; default is for git, too.",
 )
-@click.option("--add-host", "hosts", multiple=True, metavar="HOST:IP", help="Add a line to /etc/hosts of RUN steps.")
+@click.option(
+    "--add-host",
+    "hosts",
+    multiple=True,
+    metavar="HOST:IP",
+    help="Add a line to /etc/hosts of RUN steps; host-gateway as IP: this machine.",
+)
 @click.option("--network", type=click.Choice(["default", "none", "host"]), default=None, help="Network of RUN steps.")
 @click.option("--allow", multiple=True, metavar="ENTITLEMENT", help="Allow network.host or security.insecure.")
 @click.option("--shm-size", default="", metavar="BYTES", help="Size of /dev/shm, for example 64m.")

@@ -217,12 +217,14 @@ def agent(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
 
 
 def host(text: str) -> tuple[str, str]:
-    """`NAME:ADDRESS` or `NAME=ADDRESS`."""
+    """`NAME:ADDRESS` or `NAME=ADDRESS`, as with docker buildx. Raises UsageError."""
+    from builder.solver.hosts import host as checked
+
     separator = "=" if "=" in text else ":"
     name, found, address = text.partition(separator)
     if not found or not name or not address:
         raise UsageError(f"invalid --add-host {text!r}", remedy="write --add-host NAME:ADDRESS")
-    return name, address.strip("[]")
+    return checked(name, address)
 
 
 def ulimit(text: str) -> tuple[str, int, int]:

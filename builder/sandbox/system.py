@@ -68,7 +68,7 @@ class System:
         command = root.command
         for text, path in ((command.resolv_conf, "/etc/resolv.conf"), (command.hosts, "/etc/hosts")):
             if text is not None:
-                file = self.scratch.file(text.encode(), 0o644, 0, 0)
+                file = self.scratch.file(text.encode("utf-8", "surrogateescape"), 0o644, 0, 0)
                 root.bind(file, path, _CLOSED, f"mount {path}")
 
     def _make_devices(self) -> dict[str, int]:

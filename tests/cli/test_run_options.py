@@ -205,6 +205,7 @@ def test_names_and_sizes(run: Run) -> None:
     done = run(
         "ulimit -n && ulimit -H -n && df -k /dev/shm && cat /etc/hosts",
         "--ulimit", "nofile=100:200", "--shm-size", "8m", "--add-host", "there:10.1.2.3", "--add-host", "six=[::5]",
+        "--add-host", "here=host-gateway",
     )  # fmt: skip
     assert done.status == 0, done.err
     lines = [line.split(maxsplit=2)[2] for line in done.err.splitlines() if re.match(r"#\d+ [\d.]+ ", line)]
@@ -212,6 +213,7 @@ def test_names_and_sizes(run: Run) -> None:
     assert re.search(r"\s8192\s.*/dev/shm$", "\n".join(lines), re.MULTILINE)
     assert "10.1.2.3\tthere" in lines
     assert "::5\tsix" in lines
+    assert "127.0.0.1\there" in lines
     assert "127.0.0.1\tlocalhost buildkitsandbox" in lines
 
 

@@ -95,14 +95,29 @@ def test_agents() -> None:
         values.agent("default", {})
 
 
-def test_hosts() -> None:
-    assert values.host("a:1.2.3.4") == ("a", "1.2.3.4")
-    assert values.host("a=1.2.3.4") == ("a", "1.2.3.4")
-    assert values.host("a:::1") == ("a", "::1")
-    assert values.host("a=[::1]") == ("a", "::1")
-    for text in ("", "a", ":1", "a:", "=1"):
-        with pytest.raises(UsageError, match="invalid --add-host"):
-            values.host(text)
+HOSTS = {
+    "a:1.2.3.4": ("a", "1.2.3.4"), "a=1.2.3.4": ("a", "1.2.3.4"), "a:::1": ("a", "::1"), "a=[::1]": ("a", "::1"),
+    "a:[::1]": ("a", "::1"), "a:[1.2.3.4]": ("a", "1.2.3.4"),
+    "a_b.example-1=::ffff:1.2.3.4": ("a_b.example-1", "::ffff:1.2.3.4"), "bücher:::": ("bücher", "::"),
+    "gate:host-gateway": ("gate", "127.0.0.1"), "gate=host-gateway": ("gate", "127.0.0.1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTS)
+def test_hosts(text: str) -> None:
+    assert values.host(text) == HOSTS[text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", ":1", "a:", "=1", "a:b", "a:1.2.3", "a:1.2.3.04", "a:1.2.3.4 b", "a:1.2.3.4\n6.6.6.6 b", "a:[[::1]]",
+     "a:[", "a:::1%lo", "a:HOST-GATEWAY", "a b:1.2.3.4", "a\tb:1.2.3.4", "a\n:1.2.3.4", "a#:1.2.3.4", "a\x1b=::1",
+     "caf\udce9=::1"],
+)  # fmt: skip
+def test_what_is_no_host(text: str) -> None:
+    with pytest.raises(UsageError, match="invalid --add-host") as caught:
+        values.host(text)
+    assert caught.value.remedy
 
 
 def test_ulimits() -> None:
@@ -169,7 +184,7 @@ def test_options() -> None:
     options = given_options(
         "-t", "a:1", "-t", "b", "--build-arg", "A", "--build-context", "x=/y", "--label", "l", "--platform", "arm64",
         "--no-cache-filter", "one,two", "--load", "-o", "out", "--memory", "1m", "--cpus", "1.5", "--ulimit", "core=0",
-        "--add-host", "h:1", "--allow", "network.host", "--squash", "--secret", "id=A",
+        "--add-host", "h:10.0.0.1", "--allow", "network.host", "--squash", "--secret", "id=A",
     )  # fmt: skip
     assert options.tags == ("a:1", "b")
     assert options.build_args == {"A": "env"}
@@ -177,7 +192,7 @@ def test_options() -> None:
     assert options.labels == {"l": ""}
     assert options.no_cache == frozenset(("one", "two"))
     assert options.outputs == (Output(type="local", dest="out"), Output(type="image"))
-    assert options.limits == Limits(memory=1 << 20, cpus=1.5, ulimits=(("core", 0, 0),), hosts=(("h", "1"),))
+    assert options.limits == Limits(memory=1 << 20, cpus=1.5, ulimits=(("core", 0, 0),), hosts=(("h", "10.0.0.1"),))
     assert options.secrets == {"A": SecretSource(variable="A")}
     assert options.squash == "all"
 

@@ -66,6 +66,7 @@ def test_generated_files(run: Run) -> None:
     outcome = run("cat /etc/hosts /etc/resolv.conf; ls /etc", hosts="h\n", resolv_conf="r\n")
     assert outcome.lines == ["h", "r", "hosts", "resolv.conf"]
     assert outcome.result.mount_points == ("/etc/resolv.conf", "/etc/hosts")
+    assert run("wc -c < /etc/hosts", hosts="caf\udce9\n").lines == ["5"]
     denied = run("echo x > /etc/hosts; rm /etc/hosts; stat -c %Y /etc", hosts="h\n", resolv_conf="r\n")
     assert denied.out == "1000000000\n"  # the time of /etc is that of the image's, not that of the stub
     assert "Read-only" in denied.err

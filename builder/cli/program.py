@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -40,8 +40,7 @@ def run(asked: Question | None = None, at_end: Callable[[], None] = lambda: None
 def main(asked: Question | None = None) -> NoReturn:
     """Run the command line and raise SystemExit with its status."""
     _signal.signal(_signal.SIGTERM, _terminate)
-    debug = "--debug" in sys.argv
-    settings = Settings(asked=asked)
+    settings = Settings(debug=wants_debug(sys.argv[1:]), asked=asked)
     try:
         status = _command(settings)
         sys.stdout.flush()
@@ -50,27 +49,42 @@ def main(asked: Question | None = None) -> NoReturn:
             print("\nerror: interrupted", file=sys.stderr)
         status = EXIT_INTERRUPTED
     except BuilderError as error:
-        if debug:
-            raise
-        print(render(error), file=sys.stderr)
-        status = error.exit_status
+        status = _fail(error, settings.debug)
     except BrokenPipeError:
         status = _broken_pipe()
     except OSError as error:
-        if debug:
-            raise
-        print(render(system_error(error, settings.root)), file=sys.stderr)
-        status = EXIT_FAILED
+        status = _fail(system_error(error, settings.root), settings.debug)
     except Exception as error:
-        if debug:
-            raise
-        print(
-            f"error: internal error: {type(error).__name__}: {error}\n"
-            "help: this is a defect of builder; run again with --debug for where it happened",
-            file=sys.stderr,
+        defect = BuilderError(
+            f"internal error: {type(error).__name__}: {error}",
+            remedy="this is a defect of builder; run again with --debug for where it happened",
         )
-        status = EXIT_FAILED
+        status = _fail(defect, settings.debug)
     sys.exit(status)
+
+
+def wants_debug(words: Sequence[str]) -> bool:
+    """Whether a command line has `--debug` before the command's name: behind it others may have one of their own."""
+    left = iter(words)
+    for word in left:
+        if word == "--debug":
+            return True
+        if word == "--root":
+            next(left, None)
+        elif word == "--" or not word.startswith("-"):
+            break
+    return False
+
+
+def _fail(error: BuilderError, debug: bool) -> int:
+    """Say what went wrong, with `debug` where, too. Returns the exit status."""
+    with suppress(OSError):  # the terminal may be gone
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        print(render(error), file=sys.stderr)
+    return error.exit_status
 
 
 def _command(settings: Settings) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from builder.cli.building import run_build
+from builder.cli.defaults import platform_option, progress_option
 from builder.cli.flags import Command
 from builder.cli.given import keep
-from builder.cli.progress import MODES
 from builder.cli.settings import Settings
 
 
@@ -43,7 +43,7 @@ class BuildCommand(Command):
     "--build-context", "contexts", multiple=True, metavar="NAME=VALUE", help="Another context: a path, URL or image."
 )
 @click.option("--target", default="", metavar="STAGE", help="The stage to build (default: the last).")
-@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Target platforms, comma separated.")
+@platform_option("platforms", multiple=True, help="Target platforms, comma separated.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Add a label to the image.")
 @click.option(
     "--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="Add an annotation to the manifest."
@@ -142,7 +142,7 @@ class BuildCommand(Command):
 @click.option(
     "--trace", default="", metavar="FILE.json", help="Write the build's times for Perfetto or chrome://tracing."
 )
-@click.option("--progress", type=click.Choice(MODES), default="auto", help="How the build is shown.")
+@progress_option(help="How the build is shown.")
 @click.option(
     "--call", default="build", metavar="METHOD", help="Ask instead of build: check, outline, targets[,format=json]."
 )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _DIGEST = 16  # bytes
 _ALL = "all"
+_STATING = ("build.py", "defaults.py", "flags.py", "main.py", "push.py")
 
 
 def keep(asked: Question, root: str, given: dict[str, Any]) -> None:
@@ -61,7 +62,7 @@ def _path(asked: Question) -> str:
 def _program() -> list[object]:
     """By what is known how this program reads the command line: the modules that state the options and flags."""
     here = os.path.dirname(os.path.abspath(__file__))
-    facts = [os.stat(os.path.join(here, name)) for name in ("build.py", "flags.py", "main.py", "push.py")]
+    facts = [os.stat(os.path.join(here, name)) for name in _STATING]
     return [__version__, *([status.st_size, status.st_mtime_ns] for status in facts)]
 
 

@@ -7,6 +7,7 @@ import os
 import click
 
 from builder.cli import values
+from builder.cli.defaults import platform_option
 from builder.cli.flags import Command
 from builder.cli.settings import Settings
 
@@ -19,7 +20,7 @@ from builder.cli.settings import Settings
 @click.option(
     "--build-context", "contexts", multiple=True, metavar="NAME=VALUE", help="Another context: a path, URL or image."
 )
-@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="The target platform.")
+@platform_option("platforms", multiple=True, help="The target platform.")
 @click.option("--format", "form", type=click.Choice(["svg", "dot", "mermaid"]), default="svg", help="The language.")
 @click.option("-o", "--output", default="-", metavar="FILE", help="Where to write (default: standard output).")
 @click.pass_obj

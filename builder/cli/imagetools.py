@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from builder.cli.defaults import progress_option
 from builder.cli.flags import Command
-from builder.cli.progress import MODES, open_view
+from builder.cli.progress import open_view
 from builder.cli.settings import Settings
 from builder.cli.stores import open_store
 from builder.cli.transfers import open_session
@@ -87,7 +88,7 @@ def inspect(settings: Settings, name: str, raw: bool, form: str) -> None:
 @click.option(
     "--metadata-file", default="", metavar="FILE", help="Write the new image's descriptor to a file, as JSON."
 )
-@click.option("--progress", type=click.Choice(MODES), default="auto", help="How the push is shown.")
+@progress_option(help="How the push is shown.")
 @click.pass_obj
 def create(
     settings: Settings,

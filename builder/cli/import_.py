@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import click
 
+from builder.cli.defaults import platform_option
 from builder.cli.flags import Command
 from builder.cli.settings import Settings
 from builder.cli.stores import archive_input, open_store, platform_of
@@ -21,7 +22,7 @@ from builder.oci import reference
     "-c", "--change", "changes", multiple=True, metavar="INSTRUCTION", help="A Dockerfile instruction, as CMD."
 )
 @click.option("-m", "--message", default="", metavar="TEXT", help="The comment in the image's history.")
-@click.option("--platform", default="", metavar="OS/ARCH", help="What the image is for (default: this machine).")
+@platform_option(default="", help="What the image is for (default: this machine).")
 @click.pass_obj
 def command(settings: Settings, source: str, name: str, changes: tuple[str, ...], message: str, platform: str) -> None:
     """Make an image with one layer of a tar archive, compressed or not, and print its ID."""

@@ -47,7 +47,12 @@ def open_view(mode: str, stream: TextIO | None = None) -> View:
         from builder.cli.live import LiveView
 
         return LiveView(out)
-    raise UsageError(f"unknown progress mode {mode!r}", remedy=f"choose one of {', '.join(MODES)}")
+    raise unknown_mode(mode)
+
+
+def unknown_mode(mode: str) -> UsageError:
+    """The error for what is none of MODES."""
+    return UsageError(f"unknown progress mode {mode!r}", remedy=f"choose one of {', '.join(MODES)}")
 
 
 class QuietView:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from builder.cli.defaults import platform_option
 from builder.cli.flags import Command
 from builder.cli.settings import Settings
 from builder.cli.stores import open_store, platform_of
@@ -22,13 +23,7 @@ if TYPE_CHECKING:
 @click.command("pull", cls=Command, epilog="Example: builder pull --platform linux/arm64 debian:bookworm-slim")
 @click.argument("name", metavar="NAME[:TAG|@DIGEST]")
 @click.option("-a", "--all-tags", is_flag=True, help="Every tag of the repository.")
-@click.option(
-    "--platform",
-    default="",
-    metavar="OS/ARCH",
-    envvar="DOCKER_DEFAULT_PLATFORM",
-    help="The image for this platform instead of this machine's.",
-)
+@platform_option(default="", help="The image for this platform instead of this machine's.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's full name only.")
 @click.pass_obj
 def command(settings: Settings, name: str, all_tags: bool, platform: str, quiet: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from builder.cli.defaults import platform_option
 from builder.cli.flags import Command
 from builder.cli.settings import Settings
 from builder.errors import BuilderError, UsageError
@@ -46,12 +47,15 @@ class RunCommand(Command):
             if isinstance(error, click.NoSuchOption) and error.option_name in _REFUSED:
                 text = f"--{_REFUSED[error.option_name]} of Docker's is not supported: {_ENGINE}"
             raise _WrongUsage(text, ctx=error.ctx) from None
+        except UsageError as error:
+            error.exit_status = CANNOT_RUN
+            raise
 
 
 def run_options(command: _Decorated) -> _Decorated:
     """The options that `run` and `shell` have in common."""
     for option in (
-        click.option("--platform", default="", metavar="OS/ARCH", help="The variant for this platform."),
+        platform_option(default="", help="The variant for this platform."),
         click.option("--hostname", default="", metavar="NAME", help="The host name that it sees."),
         click.option(
             "--network",

@@ -125,11 +125,10 @@ def load(environ: Mapping[str, str]) -> Config:
         registries |= file.registry
         limits = file.limits or limits
         secrets = file.secrets or secrets
-    directories = (
-        "/etc/docker/certs.d",
-        "/etc/containers/certs.d",
-        os.path.join(user, "docker", "certs.d"),
-        os.path.join(user, "containers", "certs.d"),
+    directories = tuple(
+        os.path.join(base, program, "certs.d")
+        for base in ("/etc", *((user,) if user else ()))
+        for program in ("docker", "containers")
     )
     return Config(registries, directories, limits, secrets)
 

@@ -10,7 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "builder"
 LEVELS = (
-    ("boot", "bundle", "errors", "places", "progress", "proxies"),
+    ("boot", "bundle", "errors", "progress", "proxies"),
+    ("places",),
     ("config", "oci"),
     ("filesystem", "sandbox", "dockerfile"),
     ("context",),

@@ -14,7 +14,7 @@ from functools import partial
 import click
 from click.shell_completion import CompletionItem
 
-from builder.places import default_root
+from builder.places import find_root
 
 _PLATFORMS = (
     "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386", "linux/ppc64le", "linux/riscv64",
@@ -74,9 +74,11 @@ def _images(context: click.Context) -> Iterator[str]:
     from builder.oci import reference
     from builder.oci.spec import IMAGE_NAME
 
-    root = str(context.find_root().params.get("root") or default_root(os.environ))
+    root = context.find_root().params.get("root") or find_root(os.environ)
+    if not root:
+        return
     try:
-        with open(os.path.join(root, "index.json"), "rb") as file:
+        with open(os.path.join(str(root), "index.json"), "rb") as file:
             entries = msgspec.json.decode(file.read()).get("manifests", [])
     except (OSError, msgspec.DecodeError):
         return

@@ -11,7 +11,7 @@ import click
 
 from builder import __version__
 from builder.cli.settings import Settings
-from builder.places import default_root
+from builder.places import find_root
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -185,7 +185,7 @@ def cli(ctx: click.Context, root: str, debug: bool) -> None:
     'builder COMMAND --help' tells of each command.
     """
     settings = ctx.ensure_object(Settings)
-    settings.root = root or default_root(os.environ)
+    settings.known_root = root or find_root(os.environ) or ""
     settings.debug = debug
 
 

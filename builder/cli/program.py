@@ -53,7 +53,7 @@ def main(asked: Question | None = None) -> NoReturn:
     except BrokenPipeError:
         status = _broken_pipe()
     except OSError as error:
-        status = _fail(system_error(error, settings.root), settings.debug)
+        status = _fail(system_error(error, settings.known_root), settings.debug)
     except Exception as error:
         defect = BuilderError(
             f"internal error: {type(error).__name__}: {error}",
@@ -96,7 +96,7 @@ def _command(settings: Settings) -> int:
     asked = settings.asked
     given = recall(asked) if asked is not None else None
     if asked is not None and given is not None:
-        settings.root, options = given
+        settings.known_root, options = given
         if asked.command == "build":
             from builder.cli.building import run_build
 

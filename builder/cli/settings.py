@@ -9,10 +9,19 @@ if TYPE_CHECKING:
 
 
 class Settings:
-    """`root` is the store's; with `debug` an error shows its traceback."""
+    """`known_root` is the store's, '' where none is known; with `debug` an error shows its traceback."""
 
     def __init__(self, root: str = "", debug: bool = False, asked: Question | None = None) -> None:
         """`asked` is the command that this may be the first of several to ask for."""
-        self.root = root
+        self.known_root = root
         self.debug = debug
         self.asked = asked
+
+    @property
+    def root(self) -> str:
+        """Where the store is. Raises StoreError where that is not known: many commands need none."""
+        if not self.known_root:
+            from builder.places import no_root
+
+            raise no_root()
+        return self.known_root

@@ -19,7 +19,7 @@ import xxhash
 
 from builder.api.repeat.notes import Note, look, state_of
 from builder.boot import UNKNOWN, current_boot
-from builder.places import default_root
+from builder.places import find_root
 from builder.store.record_names import KEPT_BUILDS, RECORD, REPEATS, SLACK, record_stem
 
 TYPE_CHECKING = False  # as type checkers know it; loading `typing` takes longer than all the rest here
@@ -132,13 +132,15 @@ def question(arguments: Sequence[str], environ: Mapping[str, str]) -> Question |
     """What is asked with a command line, if it is for a command that might repeat another."""
     match list(arguments):
         case ["build" | "push" as command, *_]:
-            root = default_root(environ)
+            root = find_root(environ)
         case ["--root", root, "build" | "push" as command, *_] if root:
             pass
         case [option, "build" | "push" as command, *_] if option.startswith("--root=") and option != "--root=":
             root = option.removeprefix("--root=")
         case _:
             return None
+    if root is None:
+        return None
     try:
         return Question(root, command, arguments, environ)
     except OSError:

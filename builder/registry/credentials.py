@@ -16,6 +16,7 @@ import msgspec
 
 from builder.errors import RegistryError
 from builder.oci.spec import NOT_JSON
+from builder.places import configuration_directory, home
 from builder.registry import helpers
 
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
@@ -122,7 +123,7 @@ class CredentialStore:
             self._files = []
             if text := self._environ.get(AUTH_VARIABLE):
                 self._files.append((AUTH_VARIABLE, decode_file(text.encode(), AUTH_VARIABLE)))
-            for path in (self.path, *_podman_paths(self._environ)):
+            for path in (*([self.path] if self.path else ()), *_podman_paths(self._environ)):
                 data = read_file(path)
                 if data is not None:
                     self._files.append((path, decode_file(data, path)))
@@ -155,8 +156,13 @@ class CredentialStore:
 
 
 def config_path(environ: Mapping[str, str]) -> str:
-    """Docker's configuration file: `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`."""
-    return os.path.join(environ.get("DOCKER_CONFIG") or os.path.join(_home(environ), ".docker"), "config.json")
+    """Docker's configuration file: `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`; '' for a user without a
+    home directory."""
+    directory = environ.get("DOCKER_CONFIG")
+    if not directory:
+        user = home(environ)
+        directory = user and os.path.join(user, ".docker")
+    return os.path.join(directory, "config.json") if directory else ""
 
 
 def key_of(host: str) -> str:
@@ -233,9 +239,5 @@ def _podman_paths(environ: Mapping[str, str]) -> Iterator[str]:
         return
     if runtime := environ.get("XDG_RUNTIME_DIR"):
         yield os.path.join(runtime, "containers", "auth.json")
-    config = environ.get("XDG_CONFIG_HOME") or os.path.join(_home(environ), ".config")
-    yield os.path.join(config, "containers", "auth.json")
-
-
-def _home(environ: Mapping[str, str]) -> str:
-    return environ.get("HOME") or os.path.expanduser("~")
+    if config := configuration_directory(environ):
+        yield os.path.join(config, "containers", "auth.json")

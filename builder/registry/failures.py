@@ -70,7 +70,8 @@ def refused(status: int, body: bytes, subject: str, host: str, credentials_path:
     if status in (401, 403):
         return RegistryError(
             f"{host} refuses access to {subject} ({name}): it does not exist, or it needs other credentials",
-            remedy=f"check the name, or log in: builder login {host} (credentials are read from {credentials_path})",
+            remedy=f"check the name, or log in: builder login {host}"
+            + (f" (credentials are read from {credentials_path})" if credentials_path else ""),
             details=details,
         )
     if status == 400 and b"HTTPS server" in body:  # Go's server, which most registries are, says so

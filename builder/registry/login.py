@@ -86,6 +86,8 @@ def verify(
 def save(environ: Mapping[str, str], host: str, credential: Credential) -> Kept:
     """Keep credentials. Raises RegistryError."""
     path = config_path(environ)
+    if not path:
+        raise RegistryError("it is not known where credentials are kept", remedy="set HOME, or DOCKER_CONFIG")
     key = key_of(host)
     with _changing(path) as document:
         helper = _helper(document, path, host)

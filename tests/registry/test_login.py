@@ -208,3 +208,18 @@ def test_all_names_of_a_registry_are_forgotten(tmp_path: Path) -> None:
 def test_without_a_file_nothing_is_made(tmp_path: Path) -> None:
     forget(environ(tmp_path), "ghcr.io")
     assert not (tmp_path / ".docker").exists()
+
+
+def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is looked for, or kept, in a directory that is named ~."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "getuid", lambda: 4242)
+    (tmp_path / "~/.docker").mkdir(parents=True)
+    (tmp_path / "~/.docker/config.json").write_text("no JSON")
+    absent: tuple[dict[str, str], ...] = ({}, {"HOME": "~"})
+    for without in absent:
+        assert CredentialStore(without).get("ghcr.io") is None
+        with pytest.raises(RegistryError, match="not known where") as caught:
+            save(without, "ghcr.io", USER)
+        assert "HOME" in (caught.value.remedy or "")
+        forget(without, "ghcr.io")

@@ -16,7 +16,7 @@ from builder.plan.paths import DEFAULT_PATH, normalise
 from builder.sandbox.client import Sandbox
 from builder.sandbox.command import Command, Mount, Result, SandboxError
 from builder.sandbox.session import Session
-from builder.solver.commands import hosts_file, overlay_directories, resolv_conf
+from builder.solver.commands import hosts_file, overlay_directories, parents_first, resolv_conf
 from builder.solver.interactive import find_shell
 from builder.solver.users import find_user, read_accounts
 from builder.store.describe import Describer
@@ -114,7 +114,7 @@ def _command(lowers: list[str], scratch: str, image: ImageConfig, options: RunOp
         lowers=tuple(lowers),
         upper=upper,
         work=work,
-        mounts=tuple(_mount(volume) for volume in options.volumes),
+        mounts=parents_first(_mount(volume) for volume in options.volumes),
         directory=normalise("/", options.workdir or config.working_dir),
         uid=user.uid,
         gid=user.gid,

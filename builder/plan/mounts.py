@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def plan_mounts(state: StageState, instruction: Run) -> tuple[Mount, ...]:
-    """The mounts of a RUN, in their order. Raises PlanError."""
+    """The mounts of a RUN, in the order in which they are written. Raises PlanError."""
     return tuple(_plan(state, parse_mount(state.scope.expand(word))) for word in instruction.mounts)
 
 

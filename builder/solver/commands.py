@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from builder.plan.steps import RunNode
-from builder.sandbox.command import Command
+from builder.sandbox.command import Command, Mount
 from builder.solver.environment import Environment
 from builder.solver.mounts import Mounting
 from builder.solver.users import ExecUser
@@ -26,7 +27,7 @@ def step_command(
 ) -> Command:
     """The command of a step over its layers (the topmost first); `overlay` is what `overlay_directories` made."""
     mounting.claim(node.mounts)
-    mounts = tuple(mount for planned in node.mounts for mount in mounting.mounts(planned))
+    mounts = parents_first(mount for planned in node.mounts for mount in mounting.mounts(planned))
     if node.script is not None:
         mounts = (*mounts, mounting.script(*node.script))
     limits = environment.limits
@@ -52,6 +53,12 @@ def step_command(
         memory=limits.memory,
         cpus=limits.cpus,
     )
+
+
+def parents_first(mounts: Iterable[Mount]) -> tuple[Mount, ...]:
+    """Mounts sorted by target, so that none hides what is mounted below it, however they are written: as in BuildKit
+    (`PrepareMounts` of its gateway). Of two at one target the later hides the other."""
+    return tuple(sorted(mounts, key=lambda mount: posixpath.normpath(mount.target)))
 
 
 def overlay_directories(scratch: str, lowers: Sequence[str]) -> tuple[str, str]:

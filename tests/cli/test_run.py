@@ -130,6 +130,13 @@ def test_files_of_the_host(cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "made").read_text() == "new\n"
 
 
+def test_a_mount_below_one_that_is_given_after_it(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "above/below").mkdir(parents=True)
+    (tmp_path / "file").write_text("text\n")
+    volumes = ("-v", f"{tmp_path}/file:/in/./below/file", "-v", f"{tmp_path}/above:/in//")
+    assert cli.spawn("run", *volumes, "plain", "cat", "/in/below/file").out == b"text\n"
+
+
 def test_an_environment_file(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("# comment\n\nONE=1 # kept\n  TWO='2'\nGIVEN\nMISSING\nLAST=file\n")
     done = cli.spawn(

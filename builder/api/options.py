@@ -134,6 +134,14 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
         return Store(self.root).image(self.digest)
 
 
+def check_cpus(cpus: float) -> float:
+    """A number of processors, 0 for no limit. Raises UsageError for less than the hundredth that the kernel can give
+    at least (its scheduler/sched-bwc.rst: a millisecond, of the period of 100) and for more than any machine has."""
+    if cpus and not 0.01 <= cpus < 1_000_000:
+        raise UsageError(f"--cpus {cpus} is no number of processors", remedy="write 0.01 or more, or 0 for no limit")
+    return cpus
+
+
 def check_entitlements(names: Iterable[str]) -> frozenset[str]:
     """The names of entitlements, as a set. Raises UsageError for what is not known."""
     found = frozenset(names)

@@ -210,13 +210,14 @@ def _entitlements(given: str | Collection[str]) -> frozenset[str]:
 def _limits(
     memory: int, cpus: float, shm_size: int, ulimits: Mapping[str, int | tuple[int, int]], hosts: Mapping[str, str]
 ) -> Limits:
+    from builder.api.options import check_cpus
     from builder.solver.hosts import host
     from builder.solver.limits import Limits
 
     pairs = {name: (both, both) if isinstance(both, int) else both for name, both in ulimits.items()}
     return Limits(
         memory=memory,
-        cpus=cpus,
+        cpus=check_cpus(cpus),
         shm_size=shm_size,
         ulimits=tuple((name, soft, hard) for name, (soft, hard) in pairs.items()),
         hosts=tuple(host(name, address) for name, address in hosts.items()),

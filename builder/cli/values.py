@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from builder.api.options import Budget, BuildOptions, BuildResult, SecretSource, check_entitlements
+from builder.api.options import Budget, BuildOptions, BuildResult, SecretSource, check_cpus, check_entitlements
 from builder.errors import Unsupported, UsageError
 from builder.export.output import adjust_outputs, parse_output
 from builder.oci.platform import parse_platform
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from builder.export.cache_options import CacheSource, CacheTarget
 
 _SIZE = r"(?i)([0-9]{1,15}(?:\.[0-9]{1,15})?) *([kmgt]?)(?:i?b)?"
+_MOST = 1 << 63  # what the kernel counts bytes in holds less
 _ULIMIT = r"([a-z]+)=(-1|[0-9]{1,18})(?::(-1|[0-9]{1,18}))?"
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -67,7 +68,7 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
         agents=dict(agent(text, environ) for text in given["agents"]),
         limits=Limits(
             memory=size(given["memory"], "--memory"),
-            cpus=given["cpus"],
+            cpus=check_cpus(given["cpus"]),
             shm_size=size(given["shm_size"], "--shm-size"),
             ulimits=tuple(ulimit(text) for text in given["ulimits"]),
             hosts=tuple(host(text) for text in given["hosts"]),
@@ -164,11 +165,12 @@ def size(text: str, option: str) -> int:
     if not text:
         return 0
     match = re.fullmatch(_SIZE, text)
-    if match is None:
+    count = int(float(match[1]) * _UNITS[match[2].lower()]) if match is not None else _MOST
+    if count >= _MOST:
         raise UsageError(
             f"invalid size {text!r} for {option}", remedy="write a number with k, m or g, for example 512m"
         )
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    return count
 
 
 def budget(size: str, layer: str, waste: str) -> Budget | None:

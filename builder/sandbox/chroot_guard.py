@@ -33,10 +33,8 @@ def main() -> None:
     os.set_inheritable(CONTROL, False)
     try:
         result = _run(read_command(COMMAND), control)
-    except (SandboxError, OSError) as error:
+    except BaseException as error:
         result = Result(error=describe(error), setup_failed=True)
-    except BaseException as error:  # a defect
-        result = Result(error=f"unexpected {type(error).__name__}: {error}", setup_failed=True)
     try:
         control.sendall(marshal.dumps(result.pack()))
     except OSError:
@@ -201,10 +199,8 @@ def _become(command: Command, root: Root, restraint: Restraint, answers: int) ->
         process.execute(command)
     except process.StartError as error:
         os.write(answers, b"start:" + report(str(error)))
-    except (SandboxError, OSError) as error:
+    except BaseException as error:  # without a report a defect would look like the command's own failure
         os.write(answers, b"set-up:" + report(describe(error)))
-    except BaseException as error:  # a defect: without a report it would look like the command's own failure
-        os.write(answers, b"set-up:" + report(f"unexpected {type(error).__name__}: {error}"))
 
 
 def _is_unwanted(control: _socket.socket) -> bool:

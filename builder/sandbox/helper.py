@@ -25,7 +25,7 @@ import sys
 import time
 
 from . import capabilities, cgroups, landlock, namespaces, syscalls
-from .command import PROTECT, Profile, Result, SandboxError
+from .command import PROTECT, Profile, Result
 from .messages import STREAMS, describe, receive_descriptors
 from .running import Foreseen, Running, answer
 from .seccomp import build_filter
@@ -82,7 +82,7 @@ class Helper:
             return True
         try:
             self._start(profile, root, descriptors)
-        except (SandboxError, OSError) as error:
+        except Exception as error:  # also a defect ends this command alone, and none of those that run
             answer(_socket.socket(fileno=descriptors.pop(1)), Result(error=describe(error), setup_failed=True))
         for descriptor in descriptors:
             os.close(descriptor)

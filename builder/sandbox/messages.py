@@ -7,7 +7,7 @@ import marshal
 import os
 import sys
 
-from .command import Command
+from .command import Command, SandboxError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def read_command(descriptor: int) -> Command:
 
 def describe(error: BaseException) -> str:
     """An error as the text of a `Result`."""
+    if not isinstance(error, (SandboxError, OSError)):  # a defect
+        return f"unexpected {type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

@@ -55,10 +55,8 @@ class Step:
             self._run()
         except process.StartError as error:
             self._report(_STARTING, str(error))
-        except (SandboxError, OSError) as error:
+        except BaseException as error:  # without a report a defect would look like the command's own failure
             self._report(_SETTING_UP, describe(error))
-        except BaseException as error:  # a defect: without a report it would look like the command's own failure
-            self._report(_SETTING_UP, f"unexpected {type(error).__name__}: {error}")
 
     def _report(self, kind: bytes, text: str) -> None:
         self.commands.send(kind + report(text))

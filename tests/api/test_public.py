@@ -185,6 +185,11 @@ def test_plain_values(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.no_cache, found.squash, found.limits.ulimits) == (frozenset(), "all", (("core", 0, 0),))
 
 
+def test_what_is_no_number_of_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(builder.UsageError, match="is no number of processors"):
+        options_of(monkeypatch, cpus=float("nan"))
+
+
 def test_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     found = options_of(monkeypatch, secrets={"a": b"\xff", "b": "täxt", "c": Path("/file")})
     assert found.secrets == {

@@ -29,7 +29,9 @@ def test_sizes(text: str) -> None:
     assert values.size(text, "--memory") == SIZES[text]
 
 
-@pytest.mark.parametrize("text", ["x", "-1", "1x", "1 2", "m", "1.m", ".5m", "1e9", "٣m", "9" * 400, "1m\n", "inf"])
+@pytest.mark.parametrize(
+    "text", ["x", "-1", "1x", "1 2", "m", "1.m", ".5m", "1e9", "٣m", "9" * 400, "1m\n", "inf", f"{2**23}t"]
+)
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="for --memory") as caught:
         values.size(text, "--memory")
@@ -144,6 +146,18 @@ def test_ulimits() -> None:
             values.ulimit(text)
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400", "-1", "0.0099", "1e300"])
+def test_what_is_no_number_of_processors(text: str) -> None:
+    with pytest.raises(UsageError, match="is no number of processors") as caught:
+        given_options("--cpus", text)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("cpus", [0, 0.01, 1.5, 1000])
+def test_numbers_of_processors(cpus: float) -> None:
+    assert given_options("--cpus", str(cpus)).limits.cpus == cpus
+
+
 def test_entitlements() -> None:
     assert values.entitlements(["network.host,security.insecure", ""]) == {"network.host", "security.insecure"}
     with pytest.raises(UsageError, match="unknown entitlement 'root'"):
@@ -211,7 +225,7 @@ def test_pushing() -> None:
 
 REFUSED = [
     ["--provenance", "most"], ["--sbom", "generator=x"], ["--attest", "type=x"],
-    ["--isolation", "hyperv"], ["--squash=some"], ["--memory", "x"], ["-o", "type=floppy"],
+    ["--isolation", "hyperv"], ["--squash=some"], ["--memory", "x"], ["--cpus", "1e-300"], ["-o", "type=floppy"],
 ]  # fmt: skip
 
 

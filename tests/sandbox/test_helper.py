@@ -136,6 +136,30 @@ def test_a_request_is_taken_before_descriptors_are_closed(quiet: Helper) -> None
     assert events == ["accept", one, "accept"]
 
 
+def test_a_request_that_fails_otherwise_than_foreseen_is_answered(
+    quiet: Helper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect ends that command, and not the helper with all others."""
+
+    def fail(*_: object) -> Group:
+        raise ValueError("cannot convert float NaN to integer")
+
+    monkeypatch.setattr(cgroups, "ControlGroup", fail)
+    requests, quiet.socket = _socket.socketpair()
+    control, theirs = _socket.socketpair()
+    command = os.open(os.devnull, os.O_RDONLY)
+    profile = Profile("default", "sandbox", 0, 0, float("nan"), 0)
+    send_descriptors(requests, marshal.dumps((profile.pack(), "")), [command, theirs.fileno(), command, command])
+    theirs.close()
+    assert quiet._accept()
+    result = Result.unpack(marshal.loads(control.recv(65536)))
+    assert (result.error, result.setup_failed) == ("unexpected ValueError: cannot convert float NaN to integer", True)
+    assert control.recv(1) == b""
+    for one in (requests, quiet.socket, control):
+        one.close()
+    os.close(command)
+
+
 # --- reports
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from builder.sandbox.client import Sandbox
 from builder.sandbox.command import Command, Mount
-from tests.sandbox.outcome import PATH, Run, needs_groups
+from tests.sandbox.outcome import PATH, Outcome, Run, needs_groups
 
 
 def processes_with(word: str) -> list[int]:
@@ -168,6 +168,13 @@ def test_processor_limit(run: Run) -> None:
     needs_groups(outcome.result)
     used = outcome.result.user_time + outcome.result.system_time
     assert outcome.result.duration > used * 2
+
+
+def test_a_limit_that_is_no_number_ends_no_other_command(run: Run) -> None:
+    bad: list[Outcome] = []
+    outcome = run("sleep 0.2; echo still", meanwhile=lambda: bad.append(run("true", cpus=float("nan"))))
+    assert bad[0].result.setup_failed
+    assert outcome.lines == ["still"], outcome
 
 
 def groups_of(sandbox: Sandbox) -> list[Path]:

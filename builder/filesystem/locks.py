@@ -7,9 +7,13 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import xxhash
+
+Wait = Callable[[], None]
+"""Called between two looks whether a lock has become free; what it raises ends the waiting. Without one the kernel
+waits, which ends no sooner."""
 
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, process
 
@@ -25,12 +29,16 @@ class LockTable:
         self._path = path
 
     @contextlib.contextmanager
-    def exclusive(self, name: str) -> Iterator[bool]:
+    def exclusive(self, name: str, wait: Wait | None = None) -> Iterator[bool]:
         """Hold the lock of a name. Yields whether it had to be waited for."""
         with self._opened() as descriptor:
-            waited = not _lock(descriptor, name, fcntl.F_OFD_SETLK, fcntl.F_WRLCK)
-            if waited:
-                _lock(descriptor, name, fcntl.F_OFD_SETLKW, fcntl.F_WRLCK)
+            waited, how = False, fcntl.F_OFD_SETLK
+            while not _lock(descriptor, name, how, fcntl.F_WRLCK):
+                waited = True
+                if wait is not None:
+                    wait()
+                else:
+                    how = fcntl.F_OFD_SETLKW
             with _locked(descriptor, name):
                 yield waited
 
@@ -77,13 +85,15 @@ def _lock(descriptor: int, name: str, command: int, kind: int) -> bool:
 
 
 @contextlib.contextmanager
-def exclusive(path: str) -> Iterator[bool]:
+def exclusive(path: str, wait: Wait | None = None) -> Iterator[bool]:
     """Hold the lock file `path`. Yields whether it had to be waited for."""
-    descriptor = _take(path, fcntl.LOCK_NB)
-    waited = descriptor is None
-    if descriptor is None:
-        descriptor = _take(path, 0)
-        assert descriptor is not None
+    waited, how = False, fcntl.LOCK_NB
+    while (descriptor := _take(path, how)) is None:
+        waited = True
+        if wait is not None:
+            wait()
+        else:
+            how = 0
     with _held(descriptor, path):
         yield waited
 

@@ -18,6 +18,7 @@ from builder.store.records import StepRecord
 from builder.store.store import Store
 
 if TYPE_CHECKING:
+    from builder.filesystem.locks import Wait
     from builder.solver.external import External
 
 
@@ -93,9 +94,10 @@ class StepCache:
         self.borrowed = {key: record for key, record in self.borrowed.items() if record.diff_id not in diff_ids}
         return self.external is not None and self.external.refuse(diff_ids)
 
-    def hold(self, key: str) -> AbstractContextManager[bool]:
-        """Hold the lock of a recipe's key, among all builds. Look again inside: someone else may just have made it."""
-        return self._store.step_locks.exclusive(key)
+    def hold(self, key: str, wait: Wait) -> AbstractContextManager[bool]:
+        """Hold the lock of a recipe's key, among all builds. Look again inside: someone else may just have made it.
+        `wait` is called between looks while another holds it."""
+        return self._store.step_locks.exclusive(key, wait)
 
 
 def now(epoch: int | None) -> float:

@@ -32,6 +32,7 @@ from builder.solver.roots import EmptyTree, Layers
 from builder.solver.staging import Staged, Staging, TreeContent
 from builder.solver.trace import Origin, Trace
 from builder.solver.users import check_owner, find_owner
+from builder.solver.waiting import Waiting
 from builder.store.records import RecipeRecord
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class CopyMaker:
 
         blob, recycler, erofs = self._write(staging, scratch, tell)
         staging.clear()
-        with environment.cache.hold(self._trace.content):  # another build may have made it meanwhile
+        waiting = Waiting(environment, f"{self._node.label} waits for another that stores the same layer")
+        with environment.cache.hold(self._trace.content, waiting):  # another build may have made it meanwhile
             made = self._look_up()
             if made is None:
                 environment.store.layers.add(blob)

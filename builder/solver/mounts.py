@@ -28,6 +28,7 @@ from builder.solver.environment import Environment
 from builder.solver.isolation import CHROOT, choose
 from builder.solver.keys import content_name
 from builder.solver.roots import Layers
+from builder.solver.waiting import Waiting
 from builder.store.mounts import hold, note_use, read_mount
 from builder.store.store import remove_tree
 
@@ -113,7 +114,7 @@ class Mounting:
         note_use(path, planned.cache.removeprefix("/"))
         data = os.path.join(path, "data")
         if not os.path.isdir(data):
-            with exclusive(os.path.join(path, "fill")):
+            with exclusive(os.path.join(path, "fill"), self._waiting(planned.cache)):
                 if not os.path.isdir(data) and not (os.path.basename(path) == name and self._restore(name, data)):
                     self._fill(planned, data)
         return Mount(planned.target, "bind", source=data, read_only=planned.read_only)
@@ -139,28 +140,37 @@ class Mounting:
             return
         alone = choose(self._environment.isolation).rung == CHROOT
         modes: dict[str, int] = {}
+        names: dict[str, str] = {}
         for mount in caches:
             mode = fcntl.LOCK_EX if alone or mount.sharing == "locked" else fcntl.LOCK_SH
             path = self._path(mount)
-            modes[path] = max(mode, modes.get(path, mode))
+            modes[path], names[path] = max(mode, modes.get(path, mode)), mount.cache
         for path, mode in sorted(modes.items()):
-            self._take(path, mode)
+            waiting = self._waiting(names[path])
+            while not self._take(path, mode):
+                waiting()
+
+    def _waiting(self, cache: str) -> Waiting:
+        text = f"a command waits for the cache mount {cache.removeprefix('/')}, which another uses"
+        return Waiting(self._environment, text)
 
     def _claim_free(self, planned: CacheMount) -> str:
         """The first directory of a `private` cache that nobody has."""
         path = base = self._path(planned)
         number = 0
-        while True:
-            try:
-                self._take(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return path
-            except BlockingIOError:
-                number += 1
-                path = f"{base}.{number}"
+        while not self._take(path, fcntl.LOCK_EX):
+            number += 1
+            path = f"{base}.{number}"
+        return path
 
-    def _take(self, path: str, mode: int) -> None:
-        self._held.callback(os.close, hold(path, mode))
+    def _take(self, path: str, mode: int) -> bool:
+        """Lock a cache, if no other's lock keeps us from it. Whether that was done."""
+        try:
+            self._held.callback(os.close, hold(path, mode | fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
         self._claimed.add(path)
+        return True
 
     def _restore(self, name: str, data: str) -> bool:
         """Take over the mount from a cache that the build names, if one has it. Whether it could be had."""

@@ -39,7 +39,10 @@ def run(
         found = None if node.ignore_cache else environment.cache.find(trace.key)
         if found is not None:
             return found
-    with environment.cache.hold(trace.key):
+    from builder.solver.waiting import Waiting
+
+    waiting = Waiting(environment, f"{node.label} waits for the same command, which runs already")
+    with environment.cache.hold(trace.key, waiting):
         if not node.ignore_cache:  # another build may have made it meanwhile
             found = environment.cache.find(trace.key)
             if found is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builds import Cli, busybox_context, context, needs_sandbox, reading
+from tests.support.builds import BASE, Cli, Log, busybox_context, context, needs_sandbox, reading
 
 pytestmark = needs_sandbox
 
@@ -109,6 +110,54 @@ def test_a_failing_step_ends_the_others(cli: Cli, tmp_path: Path, mark: str) -> 
     assert done.status == 1
     assert "status 3" in done.err
     assert cli.leftovers() == []
+
+
+WAITED_FOR = {
+    "a cache": ("RUN --mount=type=cache,id=both,target=/c,sharing=locked {}\n", "the cache mount both"),
+    "the same command": ("RUN {}\n", "the same command"),
+}
+"""A command that runs in one build, and what another that comes to it is told to wait for."""
+
+
+@pytest.fixture(params=WAITED_FOR)
+def waiting(request: pytest.FixtureRequest, cli: Cli, tmp_path: Path, mark: str) -> Iterator[Callable[[str], Log]]:
+    """Starts a build of two stages: one waits for what another build has, the other runs a command."""
+    instruction, what = WAITED_FOR[request.param]
+    directory = busybox_context(tmp_path / "context", instruction.format(f"echo begun; sleep {mark}"))
+    logs = contextlib.ExitStack()
+
+    def start(command: str) -> Log:
+        other = instruction.format(f"echo begun; sleep {mark}" if request.param == "the same command" else "true")
+        stages = f"FROM base AS one\n{other}FROM base AS two\nRUN {command}\n"
+        ends = "FROM base\nCOPY --from=one /tmp /1\nCOPY --from=two /tmp /2\n"
+        (directory / "second").write_text(f"{BASE}{stages}{ends}")
+        log = logs.enter_context(reading(cli.start("build", "--jobs", "2", "-f", directory / "second", directory)))
+        log.wait_for(f"waits for {what}")
+        return log
+
+    with logs, reading(cli.start("build", directory)) as first:
+        first.wait_for(" begun\n")
+        yield start
+        assert first.process.poll() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_another_build_is_waited_for(
+    waiting: Callable[[str], Log], mark: str, number: signal.Signals
+) -> None:
+    log = waiting(f"echo second; sleep {mark}1")
+    log.process.send_signal(number)
+    assert log.process.wait(20) == 130
+    assert gone(f"{mark}1")
+    assert "Traceback" not in log.text
+    assert len([line for line in log.text.splitlines() if line.startswith("error: ")]) == 1
+
+
+def test_a_failing_step_ends_one_that_waits_for_another_build(waiting: Callable[[str], Log]) -> None:
+    log = waiting("sleep 4; exit 3")
+    assert log.process.wait(20) == 1
+    log.thread.join()
+    assert "status 3" in log.text
 
 
 def test_killed_in_a_step(cli: Cli, tmp_path: Path, mark: str) -> None:

@@ -6,9 +6,7 @@ import fcntl
 import io
 import json
 import os
-import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +18,7 @@ import zstandard
 from builder.store.mounts import hold, note_use
 from builder.store.store import Store
 from tests.support.archives import archive
-from tests.support.builds import Cli, busybox_context, needs_sandbox
+from tests.support.builds import Cli, busybox_context, needs_sandbox, reading
 
 NAMES = ("1" * 32, "2" * 32, "2" * 31 + "3")
 
@@ -189,20 +187,11 @@ def test_a_removed_mount_is_made_anew_for_who_waits(other: Cli, tmp_path: Path) 
     other.build(directory)
     (mount,) = (other.root / "mounts").iterdir()
     descriptor = hold(str(mount), fcntl.LOCK_EX)
-    process = other.start("build", "--no-cache", "--progress", "plain", directory, stderr=subprocess.PIPE)
-    try:
-        deadline = time.monotonic() + 30
-        while not _waits(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert _waits(process.pid)
-        mount.rename(tmp_path / "aside")
-    finally:
-        os.close(descriptor)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    with reading(other.start("build", "--no-cache", "--progress", "plain", directory)) as log:
+        try:
+            log.wait_for("waits for the cache mount m, which another uses")
+            mount.rename(tmp_path / "aside")
+        finally:
+            os.close(descriptor)
+        assert log.process.wait(60) == 0, log.text
     assert (mount / "data/f").read_text() == "x\n"
-
-
-def _waits(pid: int) -> bool:
-    """Whether a process waits for a lock."""
-    return any("->" in line and f" {pid} " in line for line in Path("/proc/locks").read_text().splitlines())

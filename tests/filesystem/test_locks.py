@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
@@ -62,6 +62,42 @@ def test_waiting_is_told(lock: Lock) -> None:
         assert told == []
     thread.join()
     assert told == [True]
+
+
+class Enough(Exception):
+    """Whoever waits has had enough."""
+
+
+@pytest.mark.parametrize("kind", ["file", "table"])
+def test_waiting_can_be_ended(tmp_path: Path, kind: str) -> None:
+    looks: list[int] = []
+
+    def wait() -> None:
+        looks.append(len(looks))
+        if len(looks) > 2:
+            raise Enough
+
+    def lock() -> AbstractContextManager[bool]:
+        path = str(tmp_path / "lock")
+        return exclusive(path, wait) if kind == "file" else LockTable(path).exclusive("a", wait)
+
+    with lock() as waited:
+        assert not waited
+        assert looks == []
+        with pytest.raises(Enough), lock():
+            pass
+    assert looks == [0, 1, 2]
+    looks.clear()
+    with lock() as waited:
+        assert not waited
+
+
+@pytest.mark.parametrize("kind", ["file", "table"])
+def test_whoever_looks_again_and_again_gets_it(tmp_path: Path, kind: str) -> None:
+    path, held = str(tmp_path / "lock"), ExitStack()
+    held.enter_context(exclusive(path) if kind == "file" else LockTable(path).exclusive("a"))
+    with exclusive(path, held.close) if kind == "file" else LockTable(path).exclusive("a", held.close) as waited:
+        assert waited
 
 
 def test_an_error_lets_go(lock: Lock) -> None:

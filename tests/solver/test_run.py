@@ -214,7 +214,7 @@ def test_commands_with_several_caches_do_not_wait_for_each_other(
     taken.clear()
     with ExitStack() as held:
         mounting(held).claim([caches[0], msgspec.structs.replace(caches[0], sharing="locked"), caches[0]])
-    assert [mode for _, mode in taken] == [fcntl.LOCK_EX]
+    assert [mode for _, mode in taken] == [fcntl.LOCK_EX | fcntl.LOCK_NB]
 
 
 def test_many_who_begin_a_cache_share_one(mounting: Any) -> None:

@@ -11,30 +11,42 @@ from functools import cache
 from . import capabilities, namespaces
 from .rootfs import DEVICES
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _OWN_PREFIXES = ("trusted.overlay.", "user.overlay.")
 _HARMLESS = frozenset(os.makedev(*device) for device in DEVICES.values())
 _CLONE = 0x40049409  # FICLONE: share the blocks, on file systems that can
-_MOST = 1 << 30  # bytes of one sendfile(2)
+_MOST = 1 << 26  # bytes of one sendfile(2)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def copy_layers(layers: tuple[str, ...], into: str, *, overlay: bool = True) -> None:
+def _go_on() -> None:
+    """Nothing ends the copy."""
+
+
+def copy_layers(
+    layers: tuple[str, ...], into: str, *, overlay: bool = True, check: Callable[[], None] = _go_on
+) -> None:
     """Copy layers, the topmost first, into a directory. Nobody may be writing to either.
 
-    With `overlay` whiteouts and opaque directories mean what they mean to overlayfs. Raises OSError.
+    With `overlay` whiteouts and opaque directories mean what they mean to overlayfs. Raises OSError, and what `check`
+    raises, which is called with each file and each piece of a large one.
     """
     for layer in reversed(layers):
-        _Copy(layer, into, overlay).run()
+        _Copy(layer, into, overlay, check).run()
 
 
 class _Copy:
     """The copy of one layer. Hard links become files of their own, as they do in an overlay when one is written to:
     the others must not change with it. In a mount (no overlay) they are kept."""
 
-    def __init__(self, source: str, target: str, overlay: bool) -> None:
+    def __init__(self, source: str, target: str, overlay: bool, check: Callable[[], None]) -> None:
         self._source = source
         self._target = target
         self._overlay = overlay
+        self._check = check
         self._links: dict[tuple[int, int], str] = {}
         self._directories: list[tuple[str, os.stat_result]] = [("", os.stat(source))]
 
@@ -44,6 +56,7 @@ class _Copy:
             directory = waiting.pop()
             with os.scandir(self._source + directory) as entries:
                 for entry in entries:
+                    self._check()
                     path = f"{directory}/{entry.name}"
                     status = entry.stat(follow_symlinks=False)
                     if self._copy(path, status):
@@ -66,7 +79,7 @@ class _Copy:
             if first != target:
                 os.link(first, target, follow_symlinks=False)
                 return False
-        copy_file(source, target, status)
+        copy_file(source, target, status, self._check)
         return False
 
     def _make_directory(self, source: str, target: str) -> None:
@@ -84,12 +97,12 @@ class _Copy:
         os.mkdir(target, 0o700)
 
 
-def copy_file(source: str, target: str, status: os.stat_result) -> None:
+def copy_file(source: str, target: str, status: os.stat_result, check: Callable[[], None] = _go_on) -> None:
     """Copy anything but a directory, with its metadata. Sockets are left out, and all devices but those that every step
     has: here nothing else keeps a step from opening one, which is a device of the host's."""
     mode = status.st_mode
     if stat.S_ISREG(mode):
-        _copy_content(source, target)
+        _copy_content(source, target, check)
     elif stat.S_ISLNK(mode):
         os.symlink(os.readlink(source), target)
     elif stat.S_ISFIFO(mode):
@@ -104,7 +117,7 @@ def copy_file(source: str, target: str, status: os.stat_result) -> None:
     set_metadata(source, target, status)
 
 
-def _copy_content(source: str, target: str) -> None:
+def _copy_content(source: str, target: str, check: Callable[[], None]) -> None:
     reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -113,7 +126,7 @@ def _copy_content(source: str, target: str) -> None:
                 fcntl.ioctl(writing, _CLONE, reading)
             except OSError:
                 while os.sendfile(writing, reading, None, _MOST):
-                    pass
+                    check()
         finally:
             os.close(writing)
     finally:

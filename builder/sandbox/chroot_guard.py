@@ -19,6 +19,7 @@ from .messages import describe, read_command, report
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Callable
 
 _SIGKILL = 9
 # These lead out of a chroot, or make devices of the host that could be opened.
@@ -45,13 +46,13 @@ def _run(command: Command, control: _socket.socket) -> Result:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # it knows secrets, and has capabilities that the step lacks
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # whatever a step leaves running becomes this process's child
     os.umask(0)
-    root = Root(command)
+    check = _checking(control)
+    root = Root(command, check)
     try:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
         root.make()
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)  # from now on there is a command that must be ended first
-        if _is_unwanted(control):
-            return Result(cancelled=True)
+        check()
         restraint = Restraint(command)
         turn = _await_turn(restraint, control)
         if turn < 0:
@@ -63,6 +64,8 @@ def _run(command: Command, control: _socket.socket) -> Result:
         if not result.cancelled:
             result.written = root.written()  # before the files are moved away
             root.collect()
+    except _Unwanted:
+        return Result(cancelled=True)
     finally:
         root.remove()
     return result
@@ -203,11 +206,22 @@ def _become(command: Command, root: Root, restraint: Restraint, answers: int) ->
         os.write(answers, b"set-up:" + report(describe(error)))
 
 
-def _is_unwanted(control: _socket.socket) -> bool:
-    """Whether the client has hung up."""
+class _Unwanted(Exception):
+    """The client has hung up."""
+
+
+def _checking(control: _socket.socket) -> Callable[[], None]:
+    """What raises _Unwanted once the client has hung up."""
     import select
 
-    return bool(select.select([control], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(control.fileno(), select.POLLIN)
+
+    def check() -> None:
+        if poll.poll(0):
+            raise _Unwanted
+
+    return check
 
 
 def _wait(child: int, control: _socket.socket) -> bool:

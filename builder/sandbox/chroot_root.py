@@ -18,12 +18,18 @@ from .command import Command, Mount, SandboxError
 from .lookup import Plan, make_directories
 from .rootfs import DEVICES, SYSTEM_DIRECTORIES, open_directory
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class Root:
-    """Below `command.work`: `root`, and `parts` for what is put in."""
+    """Below `command.work`: `root`, and `parts` for what is put in. While it is made `check` is called often: what it
+    raises ends that."""
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, check: Callable[[], None]) -> None:
         self.command = command
+        self._check = check
         self.path = f"{command.work}/root"
         self._parts = f"{command.work}/parts"
         self._count = 0
@@ -36,7 +42,7 @@ class Root:
         command = self.command
         os.mkdir(self.path, 0o755)
         os.mkdir(self._parts, 0o700)
-        copy_layers(command.lowers, self.path)
+        copy_layers(command.lowers, self.path, check=self._check)
         upper = os.stat(command.upper)
         os.chown(self.path, upper.st_uid, upper.st_gid)
         os.chmod(self.path, stat.S_IMODE(upper.st_mode))
@@ -59,6 +65,7 @@ class Root:
             self._put(path, source, mount)
         for part in self._put_in.values():
             part.remember(self._others(part))
+        self._check()
         self._before = scan(self.path, self._others())
 
     def remove(self) -> None:
@@ -139,7 +146,7 @@ class Root:
             os.chown(part, mount.uid, mount.gid)
         elif mount.kind == "overlay":
             os.mkdir(part, 0o755)
-            copy_layers(mount.lowers, part)
+            copy_layers(mount.lowers, part, check=self._check)
             part = self._subpath(part, mount)
         else:
             try:
@@ -150,12 +157,12 @@ class Root:
                     os.mkdir(part, 0o755)
                     lock = lock_source(mount.source, fcntl.LOCK_SH)
                     try:
-                        copy_layers((mount.source,), part, overlay=False)
+                        copy_layers((mount.source,), part, overlay=False, check=self._check)
                     finally:
                         os.close(lock)
                     part = self._subpath(part, mount)
                 else:
-                    chroot_copy.copy_file(mount.source, part, status)
+                    chroot_copy.copy_file(mount.source, part, status, self._check)
             except OSError as error:
                 raise SandboxError(f"source of the mount at {mount.target}: {mount.source}: {error.strerror}") from None
         return part

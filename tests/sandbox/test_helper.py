@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.sandbox import cgroups, chroot_guard, namespaces, running
+from builder.sandbox import cgroups, chroot_copy, chroot_guard, namespaces, running, syscalls
 from builder.sandbox.chroot_copy import remove_tree
 from builder.sandbox.command import Command, Mount, Profile, Result
 from builder.sandbox.helper import Helper
@@ -262,6 +262,37 @@ def test_a_command_waits_for_its_turn_until_it_is_unwanted(monkeypatch: pytest.M
     finally:
         os.close(alone)
         os.close(again)
+
+
+@pytest.mark.parametrize("of", ["many files", "a large file"])
+def test_a_copy_ends_when_it_is_unwanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
+    """It can take minutes."""
+    for name in ("upper", "work", "layer"):
+        (tmp_path / name).mkdir()
+    for number in range(20):
+        (tmp_path / f"layer/{number}").touch()
+    command = Command(("true",), lowers=(f"{tmp_path}/layer",), upper=f"{tmp_path}/upper", work=f"{tmp_path}/work")
+    monkeypatch.setattr(syscalls, "prctl", lambda *_: 0)
+    monkeypatch.setattr(os, "umask", lambda _: 0)
+    ours, theirs = _socket.socketpair()
+    calls: list[int] = []
+
+    def hang_up(*arguments: object) -> int:
+        calls.append(len(calls))
+        if len(calls) == 3:
+            ours.close()
+        return 1 if len(calls) < 100 else 0
+
+    if of == "many files":
+        monkeypatch.setattr(chroot_copy, "copy_file", hang_up)
+    else:
+        monkeypatch.setattr(fcntl, "ioctl", refuse)
+        monkeypatch.setattr(os, "sendfile", hang_up)
+    result = chroot_guard._run(command, theirs)
+    assert result.cancelled
+    assert len(calls) == 3
+    assert os.listdir(tmp_path / "work") == []
+    theirs.close()
 
 
 @pytest.fixture

@@ -10,21 +10,15 @@ import _socket
 import os
 import select
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from contextlib import suppress
 
+from .caller import FORWARDED, has_terminal, raw, signals
 from .messages import receive_descriptors
 from .terminal import get_size, set_size
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import FrameType
-
-FORWARDED = (
-    signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2,
-)  # fmt: skip
 _PATIENCE = 3  # interrupts that a command may leave unanswered, as with `docker run`
+_LAST_MOMENTS = 3.0  # seconds that a command has for its end when the caller's terminal is gone
 _CHUNK = 65536
 _HELD = 1 << 20  # bytes of input that wait for the command
 _DEFAULT_SIZE = (24, 80)
@@ -40,7 +34,9 @@ class Session:
       typed there. A terminal at `stdin` is in raw mode meanwhile, and afterwards as it was; if it hangs up, so does the
       command's.
     - Signals (FORWARDED) go to the command if this runs in the main thread; after the third SIGINT or SIGTERM that it
-      leaves unanswered it is killed. A change of the window's size is passed on.
+      leaves unanswered it is killed. So it is when it outlives a SIGHUP by some seconds and the caller has no terminal
+      then: as process 1 a command ignores what it has no handler for, and nobody is left to end it. A SIGHUP that the
+      caller ignores (nohup) stays ignored. A change of the window's size is passed on.
 
     For one command only: `Sandbox.attach` runs it.
     """
@@ -55,6 +51,7 @@ class Session:
         self._pending = b""
         self._at_end = False
         self._interrupts = 0
+        self._hung_up: float | None = None  # until when the command may outlive a SIGHUP
         self._is_keyboard = stdin is not None and os.isatty(stdin)
 
     def size(self) -> tuple[int, int] | None:
@@ -91,7 +88,7 @@ class Session:
         Raises OSError where the output cannot be written: nobody is there to see it.
         """
         self._outputs = dict(outputs)
-        with _raw(self.stdin if self.terminal and self._is_keyboard else None), _signals() as woken:
+        with raw(self.stdin if self.terminal and self._is_keyboard else None), signals() as woken:
             return self._follow(control, woken)
 
     def _follow(self, control: _socket.socket, woken: int) -> bytes:
@@ -109,6 +106,10 @@ class Session:
                 self._read_input()
             if woken in ready:
                 self._pass_signals(os.read(woken, _CHUNK), control)
+            if self._hung_up is not None and time.monotonic() >= self._hung_up:
+                self._hung_up = None
+                if not has_terminal():
+                    _kill(control)
             if control.fileno() in ready:
                 data = _receive(control)
                 answer += data
@@ -130,7 +131,8 @@ class Session:
         wants_input = self._sink >= 0 or self._console is not None
         if self.stdin is not None and wants_input and not self._at_end and len(self._pending) < _HELD:
             poll.register(self.stdin, select.POLLIN)
-        return {descriptor for descriptor, _ in poll.poll()}
+        left = None if self._hung_up is None else max(0.0, self._hung_up - time.monotonic()) * 1000
+        return {descriptor for descriptor, _ in poll.poll(left)}
 
     def _accept(self) -> None:
         """Take the terminal that the command's process has made."""
@@ -203,11 +205,13 @@ class Session:
                 self._resize()
                 continue
             self._interrupts += number in (signal.SIGINT, signal.SIGTERM)
+            if self._interrupts >= _PATIENCE:
+                _kill(control)
+                continue
+            if number == signal.SIGHUP and self._hung_up is None:
+                self._hung_up = time.monotonic() + _LAST_MOMENTS
             with suppress(OSError):  # it has just ended
-                if self._interrupts >= _PATIENCE:
-                    control.shutdown(_socket.SHUT_WR)
-                else:
-                    control.send(bytes([number]))
+                control.send(bytes([number]))
 
     def _resize(self) -> None:
         size = self.size()
@@ -225,48 +229,10 @@ class Session:
                 pass
 
 
-@contextmanager
-def _raw(descriptor: int | None) -> Iterator[None]:
-    """A terminal in raw mode: every key is the command's."""
-    if descriptor is None:
-        yield
-        return
-    import termios
-    import tty
-
-    before = termios.tcgetattr(descriptor)
-    try:
-        tty.setraw(descriptor, termios.TCSADRAIN)
-        yield
-    finally:
-        with suppress(termios.error):  # it is gone
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-
-
-@contextmanager
-def _signals() -> Iterator[int]:
-    """A descriptor from which the numbers of signals can be read, which then do nothing else. Only the main thread gets
-    any."""
-    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    handlers: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
-    before = -1
-    try:
-        if threading.current_thread() is threading.main_thread():
-            before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-            for number in (*FORWARDED, signal.SIGWINCH):
-                handlers[number] = signal.signal(number, _nothing)
-        yield read
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if handlers:
-            signal.set_wakeup_fd(before)
-        os.close(read)
-        os.close(write)
-
-
-def _nothing(number: int, frame: FrameType | None) -> None:
-    """The number is in the pipe already."""
+def _kill(control: _socket.socket) -> None:
+    """Have the helper kill the command, which it takes a hang-up of its client for."""
+    with suppress(OSError):  # it has just ended
+        control.shutdown(_socket.SHUT_WR)
 
 
 def _receive(control: _socket.socket) -> bytes:

@@ -225,12 +225,14 @@ def test_no_descriptor_is_left_behind(attach: Attach, sandbox: Sandbox) -> None:
 
 
 CHILD = """
-import os, sys
+import os, signal, sys
 from builder.sandbox.client import Sandbox
 from builder.sandbox.command import Command
 from builder.sandbox.session import Session
 lower, upper, work, terminal, script = sys.argv[1:]
 command = Command(("/bin/sh", "-c", script), lowers=(lower,), upper=upper, work=work, environment=("PATH=/bin",))
+if terminal == "ignored":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 with Sandbox() as sandbox:
     result = sandbox.attach(command, Session(stdin=0, terminal=terminal == "yes"))
 sys.exit(result.exit_status if result.exit_status is not None else 128 + result.signal)
@@ -244,8 +246,9 @@ def program(
     made: list[Program] = []
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
-    def program(script: str, *, terminal: bool = True) -> Program:
-        arguments = ["-c", CHILD, str(busybox), *overlay(), "yes" if terminal else "no", script]
+    def program(script: str, *, terminal: bool = True, ignoring: bool = False) -> Program:
+        kind = "ignored" if ignoring else "yes" if terminal else "no"
+        arguments = ["-c", CHILD, str(busybox), *overlay(), kind, script]
         made.append(Program([sys.executable, *arguments]))
         return made[-1]
 
@@ -271,6 +274,43 @@ def test_signals_are_passed_on(program: Callable[..., Program], number: signal.S
     os.kill(running.pid, number)
     running.read_until("got it")
     assert running.status() == 5
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_command_that_a_hang_up_does_not_end_ends_soon_after(program: Callable[..., Program], terminal: bool) -> None:
+    """Process 1 of its namespace, it ignores what it has no handler for."""
+    mark = f"{1000 + os.getpid()}.{int.from_bytes(os.urandom(3), 'big')}"
+    running = program(f"echo ready; exec sleep {mark}", terminal=terminal)
+    running.read_until("ready")
+    began = time.monotonic()
+    assert running.hang_up() == 137
+    assert 2 < time.monotonic() - began < 9
+
+
+def test_a_command_has_time_for_its_end_when_its_terminal_is_gone(
+    program: Callable[..., Program], tmp_path: Path
+) -> None:
+    running = program("trap 'sleep 0.5; exit 7' HUP; echo ready; while :; do sleep 0.05; done", terminal=False)
+    running.read_until("ready")
+    assert running.hang_up() == 7
+
+
+def test_the_signal_alone_ends_nothing_while_the_terminal_is_there(program: Callable[..., Program]) -> None:
+    """Programs read their configuration again for it."""
+    running = program("trap 'echo again' HUP; echo ready; while :; do sleep 0.05; done", terminal=False)
+    running.read_until("ready")
+    os.kill(running.pid, signal.SIGHUP)
+    running.read_until("again")
+    time.sleep(4)
+    assert os.waitpid(running.pid, os.WNOHANG) == (0, 0)
+
+
+def test_a_hang_up_that_the_caller_ignores_ends_nothing(program: Callable[..., Program]) -> None:
+    """As under nohup(1)."""
+    running = program("trap 'exit 9' HUP; echo ready; sleep 1; sleep 4; exit 8", ignoring=True)
+    running.read_until("ready")
+    os.kill(running.pid, signal.SIGHUP)
+    assert running.hang_up() == 8
 
 
 def test_the_third_interrupt_kills(program: Callable[..., Program]) -> None:

@@ -52,6 +52,18 @@ class Program:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._status
 
+    def hang_up(self, seconds: float = 15) -> int | None:
+        """Take its terminal away; its exit status, if it ends in that time."""
+        os.close(self.end)
+        self.end = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        end = time.monotonic() + seconds
+        while self._status is None and time.monotonic() < end:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+            time.sleep(0.02)
+        return self._status
+
     def close(self) -> None:
         if self._status is None and os.waitpid(self.pid, os.WNOHANG) == (0, 0):
             os.kill(self.pid, signal.SIGKILL)

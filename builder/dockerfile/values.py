@@ -80,6 +80,28 @@ def parse_duration(text: str) -> int:
     return -total if text.startswith("-") else total
 
 
+def format_duration(nanoseconds: int) -> str:
+    """A duration that is not negative, as Go's `Duration.String` writes it: `0s`, `250ms`, `1h0m1.5s`."""
+    if 0 < nanoseconds < 10**9:
+        unit, size = next(
+            (unit, size) for unit, size in (("ms", 10**6), ("µs", 10**3), ("ns", 1)) if nanoseconds >= size
+        )
+        return _decimal(nanoseconds, size) + unit
+    minutes, rest = divmod(nanoseconds, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    text = _decimal(rest, 10**9) + "s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text
+
+
+def _decimal(number: int, size: int) -> str:
+    """`number / size` without zeros at its end; `size` is a power of ten."""
+    whole, rest = divmod(number, size)
+    digits = str(size + rest)[1:].rstrip("0")
+    return f"{whole}.{digits}" if digits else str(whole)
+
+
 def parse_size(text: str) -> int:
     """Bytes, as docker/go-units RAMInBytes: `10`, `1.5g`, `512MiB`, `64 kb`; the units are powers of 1024."""
     match = re.fullmatch(_SIZE, text)

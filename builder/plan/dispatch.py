@@ -13,7 +13,6 @@ import msgspec
 from builder.dockerfile import instructions as df
 from builder.dockerfile.text import SPACE, quoted
 from builder.errors import DockerfileError, PlanError
-from builder.oci.spec import Healthcheck
 from builder.plan import checks
 from builder.plan.ports import parse_port
 from builder.plan.signals import check_signal
@@ -193,20 +192,11 @@ def _quoted(words: list[str]) -> str:
 
 def _healthcheck(state: StageState, instruction: df.HealthCheck) -> None:
     checks.check_used_once(state, instruction)
-    test = ["NONE"]
-    if instruction.test is not None:
-        kind = "CMD-SHELL" if instruction.test.shell else "CMD"
-        test = [kind, *instruction.test.arguments]
-    healthcheck = Healthcheck(
-        test=test,
-        interval=instruction.interval,
-        timeout=instruction.timeout,
-        start_period=instruction.start_period,
-        start_interval=instruction.start_interval,
-        retries=instruction.retries,
-    )
-    state.image.set_healthcheck(healthcheck)
-    state.image.record(f"HEALTHCHECK {_quoted(test)}")
+    from builder.plan.health import health_check, shown
+
+    check = health_check(instruction)
+    state.image.set_healthcheck(check)
+    state.image.record(f"HEALTHCHECK {shown(check)}")
 
 
 def _expose(state: StageState, instruction: df.Expose) -> None:

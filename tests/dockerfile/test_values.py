@@ -13,6 +13,7 @@ from builder.dockerfile.instructions import Range
 from builder.dockerfile.lines import CheckOptions, parse_check_options
 from builder.dockerfile.text import did_you_mean, nearest, quote
 from builder.dockerfile.values import (
+    format_duration,
     parse_boolean,
     parse_duration,
     parse_integer,
@@ -41,6 +42,19 @@ def test_duration(text: str, nanoseconds: int) -> None:
 def test_duration_refused(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (0, "0s"), (7, "7ns"), (1500, "1.5µs"), (250_000_000, "250ms"), (1_000_001, "1.000001ms"), (SECOND, "1s"),
+        (3 * SECOND // 2, "1.5s"), (330 * SECOND, "5m30s"), (3600 * SECOND, "1h0m0s"), (90061 * SECOND, "25h1m1s"),
+        (4530918273645, "1h15m30.918273645s"),
+    ],
+)  # fmt: skip
+def test_duration_written(nanoseconds: int, text: str) -> None:
+    assert format_duration(nanoseconds) == text
+    assert parse_duration(text) == nanoseconds
 
 
 def test_missing_unit_is_said() -> None:

@@ -17,7 +17,7 @@ from builder.oci import reference
 from builder.oci.platform import parse_platform
 from builder.oci.spec import Platform
 from builder.plan.findings import Checks
-from builder.plan.scope import global_scope
+from builder.plan.scope import NEVER_VARIABLES, global_scope
 
 if TYPE_CHECKING:
     from builder.context.ignore import Rules
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _BY_COMMENT = frozenset(("StageNameCasing", "FromAsCasing", "MaintainerDeprecated", "InvalidDefinitionDescription"))
 """Rules of the parser that a comment above the instruction can skip."""
 
-_NEVER_VARIABLES = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))
 _SECRET_WORDS = frozenset(
     ("apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token")
 )
@@ -138,7 +137,7 @@ def _report(state: StageState, instruction: df.Instruction, rule: str, message: 
 def check_undefined(state: StageState, instruction: df.Instruction, names: Iterable[str]) -> None:
     """UndefinedVar: `names` are the variables of one word that had no value."""
     for name in names:
-        if name in state.scope.declared or name in _NEVER_VARIABLES:
+        if name in state.scope.declared or name in NEVER_VARIABLES:
             continue
         close = nearest(name, state.scope.env)
         hint = f" (did you mean ${close}?)" if close else ""

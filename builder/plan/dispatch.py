@@ -15,6 +15,7 @@ from builder.dockerfile.text import SPACE, quoted
 from builder.errors import DockerfileError, PlanError
 from builder.plan import checks
 from builder.plan.ports import parse_port
+from builder.plan.scope import NEVER_VARIABLES
 from builder.plan.signals import check_signal
 from builder.plan.state import DeclaredArgument, StageState
 from builder.plan.steps import Mount, RunNode, SecretMount, WorkdirNode
@@ -61,7 +62,7 @@ def _arg(state: StageState, instruction: df.Arg) -> None:
             value = state.global_args[name]
             inherited = True
         state.arguments[name] = None if inherited else DeclaredArgument(name, value or "", instruction)
-        if value is not None:
+        if value is not None and name not in NEVER_VARIABLES:
             state.scope.env[name] = value
         state.scope.declared[name] = value
         shown.append(name if value is None else f"{name}={value}")

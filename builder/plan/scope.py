@@ -10,6 +10,9 @@ from builder.oci.spec import Platform
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
+NEVER_VARIABLES = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))
+"""Arguments that tell BuildKit something: they can be declared, and are never set (its `nonEnvArgs`)."""
+
 
 def platform_arguments(build: Platform, target: Platform, stage: str) -> dict[str, str]:
     """The arguments that every Dockerfile has in its global scope (`dockerfile2llb/platform.go`)."""

@@ -210,8 +210,13 @@ class CheckOptions(msgspec.Struct, frozen=True):
     error: bool = False
 
 
+def parse_check_directive(text: str) -> CheckOptions:
+    """The value of `# check=`, which ends at its first space. Raises as `parse_check_options`."""
+    return parse_check_options(text.split(" ", 1)[0])
+
+
 def parse_check_options(text: str) -> CheckOptions:
-    """`skip=A,B;experimental=all;error=true`, the value of `# check=`; what follows a space is not part of it.
+    """`skip=A,B;experimental=all;error=true`, with spaces around words (`ParseLintOptions` of `linter.go`).
 
     Raises DockerfileError (without a place).
     """
@@ -219,7 +224,7 @@ def parse_check_options(text: str) -> CheckOptions:
 
     found: dict[str, tuple[str, ...]] = {}
     error = False
-    value = text.split(" ", 1)[0]
+    value = text.strip(SPACE)
     for option in value.split(";", 2) if value else ():
         name, equals, setting = (part.strip(SPACE) for part in option.partition("="))
         if not equals or name not in ("skip", "experimental", "error"):

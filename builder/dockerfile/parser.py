@@ -15,7 +15,7 @@ import msgspec
 from builder.dockerfile import instructions as df
 from builder.dockerfile.assemble import assemble
 from builder.dockerfile.instruction_line import Line
-from builder.dockerfile.lines import LinesError, LogicalLine, Reader, decode, parse_check_options
+from builder.dockerfile.lines import LinesError, LogicalLine, Reader, decode, parse_check_directive
 from builder.dockerfile.notices import empty_continuation, instruction_notices, stage_notices
 from builder.dockerfile.syntax import read_node
 from builder.errors import DockerfileError
@@ -98,7 +98,7 @@ def _check_directives(directives: tuple[df.Directive, ...]) -> None:
     for directive in directives:
         if directive.name == "check":
             try:
-                parse_check_options(directive.value)
+                parse_check_directive(directive.value)
             except DockerfileError as error:
                 raise LinesError(error, directive.range) from None
 

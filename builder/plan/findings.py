@@ -123,10 +123,10 @@ def checks_for(
     given = build_args.get(ARGUMENT)
     if given is None and not text:
         return Checks(hidden=hidden, scripts=scripts)
-    from builder.dockerfile.lines import parse_check_options
+    from builder.dockerfile.lines import parse_check_directive, parse_check_options
 
     try:
-        options = parse_check_options(text if given is None else given.strip())
+        options = parse_check_directive(text) if given is None else parse_check_options(given)
     except DockerfileError as error:
         error.place = error.place or (None if given is None else f"--build-arg {ARGUMENT}")
         raise
@@ -174,10 +174,10 @@ class _Filter:
             name, equals, value = comment.partition("=")
             if not equals or name.strip().lower() != "check" or not value.strip():
                 continue
-            from builder.dockerfile.lines import parse_check_options
+            from builder.dockerfile.lines import parse_check_directive
 
             try:
-                return self.merged(parse_check_options(value.strip()))
+                return self.merged(parse_check_directive(value.strip()))
             except DockerfileError:
                 return self
         return self

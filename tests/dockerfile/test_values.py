@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from builder.dockerfile.excerpt import excerpt
 from builder.dockerfile.instructions import Range
-from builder.dockerfile.lines import CheckOptions, parse_check_options
+from builder.dockerfile.lines import CheckOptions, parse_check_directive, parse_check_options
 from builder.dockerfile.text import did_you_mean, nearest, quote
 from builder.dockerfile.values import (
     format_duration,
@@ -141,8 +141,10 @@ def test_excerpt() -> None:
 
 
 def test_check_options() -> None:
-    assert parse_check_options("skip=A, B") == CheckOptions(skip=("A", ""))
-    assert parse_check_options("skip=all;experimental=X,Y;error=true ignored") == CheckOptions(
+    assert parse_check_directive("skip=A, B") == CheckOptions(skip=("A", ""))
+    assert parse_check_options(" skip = A, B ; error = true") == CheckOptions(skip=("A", "B"), error=True)
+    assert parse_check_options(" ") == CheckOptions()
+    assert parse_check_directive("skip=all;experimental=X,Y;error=true ignored") == CheckOptions(
         skip_all=True, experimental=("X", "Y"), error=True
     )
     assert parse_check_options("experimental=all").experimental_all

@@ -66,7 +66,7 @@ def find_step(build: Build, name: str) -> BuiltStep:
 
 def _candidates(steps: Iterable[BuiltStep], name: str) -> list[BuiltStep]:
     steps = [step for step in steps if step.step]
-    wanted = " ".join(name.replace(":", " ").split())
+    wanted = " ".join(name.lower().replace(":", " ").split())
     for fits in (
         lambda step: step.position == name,
         lambda step: name.startswith(":") and name[1:] == str(step.line),
@@ -80,10 +80,10 @@ def _candidates(steps: Iterable[BuiltStep], name: str) -> list[BuiltStep]:
 
 
 def _places(step: BuiltStep) -> set[str]:
-    """The shorter names of a step's place."""
-    place = " ".join(step.position.split())
+    """The shorter names of a step's place, in lower case."""
+    place = " ".join(step.position.lower().split())
     number, _, total = place.rpartition(" ")[2].partition("/")
-    stage = step.stage
+    stage = step.stage.lower()
     return {place, f"{stage} {number}/{total}", f"{stage} {number}", f"{number}/{total}", number}
 
 

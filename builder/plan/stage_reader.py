@@ -67,7 +67,7 @@ class StageReader:
         return stage_graph(self.table, target, reachable(target), self.base)
 
     def _read_globals(self) -> None:
-        last = self.dockerfile.stages[-1].from_.name
+        last = self.dockerfile.stages[-1].from_.name.lower()
         predefined = platform_arguments(self.options.host, self.platform, self.options.target or last)
         overridden = {name: self.options.build_args.get(name, value) for name, value in predefined.items()}
         check_default_arguments(self.checks, self.dockerfile, overridden)
@@ -86,10 +86,10 @@ class StageReader:
                 platform = None
                 if stage.from_.platform is not None:
                     platform = self._platform_flag(stage.from_, stage.from_.platform)
-                entry = StageEntry(stage, stage.from_.name, base_name, platform, index)
-                replacement = self.context_for(entry.name) if entry.name else None
-                entry.context = replacement
-                self.table.add(entry, replaced=replacement is not None)
+                entry = StageEntry(stage, stage.from_.name.lower(), base_name, platform, index)
+                if entry.name:
+                    entry.context = self.context_for(entry.name) or self.context_for(stage.from_.name)
+                self.table.add(entry, replaced=entry.context is not None)
                 if entry.base is None and base_name != SCRATCH:
                     reference.parse(base_name)
         for entry in self.table.entries:

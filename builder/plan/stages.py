@@ -21,7 +21,8 @@ _NUMBER = r"[+-]?[0-9]{1,18}"
 
 
 class StageEntry:
-    """A stage while a plan is made: `base` is the stage it stands on, `context` the named context that replaces it.
+    """A stage while a plan is made. `name` is in lower case, as BuildKit's `parseFrom` makes it; `base` is the stage it
+    stands on, `context` the named context that replaces it.
 
     `implicit` marks an image that only COPY --from or a mount names: a stage without instructions. `needs` are the
     stages that its instructions name, `named_by` the first such instruction for each.
@@ -62,7 +63,7 @@ class StageTable:
             entry.base = self._by_name.get(entry.base_name)
         self.entries.append(entry)
         if entry.name:
-            self._by_name[entry.name.lower()] = entry
+            self._by_name[entry.name] = entry
 
     def named(self, name: str) -> StageEntry | None:
         return self._by_name.get(name.lower())

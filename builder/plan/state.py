@@ -51,7 +51,7 @@ class StageState:
     @property
     def ignore_cache(self) -> bool:
         filter_ = self.options.no_cache
-        return filter_ is not None and (not filter_ or self.entry.name in filter_)
+        return filter_ is not None and (not filter_ or self.entry.name in {name.lower() for name in filter_})
 
     def common(self, instruction: df.Instruction) -> dict[str, Any]:
         """The fields that every node has."""

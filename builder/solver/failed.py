@@ -85,8 +85,9 @@ def decode_step(data: bytes) -> FailedStep:
 
 def find_break(plan: Plan, text: str) -> frozenset[int]:
     """The steps that `--break` means: a position as it is shown (`build 2/5`, `2/5`, `2`), a line of the Dockerfile
-    (`:7`), or a stage, whose first RUN it is then, or its first step if it has none. Raises UsageError."""
-    named = [(number, node) for number, node in enumerate(plan.nodes) if text in _names(node)]
+    (`:7`), or a stage (in any case), whose first RUN it is then, or its first step if it has none. Raises
+    UsageError."""
+    named = [(number, node) for number, node in enumerate(plan.nodes) if text.lower() in _names(node)]
     found = [(number, node) for number, node in named if isinstance(node, StepNode)]
     if not named:
         known = ", ".join(dict.fromkeys(_shown(node) for node in plan.nodes if isinstance(node, StepNode)))

@@ -155,7 +155,7 @@ def test_a_shell_needs_a_terminal(cli: Cli, directory: Path, arguments: list[str
     assert "a shell needs a terminal" in done.err
 
 
-@pytest.mark.parametrize("step", ["base 4/4", "4/4", "4", ":7"])
+@pytest.mark.parametrize("step", ["base 4/4", "BASE 4/4", "4/4", "4", ":7"])
 def test_a_break(cli: Cli, directory: Path, step: str) -> None:
     done = cli.spawn("build", "--progress", "plain", "--on-error=keep", "--break", step, *SECRET, directory)
     assert done.status == 1

@@ -75,7 +75,7 @@ def test_a_step_in_full(cli: Cli, built: Path) -> None:
         "  file src/b ",
     ):
         assert f"\n{line}" in text, text
-    for name in ("build 1/2", "build:1", ":2", "src /src"):
+    for name in ("build 1/2", "build:1", "Build:1", ":2", "src /src"):
         assert cli("explain", "app:1", name).out.decode() == text
     assert cli("explain", "build 1").out.decode() == text, "a step of the newest build needs no build"
 

@@ -40,7 +40,11 @@ class BuildCommand(Command):
 @click.option("-f", "--file", "dockerfile", default="", metavar="PATH", help="The Dockerfile; - reads standard input.")
 @click.option("--build-arg", "build_args", multiple=True, metavar="NAME[=VALUE]", help="Set a build argument.")
 @click.option(
-    "--build-context", "contexts", multiple=True, metavar="NAME=VALUE", help="Another context: a path, URL or image."
+    "--build-context",
+    "contexts",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another context: a path, URL, image or target:STAGE.",
 )
 @click.option("--target", default="", metavar="STAGE", help="The stage to build (default: the last).")
 @platform_option("platforms", multiple=True, help="Target platforms, comma separated.")

@@ -18,7 +18,11 @@ from builder.cli.settings import Settings
 @click.option("--target", default="", metavar="STAGE", help="The stage to build (default: the last).")
 @click.option("--build-arg", "build_args", multiple=True, metavar="NAME[=VALUE]", help="Set a build argument.")
 @click.option(
-    "--build-context", "contexts", multiple=True, metavar="NAME=VALUE", help="Another context: a path, URL or image."
+    "--build-context",
+    "contexts",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another context: a path, URL, image or target:STAGE.",
 )
 @platform_option("platforms", multiple=True, help="The target platform.")
 @click.option("--format", "form", type=click.Choice(["svg", "dot", "mermaid"]), default="svg", help="The language.")

@@ -167,6 +167,12 @@ class Planner:
             yield base
 
     def _dispatch(self, entry: StageEntry) -> None:
+        """Plan the instructions of a stage, once; before them those of its base, which a named context may have put
+        below it from further down."""
+        if entry in self.states:
+            return
+        if entry.base is not None:
+            self._dispatch(entry.base)
         state = self._begin(entry)
         self.states[entry] = state
         state.image.moments[state.node] = state.image.image
@@ -240,14 +246,15 @@ class Planner:
 
     def _tree_of(self, name: str, numbers: bool) -> Tree:
         entry = self.reader.table.source(name, numbers=numbers)
-        base = self.reader.base(entry)
-        if isinstance(base, FromContext):
-            return base
-        if entry not in self.states and entry.implicit:
+        if entry.implicit or entry.context is not None:
+            base = self.reader.base(entry)
+            if isinstance(base, FromContext):
+                return base
+        if entry.implicit:
             self._dispatch(entry)
         if entry not in self.states:
             raise PlanError(
-                f"stage {name!r} is defined later in the Dockerfile",
+                f"stage {entry.name or name!r} is defined later in the Dockerfile",
                 remedy="move it above the instruction that copies from it",
             )
         return FromNode(self.states[entry].node)

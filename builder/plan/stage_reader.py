@@ -48,7 +48,7 @@ class StageReader:
         self.platform = platform
         self.used = used
         self.checks = checks
-        self.table = StageTable()
+        self.table = StageTable(self._stage_meant)
         self.global_args: dict[str, str] = {}
 
     def read(self) -> StageEntry:
@@ -115,22 +115,28 @@ class StageReader:
             raise
 
     def _stand_on_context_stage(self, entry: StageEntry) -> None:
-        """Where a named context means another stage of this Dockerfile, that stage becomes the base."""
-        if entry.base is not None or not self.options.contexts:
-            return
-        name = entry.context or (self.context_for(entry.base_name) if entry.base_name != SCRATCH else None)
-        stage = self.options.contexts[name].stage if name else ""
-        if stage:
-            entry.base = self.table.named(stage)
-            if entry.base is None:
-                raise PlanError(
-                    f"context {name!r} names the stage {stage!r}, which does not exist",
-                    remedy=did_you_mean(stage, self.table.names()),
-                )
+        """Where a named context means another stage of this Dockerfile, that becomes the base, also a later one."""
+        if entry.base is None and entry.stage is not None:
+            with self.locate(entry.stage.from_):
+                entry.base = self._stage_meant(entry.context or entry.base_name)
+
+    def _stage_meant(self, name: str) -> StageEntry | None:
+        """The stage of this Dockerfile that the named context `name` means, if it means one. Raises PlanError."""
+        key = self.context_for(name)
+        stage = self.options.contexts[key].stage if key else ""
+        if not stage:
+            return None
+        found = self.table.named(stage)
+        if found is None:
+            raise PlanError(
+                f"context {name!r} names the stage {stage!r}, which does not exist",
+                remedy=did_you_mean(stage, self.table.names()),
+            )
+        return found
 
     def context_for(self, name: str) -> str | None:
         """The named context that replaces the stage or image `name`, if there is one."""
-        if not self.options.contexts:
+        if not self.options.contexts or name == SCRATCH:
             return None
         key = context_name(name) if name == name.lower() else name
         return key if key in self.options.contexts else None

@@ -8,7 +8,7 @@ with the lower-cased names of the stages before it; COPY --from ignores case and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from builder.dockerfile.instructions import Copy, Run, Stage, StageInstruction
 from builder.errors import PlanError
@@ -50,9 +50,11 @@ class StageEntry:
 
 
 class StageTable:
-    """All stages of a Dockerfile and the images named beside them."""
+    """All stages of a Dockerfile and the images named beside them. `meant` gives the stage that another name means, a
+    named context's."""
 
-    def __init__(self) -> None:
+    def __init__(self, meant: Callable[[str], StageEntry | None]) -> None:
+        self._meant = meant
         self.entries: list[StageEntry] = []
         self._by_name: dict[str, StageEntry] = {}
         self._images: dict[str, StageEntry] = {}
@@ -70,7 +72,7 @@ class StageTable:
 
     def source(self, name: str, *, numbers: bool) -> StageEntry:
         """What COPY --from=NAME or a mount's from=NAME means: a stage, with `numbers` also by its index, else an
-        image, which becomes an implicit stage. Raises PlanError for an index that no stage has."""
+        image, which becomes an implicit stage. Raises PlanError for an index or a name that no stage has."""
         if numbers and re.fullmatch(_NUMBER, name):
             index = int(name)
             stages = [entry for entry in self.entries if not entry.implicit]
@@ -80,9 +82,7 @@ class StageTable:
                     remedy=f"stages count from 0; this Dockerfile has {len(stages)} of them",
                 )
             return stages[index]
-        found = self.named(name)
-        if found is None:
-            found = self._images.get(name)
+        found = self.named(name) or self._images.get(name) or self._meant(name)
         if found is None:
             found = StageEntry(None, "", name, None, len(self.entries))
             self._images[name] = found

@@ -132,6 +132,10 @@ def plan_build(inputs: Inputs, options: BuildOptions, dockerfile: Dockerfile, ba
     violation = checks.violation(locate)
     if violation is not None:
         raise violation
+    if any(made.platform.os == "windows" for made in (*planned.nodes, *planned.images)):
+        from builder.plan.windows import refuse_windows
+
+        refuse_windows(planned, locate)
     for warning in unused_arguments(dockerfile, options.build_args, planned.used_args):
         report(warning)
     for warning in warn_of_climbing(dockerfile, planned, locate):

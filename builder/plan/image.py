@@ -10,6 +10,7 @@ from builder.plan.paths import DEFAULT_PATH, normalise
 from builder.plan.steps import HistoryLine
 
 _DEFAULT_SHELL = ("/bin/sh", "-c")
+_WINDOWS_SHELL = ("cmd", "/S", "/C")
 
 
 class ImageState:
@@ -56,8 +57,8 @@ class ImageState:
         self._env = env
 
     def ensure_path(self) -> None:
-        """Every image has a PATH."""
-        if not any(pair.partition("=")[0] == "PATH" for pair in self.config.env or ()):
+        """Every image has a PATH, but for Windows, which sets it itself."""
+        if self.image.os != "windows" and not any(pair.partition("=")[0] == "PATH" for pair in self.config.env or ()):
             self.change(env=[*(self.config.env or ()), f"PATH={DEFAULT_PATH}"])
 
     def environment(self) -> dict[str, str]:
@@ -72,7 +73,8 @@ class ImageState:
 
     def with_shell(self, line: str) -> list[str]:
         """The command that runs a shell-form line."""
-        return [*(self.config.shell or _DEFAULT_SHELL), line]
+        default = _WINDOWS_SHELL if self.image.os == "windows" else _DEFAULT_SHELL
+        return [*(self.config.shell or default), line]
 
     def set_cmd(self, command: list[str]) -> None:
         self.change(cmd=command, args_escaped=True)
@@ -112,5 +114,5 @@ class ImageState:
 
 def empty_image(platform: Platform) -> ImageConfig:
     """What `FROM scratch` begins with."""
-    config = ContainerConfig(working_dir="/", env=[f"PATH={DEFAULT_PATH}"])
+    config = ContainerConfig(working_dir="/", env=None if platform.os == "windows" else [f"PATH={DEFAULT_PATH}"])
     return ImageConfig(architecture=platform.architecture, os=platform.os, variant=platform.variant, config=config)

@@ -177,6 +177,14 @@ def test_unknown_target_and_stage_filters(cli: Cli, tmp_path: Path) -> None:
     check_refused(cli, cli("build", "--target", "bilder", directory), "bilder", "builder")
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--platform", "linux/amd64,windows/amd64"]])
+def test_what_cannot_be_done_for_windows(cli: Cli, tmp_path: Path, options: list[str]) -> None:
+    directory = context(tmp_path / "context", "FROM scratch\nWORKDIR /app\n")
+    done = cli("build", "--platform", "windows/amd64", *options, directory)
+    check_refused(cli, done, "Dockerfile:2: WORKDIR is not supported for windows/amd64", "$BUILDPLATFORM")
+    assert cli("build", "--check", "--platform", "windows/amd64", directory).status == 0
+
+
 def test_an_unreachable_registry(cli: Cli, tmp_path: Path) -> None:
     with contextlib.closing(socket.socket()) as closed:
         closed.bind(("127.0.0.1", 0))

@@ -66,12 +66,12 @@ def options(case: Mapping[str, Any]) -> PlanOptions:
     )
 
 
-def base(config: Mapping[str, Any], platform: Platform) -> ResolvedImage:
-    """A base image with one layer and the configuration given with Docker's keys."""
+def base(config: Mapping[str, Any], platform: Platform, os: str = "") -> ResolvedImage:
+    """A base image with one layer and the configuration given with Docker's keys. `os`: if it is not what was asked."""
     return ResolvedImage(
         ImageConfig(
             architecture=platform.architecture,
-            os=platform.os,
+            os=os or platform.os,
             variant=platform.variant,
             rootfs=RootFS(diff_ids=[DIFF_ID]),
             config=msgspec.convert(config, ContainerConfig),
@@ -84,7 +84,8 @@ def base(config: Mapping[str, Any], platform: Platform) -> ResolvedImage:
 
 def make_plan(case: Mapping[str, Any]) -> tuple[Plan, list[str]]:
     """The plan of a case, and the images that were asked for on the way, in rounds. `images` gives their
-    configurations by short name; every other image has an empty one."""
+    configurations by short name; every other image has an empty one. `os` gives the systems of those that are for
+    another one than was asked."""
     text = case["dockerfile"]
     dockerfile = parse(text)
     images: dict[ImageKey, ResolvedImage] = {}
@@ -99,7 +100,7 @@ def make_plan(case: Mapping[str, Any]) -> tuple[Plan, list[str]]:
         for key in sorted(planned.images):
             short = key.reference.removeprefix("docker.io/library/").removesuffix(":latest")
             asked.append(short if key.platform == HOST else f"{short} {key.platform}")
-            images[key] = base(case.get("images", {}).get(short, {}), key.platform)
+            images[key] = base(case.get("images", {}).get(short, {}), key.platform, case.get("os", {}).get(short, ""))
 
 
 def history(planned: Plan) -> list[str]:

@@ -56,14 +56,16 @@ Tree = FromNode | FromContext | FromNothing
 
 
 class CopyFiles(msgspec.Struct, frozen=True, tag=True):
-    """Files of a tree. `path` may hold wildcards. With `pattern` (COPY --parents) the files below `path` that match
-    it are taken with their directories; `required` is then a path that must exist. `unpack`: extract archives."""
+    """Files of a tree. `path` may hold wildcards, unless it is `literal` (a mount's). With `pattern` (COPY --parents)
+    the files below `path` that match it are taken with their directories; `required` is then a path that must exist.
+    `unpack`: extract archives."""
 
     tree: Tree
     path: str
     unpack: bool = False
     pattern: str | None = None
     required: str | None = None
+    literal: bool = False
 
 
 class CopyUrl(msgspec.Struct, frozen=True, tag=True):

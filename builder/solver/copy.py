@@ -111,13 +111,13 @@ def context_layer(environment: Environment, context: str, path: str, destination
 
 
 def context_node(context: str, path: str, destination: str) -> CopyNode:
-    """The copy that `context_layer` does."""
+    """The copy that `context_layer` does. The path is no pattern, as in BuildKit (`llb.SourcePath`)."""
     return CopyNode(
         label=f"load {context or 'context'}",
         stage="",
         platform=_ANY,
         parent=0,
-        sources=(CopyFiles(tree=FromContext(context), path=path),),
+        sources=(CopyFiles(tree=FromContext(context), path=path, literal=True),),
         destination=destination,
         link=True,
     )

@@ -223,7 +223,7 @@ class Mounting:
 
         tree = root_tree(self._environment, layers)
         staging = Staging(EmptyTree())
-        for match in select(tree, CopyFiles(tree=FromNode(0), path=subpath), ()):
+        for match in select(tree, CopyFiles(tree=FromNode(0), path=subpath, literal=True), ()):
             place(staging, tree, match, "/", Ownership())
         blob = write_layer(staging, self._scratch)
         from builder.filesystem.decompress import decompressor

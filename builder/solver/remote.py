@@ -73,15 +73,9 @@ def url_source(environment: Environment, source: CopyUrl, scratch: str) -> Fetch
     info = FileInfo(kinds.FILE, 0o600, 0, 0, size, (modified or 0) * 1_000_000_000)
     name = add_filename(source.url)
     tree = MemoryTree({name: (info, path)})
-    files = FilesSource(
-        CopyFiles(tree=FromContext(MAIN_CONTEXT), path=_literal(name), unpack=source.unpack), lambda: tree, ()
-    )
+    taken = CopyFiles(tree=FromContext(MAIN_CONTEXT), path=name, unpack=source.unpack, literal=True)
+    files = FilesSource(taken, lambda: tree, ())
     return FetchedSource(files, {"url": name, "digest": digest, "unpack": source.unpack})
-
-
-def _literal(name: str) -> str:
-    """A name without wildcards in it."""
-    return "".join({"\\": "[\\\\]"}.get(c, f"[{c}]" if c in "*?[" else c) for c in name)
 
 
 def _remembered(store: Store, url: str) -> _Remembered | None:

@@ -49,7 +49,7 @@ def select(tree: FileTree, source: CopyFiles, excludes: tuple[str, ...]) -> list
     exclude = Matcher(compile_patterns(excludes)) if excludes else None
     literal = _literal_prefix(source.pattern) if source.pattern is not None else ()
     matches = []
-    for path in _expand(tree, source.path):
+    for path in [source.path] if source.literal else _expand(tree, source.path):
         real = resolve(tree, path)
         info = tree.lstat(real)
         if info is None:

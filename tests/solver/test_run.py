@@ -30,7 +30,6 @@ from builder.solver.cache import Made
 from builder.solver.environment import Environment
 from builder.solver.inline import MemoryTree
 from builder.solver.mounts import Mounting
-from builder.solver.remote import _literal
 from builder.solver.run import run
 from builder.solver.select import select
 from builder.solver.trace import Trace
@@ -112,6 +111,35 @@ def test_a_mounted_context_counts_by_its_content(store: Store, tmp_path: Path, r
     assert len(runs) == 2
 
 
+def test_the_source_of_a_mount_is_no_pattern(store: Store, tmp_path: Path, runs: list[str]) -> None:
+    context = write(tmp_path / "context", {"app/[slug]/a": "1", "app/s/a": "1", "app/[ab]": "1", "app/a": "1"})
+    (context / "app/*").symlink_to("[slug]")
+    environ, _ = environment(store, context)
+    mounts = tuple(BindMount("/m", FromContext(""), source) for source in ("/app/[slug]", "/app/[ab]", "/app/*/a"))
+    step = msgspec.structs.replace(STEP, mounts=mounts)
+    run(environ, step, (), {}, Trace("1", "here"))
+    for name in ("app/s/a", "app/a"):
+        (context / name).write_text("2")
+        run(environ, step, (), {}, Trace("1", "here"))
+    assert len(runs) == 1
+    for number, name in enumerate(("app/[slug]/a", "app/[ab]"), 2):
+        (context / name).write_text("2")
+        run(environ, step, (), {}, Trace("1", "here"))
+        assert len(runs) == number
+    missing = msgspec.structs.replace(STEP, mounts=(BindMount("/m", FromContext(""), "/app/[s]"),))
+    with pytest.raises(StepFailed, match=r"/app/\[s\] was not found"):
+        run(environ, missing, (), {}, Trace("1", "here"))
+
+
+@needs_sandbox
+def test_a_mount_whose_source_looks_like_a_pattern(cli: Cli, tmp_path: Path) -> None:
+    line = "RUN --mount=source=app/[slug],target=/m --mount=source=app/[ab],target=/f cat /m/a /f > /out\n"
+    directory = busybox_context(tmp_path / "context", line)
+    write(directory, {"app/[slug]/a": "1", "app/s/a": "2", "app/[ab]": "3", "app/a": "4"})
+    cli.build("-t", "x", directory)
+    assert cli.files("x")["out"].content == b"13"
+
+
 @pytest.mark.parametrize(
     ("mount", "cause"),
     [
@@ -177,6 +205,14 @@ def test_a_cache_begins_with_files_and_is_kept(store: Store, mounting: Any, tmp_
         assert other.source != again.source
 
 
+def test_a_cache_begins_with_files_whose_path_is_no_pattern(store: Store, mounting: Any, tmp_path: Path) -> None:
+    layer = base_layer(store, write(tmp_path / "seed", {"[d]/f": "seed", "d/g": "x"}))
+    with ExitStack() as held:
+        planned = CacheMount(target="/c", cache="k", tree=FromNode(0), source="/[d]")
+        (mount,) = mounting(held, {0: (layer,)}).mounts(planned)
+        assert os.listdir(mount.source) == ["f"]
+
+
 def test_sharing_of_caches(mounting: Any) -> None:
     def source(held: ExitStack, sharing: str) -> str:
         (mount,) = mounting(held).mounts(CacheMount(target="/c", cache="k", sharing=sharing))
@@ -236,9 +272,9 @@ def test_many_who_begin_a_cache_share_one(mounting: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "a*b", "[x]", "a?", "back\\slash", "[[]", "*"])
-def test_names_of_downloads_are_no_patterns(name: str) -> None:
+def test_a_path_that_is_no_pattern(name: str) -> None:
     tree = MemoryTree({name: (FILE, b"x"), "axb": (FILE, b"y"), "x": (FILE, b"z")})
-    (match,) = select(tree, CopyFiles(tree=FromContext(""), path=_literal(name)), ())
+    (match,) = select(tree, CopyFiles(tree=FromContext(""), path=name, literal=True), ())
     assert match.path == name
 
 

@@ -194,13 +194,22 @@ class Mounting:
         return True
 
     def _fill(self, planned: CacheMount, data: str) -> None:
-        """Make a new cache: with its owner and mode, and with what it starts from. Nobody else does so meanwhile."""
+        """Make a new cache: empty, with the owner and mode that are given, or with what it starts from, as that is.
+        Nobody else does so meanwhile.
+
+        As in BuildKit (`setCacheUIDGID` of `convert_runmount.go`) an owner or a mode makes a directory of its own
+        beside what the root of a stage holds, and counts for nothing where a `source` is named."""
         new = f"{data}.new"
         if os.path.exists(new):
             remove_tree(new)  # a killed build left it
         os.mkdir(new)
-        os.chmod(new, 0o755 if planned.mode is None else planned.mode)
+        mode = 0o755 if planned.mode is None else planned.mode & 0o777
         owner = planned.uid or 0, planned.gid or 0
+        layers, subpath = self._source(planned.tree, planned.source)
+        owned = any(value is not None for value in (planned.mode, planned.uid, planned.gid))
+        if layers and not (owned and planned.source == "/"):
+            mode, owner = self._seed(layers, subpath, new)
+        os.chmod(new, mode)
         try:
             os.chown(new, *owner)
         except OSError as error:
@@ -208,12 +217,11 @@ class Mounting:
                 f"cache mount at {planned.target}: owner {owner[0]}:{owner[1]}: {error.strerror}",
                 remedy="without root and subordinate ids all files belong to one user: 'builder doctor' says more",
             ) from error
-        layers, subpath = self._source(planned.tree, planned.source)
-        if layers:
-            self._seed(layers, subpath, new)
         os.rename(new, data)
 
-    def _seed(self, layers: Layers, subpath: str, into: str) -> None:
+    def _seed(self, layers: Layers, subpath: str, into: str) -> tuple[int, tuple[int, int]]:
+        """Fill a directory; returns the mode and the owner of the one that it starts from."""
+        from builder.filesystem.kinds import DIRECTORY
         from builder.plan.steps import CopyFiles
         from builder.solver.assemble import write_layer
         from builder.solver.place import Ownership, place
@@ -223,8 +231,8 @@ class Mounting:
 
         tree = root_tree(self._environment, layers)
         staging = Staging(EmptyTree())
-        for match in select(tree, CopyFiles(tree=FromNode(0), path=subpath, literal=True), ()):
-            place(staging, tree, match, "/", Ownership())
+        (match,) = select(tree, CopyFiles(tree=FromNode(0), path=subpath, literal=True), ())
+        place(staging, tree, match, "/", Ownership())
         blob = write_layer(staging, self._scratch)
         from builder.filesystem.decompress import decompressor
         from builder.filesystem.unpack import unpack
@@ -232,6 +240,8 @@ class Mounting:
         with open(blob.path, "rb") as file:
             unpack(decompressor(file), into, layer=False)
         os.unlink(blob.path)
+        info = match.info
+        return (info.mode, (info.uid, info.gid)) if info.kind == DIRECTORY else (0o755, (0, 0))
 
     def _secret(self, planned: SecretMount) -> Iterator[Mount]:
         read = self._environment.secrets.get(planned.secret)

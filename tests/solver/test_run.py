@@ -34,7 +34,7 @@ from builder.solver.run import run
 from builder.solver.select import select
 from builder.solver.trace import Trace
 from builder.store.store import Store
-from tests.solver.support import HOST, base_layer, environment, write
+from tests.solver.support import HOST, base_layer, environment, node, run_copy, write
 from tests.solver.test_staging import FILE
 from tests.support.builds import Cli, busybox_context, needs_sandbox
 
@@ -188,21 +188,46 @@ def test_secrets_and_temporary_files(mounting: Any) -> None:
         assert made.variables == {"S": "secret", "NONE": ""}  # as in BuildKit
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="giving caches an owner needs root")
 def test_a_cache_begins_with_files_and_is_kept(store: Store, mounting: Any, tmp_path: Path) -> None:
     layer = base_layer(store, write(tmp_path / "seed", {"d/f": "seed", "other": "x"}))
-    planned = CacheMount(target="/c", cache="k", tree=FromNode(0), source="/d", mode=0o700, uid=3, gid=4)
+    planned = CacheMount(target="/c", cache="k", tree=FromNode(0), source="/d")
     with ExitStack() as held:
         (mount,) = mounting(held, {0: (layer,)}).mounts(planned)
         data = Path(mount.source)
         assert [path.name for path in data.iterdir()] == ["f"]
-        assert (data.stat().st_mode & 0o777, data.stat().st_uid, data.stat().st_gid) == (0o700, 3, 4)
         (data / "new").write_text("kept")
     with ExitStack() as held:
         (again,) = mounting(held, {0: (layer,)}).mounts(planned)
         assert sorted(path.name for path in Path(again.source).iterdir()) == ["f", "new"]
         (other,) = mounting(held).mounts(CacheMount(target="/c", cache="another"))
         assert other.source != again.source
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving caches an owner needs root")
+@pytest.mark.parametrize(
+    ("planned", "names", "owned"),
+    [
+        (CacheMount("/c", "k"), [], (0o755, 0, 0)),
+        (CacheMount("/c", "k", mode=0o1770, uid=3, gid=4), [], (0o770, 3, 4)),
+        (CacheMount("/c", "k", tree=FromNode(0)), ["d", "other"], (0o755, 0, 0)),
+        (CacheMount("/c", "k", tree=FromNode(0), uid=3), [], (0o755, 3, 0)),
+        (CacheMount("/c", "k", tree=FromNode(0), source="/d"), ["f"], (0o750, 5, 6)),
+        (CacheMount("/c", "k", tree=FromNode(0), source="/d", mode=0o700, uid=3), ["f"], (0o750, 5, 6)),
+    ],
+)
+def test_owner_and_mode_of_a_cache(
+    store: Store, mounting: Any, tmp_path: Path, planned: CacheMount, names: list[str], owned: tuple[int, int, int]
+) -> None:
+    """As in BuildKit: either those given, of an empty directory, or those of the directory that it starts from."""
+    seed = write(tmp_path / "seed", {"d/f": "seed", "other": "x"})
+    (seed / "d").chmod(0o750)
+    environ, _ = environment(store, seed)
+    layer = run_copy(environ, node("/", link=True, chown="5:6")).diff_id
+    with ExitStack() as held:
+        (mount,) = mounting(held, {0: (layer,)}).mounts(planned)
+        found = os.stat(mount.source)
+        assert sorted(os.listdir(mount.source)) == names
+        assert (found.st_mode & 0o7777, found.st_uid, found.st_gid) == owned
 
 
 def test_a_cache_begins_with_files_whose_path_is_no_pattern(store: Store, mounting: Any, tmp_path: Path) -> None:

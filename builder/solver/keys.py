@@ -29,6 +29,7 @@ from builder.plan.steps import (
     BindMount,
     CacheMount,
     FromNode,
+    FromNothing,
     Mount,
     RunNode,
     SecretMount,
@@ -133,7 +134,8 @@ def _mount(mount: Mount, trees: Mapping[int, Sequence[str]], contents: Mapping[s
         seen = _seen(mount.tree, mount.source, trees, contents)
         return {"type": "bind", "target": mount.target, "writable": mount.writable, **seen}
     if isinstance(mount, CacheMount):
-        return {"type": "cache", "target": mount.target, "cache": mount.cache, "read_only": mount.read_only}
+        plain = {"type": "cache", "target": mount.target, "cache": mount.cache, "read_only": mount.read_only}
+        return {**plain, **_start(mount, trees, contents)}
     if isinstance(mount, TmpfsMount):
         return {"type": "tmpfs", "target": mount.target, "size": mount.size}
     if isinstance(mount, SecretMount):
@@ -142,6 +144,15 @@ def _mount(mount: Mount, trees: Mapping[int, Sequence[str]], contents: Mapping[s
         assert isinstance(mount, SshMount)
         seen = {"type": "ssh", "target": mount.target, "agent": mount.agent}
     return {**seen, "mode": mount.mode, "uid": mount.uid, "gid": mount.gid}
+
+
+def _start(mount: CacheMount, trees: Mapping[int, Sequence[str]], contents: Mapping[str, str]) -> Recipe:
+    """What fills a new cache, and its root's mode and owner: a command may see no more of it than that. BuildKit makes
+    both the mount's input, and so a part of the key. Nothing for a cache that starts empty and as any other."""
+    start = {} if isinstance(mount.tree, FromNothing) else _seen(mount.tree, mount.source, trees, contents)
+    if any(value is not None for value in (mount.mode, mount.uid, mount.gid)):
+        start = {**start, "mode": mount.mode, "uid": mount.uid, "gid": mount.gid}
+    return start
 
 
 def _seen(tree: Tree, source: str, trees: Mapping[int, Sequence[str]], contents: Mapping[str, str]) -> Recipe:

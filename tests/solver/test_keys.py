@@ -210,6 +210,17 @@ SAME = {
     "proxies": msgspec.structs.replace(RUN, proxies=(("HTTP_PROXY", "x"),)),
     "number": msgspec.structs.replace(RUN, parent=7),
 }
+PLAIN_CACHE = {"type": "cache", "target": "/k", "cache": "k", "read_only": False}
+SEEDED = {**PLAIN_CACHE, "layers": ["l"], "source": "/"}
+CACHES = [
+    (CacheMount(target="/k", cache="k"), PLAIN_CACHE),
+    (CacheMount(target="/k", cache="k", sharing="private", source="/d"), PLAIN_CACHE),
+    (CacheMount(target="/k", cache="k", mode=0o700), {**PLAIN_CACHE, "mode": 0o700, "uid": None, "gid": None}),
+    (CacheMount(target="/k", cache="k", uid=0), {**PLAIN_CACHE, "mode": None, "uid": 0, "gid": None}),
+    (CacheMount(target="/k", cache="k", tree=FromNode(0)), SEEDED),
+    (CacheMount(target="/k", cache="k", tree=FromNode(0), source="/d"), {**SEEDED, "source": "/d"}),
+    (CacheMount(target="/k", cache="k", tree=FromContext("")), {**PLAIN_CACHE, "content": "c", "source": "/"}),
+]
 
 
 def run_key(step: RunNode, parent: tuple[str, ...] = ("a", "b"), content: str = "c", **settings: Any) -> str:
@@ -224,6 +235,13 @@ def test_what_a_command_sees_is_in_its_key(what: str) -> None:
 @pytest.mark.parametrize("what", SAME)
 def test_what_a_command_does_not_see_is_not(what: str) -> None:
     assert run_key(SAME[what]) == run_key(RUN)
+
+
+@pytest.mark.parametrize(("mount", "recipe"), CACHES)
+def test_what_a_cache_starts_from_is_in_the_key(mount: CacheMount, recipe: dict[str, Any]) -> None:
+    """The keys of those that start empty are those of earlier versions."""
+    made = run_recipe(msgspec.structs.replace(RUN, mounts=(mount,)), (), {0: ("l",)}, {":/": "c"}, {})
+    assert made["mounts"] == [recipe]
 
 
 def test_parents_contents_and_settings_are_in_the_key() -> None:

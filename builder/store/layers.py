@@ -107,13 +107,11 @@ class Layers:
         return Settling(self._layout, database, self._boot)
 
     def add(self, blob: LayerBlob) -> None:
-        """Keep a finished layer: its temporary file, which need not be flushed, becomes a blob of the store."""
+        """Keep a finished layer: its temporary file, which need not be flushed, becomes a blob of the store unless that
+        has it."""
         self._layout.pin(blob.diff_id)
-        self._layout.adopt(blob.path, blob.digest, sync=False)
-        self._database.add_unsettled_layer(
-            LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size, uncompressed=blob.uncompressed_size),
-            self._boot,
-        )
+        record = LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size, uncompressed=blob.uncompressed_size)
+        self._settling(self._database).adopt(blob.path, record)
 
     def know(self, diff_id: str, descriptor: Descriptor, origin: str = "") -> None:
         """Remember that `descriptor` holds the layer, and the reference that it can be fetched from; '' for an image

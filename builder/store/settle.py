@@ -17,6 +17,7 @@ from builder.oci.layout import Layout, sync_directory
 
 if TYPE_CHECKING:
     from builder.store.database import Database
+    from builder.store.records import LayerRecord
 
 
 class Settling:
@@ -26,6 +27,46 @@ class Settling:
         self._layout = layout
         self._database = database
         self._boot = boot
+
+    def adopt(self, path: str, record: LayerRecord) -> None:
+        """Make a finished file, which need not be flushed, the blob of a layer. Raises StoreError.
+
+        An image may name a blob of that digest already, and must not lose it to a file that a power failure can make
+        holes in: a blob that is known and has its size stays, so that nobody waits for the disk; any other gives way to
+        a file that is flushed. What is damaged and has its size is left to `fsck`.
+        """
+        size = self._size(record.digest)
+        if size is None:
+            self._layout.adopt(path, record.digest, sync=False)
+            self._database.add_unsettled_layer(record, self._boot)
+            return
+        if size == record.size and self._is_known(record):
+            os.unlink(path)
+        else:
+            self._flush_file(path)
+            self._layout.adopt(path, record.digest)
+        self._database.add_layer(record)
+
+    def _size(self, digest: str) -> int | None:
+        """The size of a blob; None if it is not here."""
+        try:
+            return os.stat(self._layout.blob_path(digest)).st_size
+        except FileNotFoundError:
+            return None
+
+    def _is_known(self, record: LayerRecord) -> bool:
+        """Whether the database has this very blob: then it also knows if that is not flushed."""
+        return any(known.digest == record.digest for known in self._database.layers(record.diff_id))
+
+    def _flush_file(self, path: str) -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise store_error("cannot flush layers to the disk", error, self._layout.path) from error
 
     def settle(self) -> None:
         """Flush all that is not flushed, whichever process wrote it. Raises StoreError."""

@@ -20,8 +20,8 @@ def descriptor(data: bytes = DATA) -> Descriptor:
 
 
 def add(store: Store, data: bytes, kind: str = GZIP) -> str:
-    """Keep a tar stream as a layer."""
-    with store.scratch() as scratch, LayerSink(scratch, compression=kind) as sink:
+    """Keep a tar stream as a layer, as a build does."""
+    with store.scratch() as scratch, LayerSink(scratch, compression=kind, sync=False) as sink:
         sink.write(data)
         blob = sink.finish()
         store.layers.add(blob)

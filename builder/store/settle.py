@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from builder.errors import store_error
+from builder.filesystem.locks import exclusive
 from builder.oci.layout import Layout, sync_directory
 
 if TYPE_CHECKING:
@@ -76,22 +77,35 @@ class Settling:
             self._database.settled(digests)
 
     def recover(self) -> None:
-        """Believe nothing that an earlier boot left unflushed before it was read again."""
-        for digest, boot in self._database.unsettled():
-            if boot != self._boot:
-                if self._layout.has(digest) and self._is_damaged(digest):
-                    os.unlink(self._layout.blob_path(digest))
+        """Believe nothing that an earlier boot left unflushed before it was read again. Raises StoreError."""
+        if not self._left():
+            return
+        with exclusive(os.path.join(self._layout.temporary, "recover.lock")):
+            for digest in self._left():  # another process may have looked meanwhile
+                self._drop_if_damaged(digest)
                 self._flush([digest])
                 self._database.settled([digest])
 
-    def _is_damaged(self, digest: str) -> bool:
+    def _left(self) -> list[str]:
+        return [digest for digest, boot in self._database.unsettled() if boot != self._boot]
+
+    def _drop_if_damaged(self, digest: str) -> None:
+        """Remove a blob that is not what its name says, but none that takes its place while it is read."""
         import hashlib
 
+        path = self._layout.blob_path(digest)
         found = hashlib.sha256()
-        with self._layout.open(digest) as file:
-            while piece := file.read(1 << 20):
-                found.update(piece)
-        return f"sha256:{found.hexdigest()}" != digest
+        try:
+            with open(path, "rb") as file:
+                while piece := file.read(1 << 20):
+                    found.update(piece)
+                damaged = f"sha256:{found.hexdigest()}" != digest
+                if damaged and os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                    os.unlink(path)
+        except FileNotFoundError:
+            pass  # collected meanwhile
+        except OSError as error:
+            raise store_error("cannot look at what was not flushed to the disk", error, path) from error
 
     def _flush(self, digests: Sequence[str]) -> None:
         from builder.filesystem.syscalls import start_writing

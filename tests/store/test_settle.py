@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +65,70 @@ def test_another_file_is_on_the_disk_before_it_takes_the_place(
     assert blob.stat().st_ino in flushed
     assert store.database.unsettled() == []
     assert layer_bytes(store, DIFF_ID) == DATA
+
+
+# --- after another boot
+
+
+def reboot(store: Store) -> Path:
+    """A store with a damaged layer that an earlier boot did not flush, opened by nobody yet; returns its blob."""
+    add(store, DATA)
+    (record,) = store.database.layers(DIFF_ID)
+    store.database.add_unsettled_layer(record, "an earlier one")
+    blob = Path(store.layout.blob_path(record.digest))
+    blob.write_bytes(bytes(record.size))
+    return blob
+
+
+def while_hashed(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Let something happen when a blob was read, and its digest is about to be told."""
+
+    class Hash:
+        def __init__(self) -> None:
+            self._hash = original()
+            self.update = self._hash.update
+
+        def hexdigest(self) -> str:
+            happens()
+            return str(self._hash.hexdigest())
+
+    original: Any = hashlib.sha256
+    monkeypatch.setattr("hashlib.sha256", Hash)
+
+
+def test_two_who_look_at_what_an_earlier_boot_left(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = reboot(store)
+    failed: list[BaseException] = []
+    both = threading.Barrier(2)
+
+    def meet() -> None:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.5)
+
+    def look() -> None:
+        try:
+            Store(store.root).layers.open()
+        except BaseException as error:
+            failed.append(error)
+
+    while_hashed(monkeypatch, meet)
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failed == []
+    assert not blob.exists()
+    assert store.database.unsettled() == []
+    assert os.listdir(store.temporary) == []
+
+
+@pytest.mark.parametrize("what", ["made again", "collected"])
+def test_a_blob_that_changes_while_it_is_looked_at(store: Store, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    blob = reboot(store)
+    there = blob.parent / "another"
+    there.write_bytes(b"good")
+    while_hashed(monkeypatch, lambda: there.rename(blob) if what == "made again" else blob.unlink())
+    Store(store.root).layers.open()
+    assert blob.exists() == (what == "made again")
+    assert store.database.unsettled() == []

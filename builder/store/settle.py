@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from builder.store.records import LayerRecord
 
 
+_TOGETHER = 128
+"""How many blobs are open at once: a process may have 1024 files open, and has others."""
+
+
 class Settling:
     """Flushes the unflushed blobs of one store, and checks those that an earlier boot left."""
 
@@ -108,6 +112,15 @@ class Settling:
             raise store_error("cannot look at what was not flushed to the disk", error, path) from error
 
     def _flush(self, digests: Sequence[str]) -> None:
+        try:
+            for start in range(0, len(digests), _TOGETHER):
+                self._flush_files(digests[start : start + _TOGETHER])
+            sync_directory(self._layout.blobs)
+        except OSError as error:
+            raise store_error("cannot flush layers to the disk", error, self._layout.path) from error
+
+    def _flush_files(self, digests: Sequence[str]) -> None:
+        """Flush blobs that may be open at the same time. Raises OSError."""
         from builder.filesystem.syscalls import start_writing
 
         opened: list[int] = []
@@ -121,9 +134,6 @@ class Settling:
                 start_writing(opened[-1])
             for descriptor in opened:
                 os.fsync(descriptor)
-            sync_directory(self._layout.blobs)
-        except OSError as error:
-            raise store_error("cannot flush layers to the disk", error, self._layout.path) from error
         finally:
             for descriptor in opened:
                 os.close(descriptor)

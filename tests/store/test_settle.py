@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from builder.oci.spec import Descriptor
+from builder.boot import current_boot
+from builder.oci.spec import OCI_LAYER, Descriptor
 from builder.store.records import LayerRecord
 from builder.store.store import Store
 from tests.support.layers import DATA, DIFF_ID, add, layer_bytes
@@ -65,6 +67,22 @@ def test_another_file_is_on_the_disk_before_it_takes_the_place(
     assert blob.stat().st_ino in flushed
     assert store.database.unsettled() == []
     assert layer_bytes(store, DIFF_ID) == DATA
+
+
+# --- flushing
+
+
+def test_more_blobs_are_flushed_than_files_can_be_open(store: Store) -> None:
+    digests = [store.layout.put(str(number).encode()) for number in range(400)]
+    for digest in digests:
+        store.database.add_unsettled_layer(LayerRecord(digest, digest, OCI_LAYER, 1), current_boot())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 150, hard))
+    try:
+        store.layers.settle()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert store.database.unsettled() == []
 
 
 # --- after another boot

@@ -104,19 +104,17 @@ def _with_true_size(session: Session, connection: sqlite3.Connection, record: La
 def _check_holdings(session: Session, connection: sqlite3.Connection, good: Sequence[LayerRecord]) -> None:
     """Steps and memos whose layer or blob is neither here nor to be had. They do no harm, the step runs again; a power
     failure leaves some."""
-    known: dict[str, bool] = {}
-    layers = {record.diff_id: True for record in good}
-
-    def is_held(digest: str) -> bool:
-        if digest not in known:
-            known[digest] = (
-                layers.get(digest, False) or session.is_here(digest) or session.fetchable(digest) is not None
-            )
-        return known[digest]
-
     rows = connection.execute(
         "SELECT '', key, diff_id FROM steps UNION ALL SELECT kind, key, holds FROM memos WHERE holds != ''"
     ).fetchall()
+    known: dict[str, bool] = {}
+    layers = {record.diff_id for record in good} | _added_meanwhile(session, connection)
+
+    def is_held(digest: str) -> bool:
+        if digest not in known:
+            known[digest] = digest in layers or session.is_here(digest) or session.fetchable(digest) is not None
+        return known[digest]
+
     lost = [(kind, key, holds) for kind, key, holds in rows if not is_held(holds)]
     if session.depth.repair:
         connection.executemany("DELETE FROM steps WHERE key = ?", [(key,) for kind, key, _ in lost if not kind])
@@ -131,6 +129,13 @@ def _check_holdings(session: Session, connection: sqlite3.Connection, good: Sequ
             severity=LEFTOVER,
             repair="forgotten" if session.depth.repair else "",
         )
+
+
+def _added_meanwhile(session: Session, connection: sqlite3.Connection) -> set[str]:
+    """The layers that builds have kept in some form since the records were read: before the steps that made them."""
+    seen = {(record.diff_id, record.digest) for record in session.records}
+    rows = connection.execute("SELECT diff_id, digest FROM layers").fetchall()
+    return {diff_id for diff_id, digest in rows if (diff_id, digest) not in seen}
 
 
 def _check_recipes(session: Session, connection: sqlite3.Connection) -> None:

@@ -8,6 +8,7 @@ An image whose configuration states other diff IDs than its layers have can be u
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 import msgspec
 
@@ -28,7 +29,7 @@ from builder.oci.spec import (
     digest_of,
     encode,
 )
-from builder.store.builds import Build, Builds
+from builder.store.builds import DONE, Build, Builds
 from builder.store.check_layers import stack_fault
 from builder.store.check_session import Session
 
@@ -97,10 +98,7 @@ def _recover(session: Session) -> list[Descriptor]:
             media_type = manifest.media_type or "application/vnd.oci.image.manifest.v1+json"
             found[digest] = Descriptor(media_type, digest, len(data))
     images = [one for digest, one in found.items() if digest not in listed]
-    names: dict[str, str] = {}
-    for build in Builds(session.root, session.path("tmp")).all():  # the newest first: it has the name now
-        for name in build.names:
-            names.setdefault(_full(name), build.digest)
+    names = _recorded_names(session, {one.digest for one in images})
     named = [
         Descriptor(one.media_type, one.digest, one.size, annotations={IMAGE_NAME: name, REF_NAME: name})
         for name, digest in names.items()
@@ -109,6 +107,17 @@ def _recover(session: Session) -> list[Descriptor]:
     ]
     with_name = {one.digest for one in named}
     return [one for one in images if one.digest not in with_name] + named
+
+
+def _recorded_names(session: Session, here: Collection[str]) -> dict[str, str]:
+    """The names that builds gave to the images with these digests, each with the newest one's digest: a build that
+    failed gave none, nor one whose image is elsewhere or was removed."""
+    names: dict[str, str] = {}
+    for build in Builds(session.root, session.path("tmp")).all():  # the newest first
+        if build.outcome == DONE and build.digest in here:
+            for name in build.names:
+                names.setdefault(_full(name), build.digest)
+    return names
 
 
 def _full(name: str) -> str:

@@ -175,6 +175,19 @@ def test_a_missing_index(cli: Cli) -> None:
     assert "docker.io/library/x:latest" in cli.entries()
 
 
+@pytest.mark.parametrize("then", ["COPY missing /\n", "LABEL a=b\n"])
+def test_a_name_goes_to_the_newest_image_that_is_here(cli: Cli, source: Path, then: str) -> None:
+    """A build that failed has its name recorded, too, and one whose image is lost."""
+    ((name, before),) = cli.entries().items()
+    with (source / "Dockerfile").open("a") as file:
+        file.write(then)
+    if cli("build", "-t", "x", source).status == 0:
+        blob_path(cli, cli.entries()[name]["digest"]).unlink()
+    (cli.root / "index.json").unlink()
+    assert not run(cli, REPAIR).remaining()
+    assert cli.entries()[name]["digest"] == before["digest"]
+
+
 def test_a_database_that_is_none(cli: Cli, source: Path) -> None:
     path = cli.root / "cache.db"
     for beside in cli.root.glob("cache.db-*"):

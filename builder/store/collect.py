@@ -135,11 +135,20 @@ def sweep(store: Store, doomed: Collection[Holding] = ()) -> Collected:
         size = sum(os.lstat(path).st_size for path in blobs) + sum(tree_size(path) for path in snapshots)
         for path in (*blobs, *snapshots):
             remove_tree(path) if os.path.isdir(path) else os.unlink(path)
-        remove_tree(os.path.join(store.root, REPEATS))  # most of which may no longer be repeated
+        _remove_notes(store)
     except OSError as error:
         raise store_error("cannot remove", error, error.filename or store.root) from error
     _forget(store, gone)
     return Collected(size, len(blobs), len(snapshots))
+
+
+def _remove_notes(store: Store) -> None:
+    """Remove the notes of builds, most of which may no longer be repeated. The directory stays: a build may leave one
+    there just now."""
+    from builder.filesystem.syscalls import empty_directory
+
+    with contextlib.suppress(FileNotFoundError):
+        empty_directory(os.path.join(store.root, REPEATS))
 
 
 def _forget(store: Store, gone: list[LayerRecord]) -> None:

@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,7 @@ from builder.oci.spec import (
 from builder.store import collect as collections
 from builder.store.collect import collect
 from builder.store.leases import held
+from builder.store.record_names import REPEATS
 from builder.store.records import LayerRecord, StepRecord
 from builder.store.remove import in_use
 from builder.store.store import Store
@@ -225,3 +227,20 @@ def test_collections_and_builds_at_once_lose_nothing(store: Store) -> None:
         for layer in store.images.manifest(entry.descriptor).layers:
             assert store.layout.has(layer.digest)
         assert store.images.config(entry.descriptor).rootfs.diff_ids
+
+
+def test_a_build_leaves_a_note_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notes of earlier builds go; that another comes stops nothing."""
+    notes = Path(store.root, REPEATS)
+    notes.mkdir()
+    (notes / "early").touch()
+    original: Callable[..., None] = os.rmdir
+
+    def rmdir(path: str, **options: Any) -> None:
+        (notes / "late").touch()
+        original(path, **options)
+
+    monkeypatch.setattr("os.rmdir", rmdir)
+    store.layout.put(b"nobody's")
+    assert collect(store).blobs == 1
+    assert not (notes / "early").exists()

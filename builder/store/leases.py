@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from builder.errors import store_error
+from builder.errors import StoreError, store_error
 
 _GATE = "gate"
 
@@ -28,7 +28,7 @@ class Lease:
             os.makedirs(directory, mode=0o700, exist_ok=True)
             self._gate = _open_gate(directory)
         except OSError as error:
-            raise store_error("cannot make a lease", error, directory) from error
+            raise _error("cannot make a lease", error, directory) from error
         self._mutex = threading.Lock()
         self._pinned: set[str] = set()
         self._size = 0
@@ -36,9 +36,9 @@ class Lease:
         with self._no_collection():
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             try:
-                self._file = os.open(self._path, flags, 0o600)
+                self._file = os.open(self._path, flags, 0o644)  # root's, too, is read by whoever the store belongs to
             except OSError as error:
-                raise store_error("cannot make a lease", error, directory) from error
+                raise _error("cannot make a lease", error, directory) from error
             fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def pin(self, digest: str) -> None:
@@ -77,9 +77,13 @@ class Lease:
 
 @contextmanager
 def frozen(directory: str) -> Iterator[frozenset[str]]:
-    """What living leases hold, while no process can pin anything: keep it short. Removes those of dead processes."""
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    gate = _open_gate(directory)
+    """What living leases hold, while no process can pin anything: keep it short. Removes those of dead processes.
+    Raises StoreError."""
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        gate = _open_gate(directory)
+    except OSError as error:
+        raise _error("cannot look at what is in use", error, directory) from error
     try:
         fcntl.flock(gate, fcntl.LOCK_EX)
         yield _read(directory, clean=True)
@@ -88,17 +92,25 @@ def frozen(directory: str) -> Iterator[frozenset[str]]:
 
 
 def held(directory: str) -> frozenset[str]:
-    """What living leases hold at this moment, to tell people why something is kept."""
+    """What living leases hold at this moment, to tell people why something is kept. Raises StoreError."""
     return _read(directory, clean=False) if os.path.isdir(directory) else frozenset()
 
 
 def _open_gate(directory: str) -> int:
-    return os.open(os.path.join(directory, _GATE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = os.path.join(directory, _GATE)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except PermissionError:  # root made it; to lock it, reading is enough
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _read(directory: str, *, clean: bool) -> frozenset[str]:
     pins: set[str] = set()
-    for name in os.listdir(directory):
+    try:
+        names = os.listdir(directory)
+    except OSError as error:
+        raise _error("cannot look at what is in use", error, directory) from error
+    for name in names:
         path = os.path.join(directory, name)
         if name == _GATE:
             continue
@@ -110,7 +122,17 @@ def _read(directory: str, *, clean: bool) -> frozenset[str]:
                     os.unlink(path)
         except FileNotFoundError:
             continue  # it ended meanwhile
+        except OSError as error:
+            raise _error("a lease cannot be read", error, path) from error
     return frozenset(pins)
+
+
+def _error(what: str, error: OSError, place: str) -> StoreError:
+    """As `store_error`; what another user left in the store does not go away by itself."""
+    if isinstance(error, PermissionError):
+        remedy = "give it to the store's owner (chown -R), or remove it when nobody builds here"
+        return StoreError(f"{what}: {error.strerror}", place=place, remedy=remedy)
+    return store_error(what, error, place)
 
 
 def _is_free(descriptor: int) -> bool:

@@ -14,7 +14,6 @@ from contextlib import suppress
 
 import msgspec
 
-from builder.config import ArchiveLimits
 from builder.errors import InvalidReference, LayerError, StoreError
 from builder.filesystem.archive import NAMELESS
 from builder.filesystem.decompress import decompressor
@@ -100,6 +99,7 @@ class _Loader:
         self._blobs: dict[str, Piece] = {}
         self._made: list[bytes] = []
         self._records: list[LayerRecord] = []
+        self._read_layers: dict[str, tuple[str, int, str]] = {}  # by the digest of the layer's bytes
 
     def read(self) -> list[Loaded]:
         """The images of the archive, verified."""
@@ -128,7 +128,7 @@ class _Loader:
                 self._store.layout.adopt(piece.path, digest)
         for data in self._made:
             self._store.layout.put(data)
-        for record in self._records:
+        for record in dict.fromkeys(self._records):
             self._store.database.add_layer(record)
 
     def _saved(self) -> list[_Saved]:
@@ -211,7 +211,7 @@ class _Loader:
             return
         piece = self._find(layer)
         assert piece is not None
-        found, size, _ = _content(piece, self._store.limits)
+        found, size, _ = self._content(piece)
         if found != diff_id:
             raise LayerError(
                 f"the layer's content is {found}, not {diff_id} as its configuration says", place=layer.digest,
@@ -287,7 +287,7 @@ class _Loader:
         piece = self._contents.find(path)
         if piece is None:
             raise LayerError(f"the archive has no {path}", place=self._contents.place)
-        found, size, compression = _content(piece, self._store.limits)
+        found, size, compression = self._content(piece)
         if found != diff_id:
             raise LayerError(
                 f"the layer's content is {found}, not {diff_id} as its configuration says", place=path,
@@ -306,6 +306,21 @@ class _Loader:
         self._records.append(LayerRecord(diff_id, piece.digest, media_type, piece.size, uncompressed=size))
         return Descriptor(media_type, piece.digest, piece.size)
 
+    def _content(self, piece: Piece) -> tuple[str, int, str]:
+        """The diff ID of a layer, its uncompressed size, and its compression: found once, though many images of an
+        archive may have it."""
+        known = self._read_layers.get(piece.digest)
+        if known is not None:
+            return known
+        hasher = hashlib.sha256()
+        with open(piece.path, "rb") as file:
+            reader = decompressor(file, limits=self._store.limits, place=piece.digest)
+            while chunk := reader.read(1 << 20):
+                hasher.update(chunk)
+        found = f"sha256:{hasher.hexdigest()}", reader.total, reader.compression
+        self._read_layers[piece.digest] = found
+        return found
+
     def _compress(self, piece: Piece) -> Piece:
         from builder.filesystem.compress import LayerSink
 
@@ -320,16 +335,6 @@ class _Loader:
 
     def _tags(self, saved: _Saved) -> list[Reference]:
         return [references.parse(name) for name in saved.repo_tags or ()]
-
-
-def _content(piece: Piece, limits: ArchiveLimits) -> tuple[str, int, str]:
-    """The diff ID of a layer, its uncompressed size, and its compression."""
-    hasher = hashlib.sha256()
-    with open(piece.path, "rb") as file:
-        reader = decompressor(file, limits=limits, place=piece.digest)
-        while chunk := reader.read(1 << 20):
-            hasher.update(chunk)
-        return f"sha256:{hasher.hexdigest()}", reader.total, reader.compression
 
 
 def _names(entry: Descriptor) -> Sequence[Reference]:

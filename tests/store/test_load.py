@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builder.errors import BuilderError, LayerError
+from builder.filesystem.decompress import decompressor
 from builder.oci import reference
 from builder.store.load import load
 from builder.store.room import RESERVE
@@ -134,6 +135,40 @@ def test_the_older_form_of_docker_with_links_between_layers(store: Store) -> Non
     assert store.images.image_id(entry.descriptor) == digest(image.config)
     (record,) = store.database.layers(digest(LAYER))
     assert record.media_type.endswith("+gzip")
+
+
+def two_images(form: str) -> dict[str, bytes]:
+    """An archive of two images that have the same layer."""
+    images = [Image(config={"Cmd": [command]}) for command in "ab"]
+    if form == "OCI":
+        entries = [
+            one.descriptor(
+                one.manifest, "manifest.v1+json", annotations={"io.containerd.image.name": f"x/app:{number}"}
+            )
+            for number, one in enumerate(images)
+        ]
+        index = document({"schemaVersion": 2, "manifests": entries})
+        return {**images[0].blobs(), **images[1].blobs(), "index.json": index}
+    saved = [
+        {"Config": f"{number}.json", "RepoTags": [f"x/app:{number}"], "Layers": ["layer.tar"]} for number in range(2)
+    ]
+    configs = {f"{number}.json": one.config for number, one in enumerate(images)}
+    return {**configs, "layer.tar": LAYER, "manifest.json": document(saved)}
+
+
+@pytest.mark.parametrize("form", ["OCI", "docker"])
+def test_a_layer_of_several_images_is_read_once(store: Store, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    read: list[str] = []
+
+    def spy(file: Any, **options: Any) -> Any:
+        read.append(options["place"])
+        return decompressor(file, **options)
+
+    monkeypatch.setattr("builder.store.load.decompressor", spy)
+    assert loaded(store, tar(two_images(form))) == ["x/app:0", "x/app:1"]
+    assert read == [digest(LAYER)]
+    (record,) = store.database.layers(digest(LAYER))
+    assert record.uncompressed == len(LAYER)
 
 
 def test_an_index_may_lack_platforms_but_not_all(store: Store) -> None:

@@ -191,7 +191,10 @@ class Database:
                 "DELETE FROM layers WHERE diff_id = ? AND digest = ?",
                 gone := [(record.diff_id, record.digest) for record in records],
             )
-            connection.executemany("DELETE FROM memos WHERE key = ?", [(diff_id,) for diff_id, _ in gone])
+            connection.execute("CREATE TEMP TABLE gone (key TEXT PRIMARY KEY)")  # no index finds memos by their key
+            connection.executemany("INSERT OR IGNORE INTO gone VALUES (?)", [(diff_id,) for diff_id, _ in gone])
+            connection.execute("DELETE FROM memos WHERE key IN (SELECT key FROM gone)")
+            connection.execute("DROP TABLE gone")
             connection.execute("COMMIT")
 
     # --- steps
@@ -299,6 +302,12 @@ class Database:
             connection.execute(
                 "INSERT OR REPLACE INTO memos VALUES (?, ?, ?, ?, ?)", (kind, key, value, time.time(), holds)
             )
+
+    def forget_unused_memos(self, before: float) -> None:
+        """Forget the memos that hold nothing and were last used `before`, in seconds since the epoch. Those that hold
+        something go as steps do."""
+        with self._cursor() as connection:
+            connection.execute("DELETE FROM memos WHERE holds = '' AND used < ?", (before,))
 
     # --- what is kept
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from builder.store.collect import Walker, needed, sweep
@@ -13,6 +15,9 @@ from builder.store.records import Holding
 from builder.store.remove import Removal, in_use, remove_entirely
 from builder.store.room import room_to_remove
 from builder.store.store import Store
+
+_UNUSED = 30 * 86400.0
+"""Seconds after which derived data is taken for worth nothing: for each file that changed some stays."""
 
 
 class Pruned(msgspec.Struct, frozen=True):
@@ -28,7 +33,8 @@ class Pruned(msgspec.Struct, frozen=True):
 def prune(store: Store, images: list[Summary], *, cache: str = "", before: float | None = None) -> Pruned:
     """Remove these images with all of their names, and build cache: '' none, `unused` what no image that remains has,
     `all`. With either go the failed steps that are kept. Of all that only what was last used (or kept) `before`, in
-    seconds since the epoch, goes. What running builds use stays, and so does a failed step that somebody looks at.
+    seconds since the epoch, goes. What running builds use stays, and so does a failed step that somebody looks at. With
+    build cache goes what was derived and is not used, for a month if nothing else is said: it is not counted.
 
     Raises StoreError.
     """
@@ -53,6 +59,7 @@ def _prune(store: Store, images: list[Summary], cache: str, before: float | None
         store.database.forget(doomed)
         if cache == "all" and before is None and not held(store.leases):
             store.database.clear()
+        store.database.forget_unused_memos(before if before is not None else time.time() - _UNUSED)
         store.database.forget_recipes(store.builds.keys())
         store.settle_snapshots()  # who keeps house has the time
     return Pruned(tuple(removals), len(doomed), failed.count, failed.size + collected.size)

@@ -9,6 +9,7 @@ import pytest
 
 from builder.store.store import Store
 from tests.support.builds import Cli, Done, context
+from tests.support.checks import database
 
 DOCKERFILE = """\
 FROM scratch
@@ -362,6 +363,29 @@ def test_prune_keeps_cache_that_images_have_and_recent_cache(cli: Cli) -> None:
     assert b"Deleted build cache records: " in cli("prune", "-f").out
     context(cli.root.parent / "context", DOCKERFILE, file="content")
     assert rebuild(cli) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "days", "goes"),
+    [
+        (("prune",), 29, False),
+        (("prune",), 31, True),
+        (("prune", "--filter", "until=48h"), 1, False),
+        (("prune", "--filter", "until=48h"), 3, True),
+        (("prune", "--filter", "label=a"), 31, False),
+        (("image", "prune"), 31, False),
+    ],
+)
+def test_prune_forgets_what_was_derived_and_is_not_used(
+    cli: Cli, arguments: tuple[str, ...], days: int, goes: bool
+) -> None:
+    """Parsed Dockerfiles, fingerprints of files: nothing goes with them, and each file that changes leaves another."""
+    build(cli, "-t", "a")
+    database(cli, f"UPDATE memos SET used = used - {days * 86400} WHERE holds = ''")
+    before = database(cli, "SELECT count(*) FROM memos WHERE holds = ''")
+    assert cli(*arguments, "-f").status == 0
+    assert before != [(0,)]
+    assert database(cli, "SELECT count(*) FROM memos WHERE holds = ''") == ([(0,)] if goes else before)
 
 
 def test_du(cli: Cli) -> None:

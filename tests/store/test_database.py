@@ -106,6 +106,34 @@ def test_memos(database: Database) -> None:
     assert database.memo("kind", "key") is None
 
 
+def test_memos_go_with_their_layers_at_once(database: Database) -> None:
+    """One look at all memos, however many layers: there may be many of both."""
+    layers = [LayerRecord(f"sha256:{number}", "sha256:b", "type", 1) for number in range(5)]
+    for layer in layers:
+        database.add_layer(layer)
+        for kind in ("outline", "another"):
+            database.add_memo(kind, layer.diff_id, b"")
+    statements: list[str] = []
+    database._connection.set_trace_callback(statements.append)
+    database.forget_blobs(layers[1:])
+    database._connection.set_trace_callback(None)
+    assert sum("DELETE FROM memos" in statement for statement in statements) == 1
+    assert database.all_layers() == layers[:1]
+    for kind in ("outline", "another"):
+        assert [database.memo(kind, layer.diff_id) for layer in layers] == [b"", None, None, None, None]
+
+
+def test_memos_that_nobody_used_lately(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for moment, key in ((1000.0, "old"), (2000.0, "used"), (9000.0, "new")):
+        monkeypatch.setattr("time.time", lambda moment=moment: moment)
+        database.add_memo("kind", key, b"")
+        database.add_memo("holding", key, b"", holds="sha256:1")
+    database.memo("kind", "used")
+    database.forget_unused_memos(before=5000.0)
+    assert [database.memo("kind", key) for key in ("old", "used", "new")] == [None, b"", b""]
+    assert len(database.holdings()) == 3, "these are the build cache's, and go with it"
+
+
 def test_what_cannot_be_written_harms_nothing_else(database: Database) -> None:
     with pytest.raises(UnicodeEncodeError):
         database.add_step(StepRecord("key", "diff", b"{}", "a place \udcff", 1.5))

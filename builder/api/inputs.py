@@ -53,7 +53,8 @@ class _Directory(msgspec.Struct, frozen=True):
 
 class Inputs(msgspec.Struct, frozen=True):
     """The Dockerfile (`name` as people know it, and its text), how to open each context as files, what the named
-    contexts are for the plan, and the ignore rules of the main context (None without an ignore file).
+    contexts are for the plan, and the ignore rules of the main context (None without an ignore file, and for a context
+    that is no directory of the host: its `.dockerignore` is a file like any other).
 
     `remote` are the contexts that must be fetched, as they were given; `origins` what those that were fetched already
     turned out to be."""
@@ -107,7 +108,8 @@ def load_inputs(
         name, text = os.path.basename(path), _read(path)
     if len(text) > _MAX_DOCKERFILE:
         raise DockerfileError("the Dockerfile is larger than 16 MiB", place=name)
-    rules = cache(lambda: _ignore_rules(store, directory, path))
+    # what was fetched or piped in is whole, as in BuildKit (frontend/dockerui): whoever packed it chose its files
+    rules = cache(lambda: _ignore_rules(store, directory, path) if isinstance(source, LocalContext) else None)
     openers[MAIN_CONTEXT] = lambda: _tree(main, rules())
     kinds: dict[str, ContextKind] = {}
     for key, value in named.items():

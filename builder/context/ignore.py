@@ -53,23 +53,24 @@ def find_ignore_file(context: str, dockerfile: str | None) -> IgnoreFile | None:
     """The ignore file that counts: `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` at the root.
 
     `context` and `dockerfile` are paths of the host (`dockerfile` None if it came from elsewhere). As in BuildKit a
-    `.dockerignore` that is no readable file counts as none; one that is a link out of the context is not followed.
+    file that cannot be read, or is none, counts as missing. So does a link that leads out of the context and of the
+    Dockerfile's directory: whoever made the context must not have a file of the host read.
     """
     if dockerfile is not None:
         own = dockerfile + DEFAULT_NAME
-        text = _read(own)
+        text = _read(own, context, os.path.dirname(dockerfile) or ".")
         if text is not None:
             return IgnoreFile(os.path.basename(own), text)
-    path = os.path.join(context, DEFAULT_NAME)
-    if os.path.islink(path):
-        root, path = os.path.realpath(context), os.path.realpath(path)
-        if os.path.commonpath((root, path)) != root:
-            return None
-    text = _read(path)
+    text = _read(os.path.join(context, DEFAULT_NAME), context)
     return None if text is None else IgnoreFile(DEFAULT_NAME, text)
 
 
-def _read(path: str) -> str | None:
+def _read(path: str, *roots: str) -> str | None:
+    """The text of a file, if it is one; a link is followed within one of the `roots` only."""
+    if os.path.islink(path):
+        path = os.path.realpath(path)
+        if not any(os.path.commonpath((root, path)) == root for root in map(os.path.realpath, roots)):
+            return None
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang the build
     except OSError:

@@ -153,7 +153,8 @@ def test_an_archive_as_the_context(load: Any) -> None:
     inputs = load("-", stdin=data)
     tree = main(inputs)
     assert inputs.text == TEXT
-    assert names(tree) == [".dockerignore", "Dockerfile", "d", "sub"]
+    assert names(tree) == [".dockerignore", "Dockerfile", "d", "sub", "x"]  # whoever packed it chose the files
+    assert inputs.rules() is None
     info = tree.lstat("d/f")
     assert info is not None
     assert (info.uid, info.gid) == (3, 4)  # an archive's owners count, a directory's do not
@@ -212,6 +213,14 @@ def test_contexts_from_urls(load: Any, tmp_path: Path, server: str) -> None:
         inputs.openers["lone"]()
     with pytest.raises(ContextError):
         load(f"{server}/missing")
+
+
+def test_an_ignore_file_in_an_archive_from_a_url_hides_nothing(load: Any, tmp_path: Path, server: str) -> None:
+    entries = (("Dockerfile", {"data": TEXT}), (".dockerignore", {"data": b"f\n"}), ("f", {"data": b"f"}))
+    (tmp_path / "www" / "x.tar").write_bytes(archive(*entries))
+    inputs = load(f"{server}/x.tar")
+    assert names(main(inputs)) == [".dockerignore", "Dockerfile", "f"]
+    assert inputs.rules() is None
 
 
 def test_named_contexts(load: Any, context: Path, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_an_archive(cli: Cli, server: Server, arguments: tuple[str, ...]) -> Non
         **{".dockerignore": "Dockerfile\n"},
     )
     cli.build("-t", "x", *arguments, f"{server.url}/context.tar.gz")
-    wanted = {"Other", "f"} if arguments else {".dockerignore", "sub", "sub/Other", "sub/f"}
+    wanted = {"Other", "f"} if arguments else {".dockerignore", "Dockerfile", "sub", "sub/Other", "sub/f"}
     assert set(cli.files("x")) == wanted
     again = cli.build("-t", "x", *arguments, f"{server.url}/context.tar.gz")
     assert again.cached() == 1

@@ -239,6 +239,26 @@ def test_a_linked_ignore_file_stays_inside(tmp_path: Path) -> None:
     assert found.text == "inside"
 
 
+@pytest.mark.parametrize(
+    ("link", "text"),
+    [("../context/etc/ignore", "in the context"), ("beside", "beside"), ("../secret", "general"), ("loop", "general")],
+)
+def test_a_linked_ignore_file_of_a_dockerfile_stays_inside(tmp_path: Path, link: str, text: str) -> None:
+    """Beside the Dockerfile, or in the context; otherwise it counts as missing."""
+    context, docker = tmp_path / "context", tmp_path / "docker"
+    (context / "etc").mkdir(parents=True)
+    docker.mkdir()
+    (context / ".dockerignore").write_text("general")
+    (context / "etc" / "ignore").write_text("in the context")
+    (docker / "beside").write_text("beside")
+    (docker / "loop").symlink_to("loop")
+    (tmp_path / "secret").write_text("x")
+    (docker / "Dockerfile.dockerignore").symlink_to(link)
+    found = find_ignore_file(str(context), str(docker / "Dockerfile"))
+    assert found is not None
+    assert found.text == text
+
+
 def test_a_cached_rebuild_loads_no_heavy_module() -> None:
     script = (
         "import sys, builder.context.local, builder.context.ignore as i, builder.context.source as s\n"

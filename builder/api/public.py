@@ -96,7 +96,7 @@ def build(
     from builder.api.options import BuildOptions
     from builder.errors import UsageError
     from builder.export.output import adjust_outputs, parse_output
-    from builder.oci.platform import parse_platform
+    from builder.oci.platform import parse_target
     from builder.places import default_root
 
     if squash not in (False, True, "", "all", "new"):
@@ -109,7 +109,7 @@ def build(
         build_args=dict(build_args or {}),
         contexts={name: os.fspath(path) for name, path in (contexts or {}).items()},
         target=target,
-        platforms=tuple(dict.fromkeys(parse_platform(one) for text in _texts(platforms) for one in text.split(","))),
+        platforms=tuple(dict.fromkeys(parse_target(one) for text in _texts(platforms) for one in text.split(","))),
         labels=dict(labels or {}),
         annotations=_annotations(annotations or {}),
         no_cache=_no_cache(no_cache),

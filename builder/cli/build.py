@@ -47,7 +47,7 @@ class BuildCommand(Command):
     help="Another context: a path, URL, image or target:STAGE.",
 )
 @click.option("--target", default="", metavar="STAGE", help="The stage to build (default: the last).")
-@platform_option("platforms", multiple=True, help="Target platforms, comma separated.")
+@platform_option("platforms", multiple=True, help="Target platforms, with commas, or local.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Add a label to the image.")
 @click.option(
     "--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="Add an annotation to the manifest."

@@ -58,9 +58,11 @@ def _check_platform(text: str) -> None:
 
 
 def _check_platforms(text: str) -> None:
+    from builder.oci.platform import parse_target
+
     for name in text.split(","):
         if name:
-            _check_platform(name)
+            parse_target(name)
 
 
 def _check_progress(text: str) -> None:

@@ -19,7 +19,7 @@ from builder.cli.stores import open_store
 from builder.cli.transfers import open_session
 from builder.errors import Unsupported, UsageError
 from builder.oci import reference as references
-from builder.oci.platform import parse_platform
+from builder.oci.platform import parse_target
 from builder.oci.reference import Reference
 from builder.oci.spec import Descriptor
 from builder.progress import Message, Reporter
@@ -117,7 +117,7 @@ def create(
     if append and targets:
         texts.insert(0, tags[0])
     given = _places([_parse(text) for text in texts], targets)
-    wanted = [parse_platform(one) for text in platforms for one in text.split(",")]
+    wanted = [parse_target(one) for text in platforms for one in text.split(",")]
     index_annotations, of_descriptors = _annotations(annotations)
     with closing(open_view(progress)) as view, open_session(report=view) as session:
         from builder.registry.indexes import combine, read_source

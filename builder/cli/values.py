@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from builder.api.options import Budget, BuildOptions, BuildResult, SecretSource, check_cpus, check_entitlements
 from builder.errors import Unsupported, UsageError
 from builder.export.output import adjust_outputs, parse_output
-from builder.oci.platform import parse_platform
+from builder.oci.platform import parse_target
 from builder.oci.spec import Platform
 from builder.solver.annotations import parse_annotation
 from builder.solver.limits import Limits
@@ -157,7 +157,7 @@ def entitlements(texts: Iterable[str]) -> frozenset[str]:
 
 
 def platforms(texts: Iterable[str]) -> tuple[Platform, ...]:
-    return tuple(dict.fromkeys(parse_platform(name) for text in texts for name in text.split(",") if name))
+    return tuple(dict.fromkeys(parse_target(name) for text in texts for name in text.split(",") if name))
 
 
 def size(text: str, option: str) -> int:

@@ -35,6 +35,12 @@ def parse_platform(text: str) -> Platform:
     return normalise_platform(*parts)
 
 
+def parse_target(text: str) -> Platform:
+    """The same of what `--platform` names for a build: there `local` is the platform of this machine, as in buildx
+    (`platformutil.Parse`). Raises UsageError."""
+    return host_platform() if text.lower() == "local" else parse_platform(text)
+
+
 def host_platform() -> Platform:
     """The platform that this machine runs without emulation."""
     return normalise_platform("linux", os.uname().machine)

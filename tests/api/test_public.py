@@ -24,6 +24,7 @@ from builder.api.options import BuildOptions, BuildResult, SecretSource
 from builder.api.worker import build_apart, call_apart
 from builder.cli.build import command as build_command
 from builder.cli.values import build_options
+from builder.oci.platform import host_platform
 from builder.oci.spec import Platform
 from builder.progress import ignore
 from tests.support.builds import PROJECT, Cli, busybox_context, context, needs_sandbox
@@ -182,6 +183,7 @@ def test_plain_values(monkeypatch: pytest.MonkeyPatch) -> None:
     found = options_of(monkeypatch, tags="a", platforms="arm64", no_cache=True, squash=True, ulimits={"core": 0})
     assert found.tags == ("a",)
     assert found.platforms == (Platform(architecture="arm64", os="linux"),)
+    assert options_of(monkeypatch, platforms="local").platforms == (host_platform(),)
     assert (found.no_cache, found.squash, found.limits.ulimits) == (frozenset(), "all", (("core", 0, 0),))
 
 

@@ -15,6 +15,7 @@ from builder.api.options import BuildOptions, BuildResult, SecretSource
 from builder.cli import values
 from builder.errors import BuilderError, UsageError
 from builder.export.output import Output
+from builder.oci.platform import host_platform
 from builder.oci.spec import Platform
 from builder.solver.limits import Limits
 
@@ -58,6 +59,7 @@ def test_pairs() -> None:
 def test_platforms() -> None:
     arm = Platform("linux", "arm64")
     assert values.platforms(["linux/amd64,linux/arm64/v8", "arm64", ""]) == (Platform("linux", "amd64"), arm)
+    assert values.platforms(["local", "LOCAL,linux"]) == (host_platform(),)
     with pytest.raises(UsageError):
         values.platforms(["linux/amd64,toaster"])
 

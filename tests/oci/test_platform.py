@@ -46,7 +46,7 @@ def test_normal_forms(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "/", "linux/", "/amd64", "a/b/c/d", "linux/amd 64", "linux//v7", "é/amd64", "toaster"]
+    "text", ["", "/", "linux/", "/amd64", "a/b/c/d", "linux/amd 64", "linux//v7", "é/amd64", "toaster", "local"]
 )
 def test_what_is_no_platform(text: str) -> None:
     with pytest.raises(UsageError, match="invalid platform") as caught:

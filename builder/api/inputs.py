@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from builder.config import ArchiveLimits
 from builder.context.source import (
-    Context,
-    GitContext,
+    ContextDirectory,
     HTTPContext,
     ImageContext,
     LayoutContext,
@@ -25,7 +23,7 @@ from builder.context.source import (
     TargetContext,
     parse_context,
 )
-from builder.errors import ContextError, DockerfileError, OfflineError, UsageError
+from builder.errors import ContextError, DockerfileError, UsageError
 from builder.oci import reference
 from builder.plan.options import ContextKind
 from builder.plan.stages import SCRATCH, context_name
@@ -33,6 +31,7 @@ from builder.plan.steps import MAIN_CONTEXT
 from builder.store.store import Store
 
 if TYPE_CHECKING:
+    from builder.api.fetching import Fetching
     from builder.context.ignore import IgnoreFile, Rules
     from builder.filesystem.tree import FileTree
 
@@ -40,15 +39,6 @@ _MAX_DOCKERFILE = 16 << 20
 DOCKERFILES = ("Dockerfile", "dockerfile", "Containerfile")
 """What a Dockerfile is called that no -f names."""
 _RULES = "ignore-2"
-
-
-class _Directory(msgspec.Struct, frozen=True):
-    """A context as a directory of the host. `owners` are those of files that are not 0:0; `dockerfile` is the text of a
-    context that is nothing else (its directory is empty)."""
-
-    path: str
-    owners: dict[str, tuple[int, int]] = {}
-    dockerfile: bytes | None = None
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -92,8 +82,22 @@ def load_inputs(
         )
     stream = stdin or sys.stdin.buffer
     openers: dict[str, Callable[[], FileTree]] = {}
-    fetching = _Fetching(scratch, agent, offline, lambda: store.limits)
-    main = _main_directory(source, context, fetching, stream, keep_git_dir)
+    remote: dict[str, str] = {}
+    origins: dict[str, Origin] = {}
+
+    @cache
+    def fetching() -> Fetching:
+        from builder.api.fetching import Fetching
+
+        return Fetching(scratch, remote, origins, agent=agent, offline=offline, limits=lambda: store.limits)
+
+    if isinstance(source, LocalContext):
+        main = ContextDirectory(source.path)
+    elif isinstance(source, StdinContext):
+        main = fetching().unpack(stream, "standard input")
+    else:
+        remote[MAIN_CONTEXT] = _redacted(context)
+        main = fetching().fetch(MAIN_CONTEXT, source, keep_git_dir=keep_git_dir)
     directory = main.path
     if main.dockerfile is not None:
         name, text = "Dockerfile", main.dockerfile
@@ -113,8 +117,8 @@ def load_inputs(
     openers[MAIN_CONTEXT] = lambda: _tree(main, rules())
     kinds: dict[str, ContextKind] = {}
     for key, value in named.items():
-        kinds[_context_key(key)] = _named(store, key, value, fetching, openers)
-    return Inputs(name, text, openers, kinds, rules, fetching.remote, fetching.origins)
+        kinds[_context_key(key)] = _named(store, key, value, fetching, openers, remote)
+    return Inputs(name, text, openers, kinds, rules, remote, origins)
 
 
 @contextmanager
@@ -135,74 +139,11 @@ def _context_key(name: str) -> str:
     return context_name(name) if name == name.lower() else name
 
 
-def _main_directory(
-    source: Context, given: str, fetching: _Fetching, stream: BinaryIO, keep_git_dir: bool
-) -> _Directory:
-    if isinstance(source, LocalContext):
-        return _Directory(source.path)
-    if isinstance(source, StdinContext):
-        return _from_stream(stream, "standard input", fetching.scratch, fetching.limits())
-    fetching.note(MAIN_CONTEXT, given)
-    return fetching.fetch(MAIN_CONTEXT, source, keep_git_dir)
+def _redacted(url: str) -> str:
+    """A URL without credentials."""
+    from builder.context.http import redacted
 
-
-class _Fetching:
-    """Fetches the contexts of one build: `remote` are those that it knows of, `origins` what the fetched ones were."""
-
-    def __init__(self, scratch: str, agent: str, offline: bool, limits: Callable[[], ArchiveLimits]) -> None:
-        self.scratch = scratch
-        self.limits = limits
-        self.remote: dict[str, str] = {}
-        self.origins: dict[str, Origin] = {}
-        self._agent = agent
-        self._offline = offline
-
-    def note(self, key: str, given: str) -> None:
-        """Keep what must be fetched, without credentials."""
-        from builder.context.http import redacted
-
-        self.remote[key] = redacted(given)
-
-    def fetch(self, key: str, source: Context, keep_git_dir: bool = False) -> _Directory:
-        """Raises ContextError, OfflineError; UsageError for what is none of a main context's forms."""
-        if self._offline:
-            raise OfflineError(
-                "this context must be fetched, and the build is offline",
-                place=self.remote[key],
-                remedy="build from a directory, or without --offline",
-            )
-        into = os.path.join(self.scratch, f"context-{os.urandom(4).hex()}")
-        if isinstance(source, GitContext):
-            from builder.context.git import checkout
-
-            os.mkdir(into)
-            commit = checkout(source.ref, into, keep_git_dir=keep_git_dir or None, agent=self._agent)
-            algorithm = "sha256" if len(commit) == 64 else "sha1"
-            fragment = f"#{source.ref.ref}" if source.ref.ref else ""
-            self.origins[key] = Origin(source.ref.place + fragment, f"{algorithm}:{commit}")
-            return _Directory(into)
-        if isinstance(source, HTTPContext):
-            from builder.context.http import fetch, redacted
-
-            with open(into + ".download", "w+b") as file:
-                digest = fetch(source.url, file).digest
-                self.origins[key] = Origin(redacted(source.url), digest)
-                file.seek(0)
-                return _from_stream(file, source.url, self.scratch, self.limits())
-        raise UsageError("an image cannot be the main build context", remedy="give a directory, a URL or -")
-
-
-def _from_stream(stream: BinaryIO, name: str, scratch: str, limits: ArchiveLimits) -> _Directory:
-    from builder.context.archive import is_archive, peek, unpack
-
-    into = os.path.join(scratch, f"archive-{os.urandom(4).hex()}")
-    os.mkdir(into)
-    head, whole = peek(stream)
-    if not head:
-        raise ContextError("nothing was given", place=name, remedy="pipe a Dockerfile or a tar archive into it")
-    if not is_archive(head):
-        return _Directory(into, dockerfile=whole.read(_MAX_DOCKERFILE + 1))
-    return _Directory(into, unpack(whole, into, name=name, limits=limits).owners)
+    return redacted(url)
 
 
 def is_stream(dockerfile: str) -> bool:
@@ -270,7 +211,7 @@ def _read(path: str) -> bytes:
         raise DockerfileError(f"cannot be read: {error.strerror}", place=path) from error
 
 
-def _tree(directory: _Directory, rules: Rules | None) -> FileTree:
+def _tree(directory: ContextDirectory, rules: Rules | None) -> FileTree:
     from builder.context.ignore import Matcher
     from builder.context.local import LocalTree
 
@@ -301,7 +242,12 @@ def _rules(store: Store, file: IgnoreFile) -> Rules:
 
 
 def _named(
-    store: Store, name: str, value: str, fetching: _Fetching, openers: dict[str, Callable[[], FileTree]]
+    store: Store,
+    name: str,
+    value: str,
+    fetching: Callable[[], Fetching],
+    openers: dict[str, Callable[[], FileTree]],
+    remote: dict[str, str],
 ) -> ContextKind:
     source = parse_context(value, name=name)
     if isinstance(source, ImageContext):
@@ -315,17 +261,16 @@ def _named(
     key = _context_key(name)
     if isinstance(source, LocalContext):
         path = source.path
-        openers[key] = lambda: _tree(_Directory(path), _ignore_rules(store, path, None))
+        openers[key] = lambda: _tree(ContextDirectory(path), _ignore_rules(store, path, None))
         return ContextKind()
     if isinstance(source, StdinContext):
         raise UsageError(f"context {name!r} cannot be standard input", remedy="give a directory, a URL or an image")
-    fetching.note(key, value)
+    remote[key] = _redacted(value)
 
     def open_fetched() -> FileTree:
-        directory = fetching.fetch(key, source)
-        if directory.dockerfile is not None:
-            raise ContextError("is neither an archive nor a repository", place=value)
-        return _tree(directory, None)
+        if isinstance(source, HTTPContext):
+            return _tree(fetching().fetch_file(key, source), None)
+        return _tree(fetching().fetch(key, source), None)
 
     openers[key] = open_fetched
     return ContextKind()

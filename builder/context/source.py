@@ -32,6 +32,15 @@ class Origin(msgspec.Struct, frozen=True):
     digest: str
 
 
+class ContextDirectory(msgspec.Struct, frozen=True):
+    """A context as a directory of the host. `owners` are those of files that are not 0:0; `dockerfile` is the text of a
+    context that is nothing else (its directory is empty)."""
+
+    path: str
+    owners: dict[str, tuple[int, int]] = {}
+    dockerfile: bytes | None = None
+
+
 class ContextSource(msgspec.Struct, frozen=True, tag=True):
     """The base of all kinds of contexts."""
 

@@ -207,12 +207,22 @@ def test_contexts_from_urls(load: Any, tmp_path: Path, server: str) -> None:
     (tmp_path / "www" / "Dockerfile").write_bytes(TEXT)
     (tmp_path / "www" / "x.tar").write_bytes(archive(("Dockerfile", {"data": TEXT}), ("f", {"data": b"f"})))
     assert load(f"{server}/Dockerfile").text == TEXT
-    inputs = load(f"{server}/x.tar", files=f"{server}/x.tar", lone=f"{server}/Dockerfile")
-    assert names(main(inputs)) == names(inputs.openers["files"]()) == ["Dockerfile", "f"]
-    with pytest.raises(ContextError, match="neither an archive nor a repository"):
-        inputs.openers["lone"]()
+    assert names(main(load(f"{server}/x.tar"))) == ["Dockerfile", "f"]
     with pytest.raises(ContextError):
         load(f"{server}/missing")
+
+
+@pytest.mark.parametrize("name", ["x.tar", "Dockerfile"])
+def test_a_named_context_at_a_url_is_one_file(load: Any, context: Path, tmp_path: Path, server: str, name: str) -> None:
+    """As in BuildKit, whatever is there: `llb.HTTP(url, Filename("context"))`."""
+    served = tmp_path / "www" / name
+    served.write_bytes(archive(("f", {"data": b"f"})) if name == "x.tar" else TEXT)
+    os.utime(served, (17, 17))
+    tree = load(context, files=f"{server}/{name}").openers["files"]()
+    assert names(tree) == ["context"]
+    info = tree.lstat("context")
+    assert info is not None
+    assert (info.mode, info.size, info.mtime_ns) == (0o600, served.stat().st_size, 17_000_000_000)
 
 
 def test_an_ignore_file_in_an_archive_from_a_url_hides_nothing(load: Any, tmp_path: Path, server: str) -> None:

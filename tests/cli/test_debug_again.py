@@ -228,7 +228,7 @@ def test_a_named_context_with_credentials(cli: Cli, server: Server, directory: P
     assert no_credentials(cli)
     again = cli("debug", "--rerun")
     assert (again.status, "help: build again, with it" in again.err) == (1, True)
-    fail(cli, "FROM scratch\nCOPY --from=Other f /\nCOPY missing /\n", directory, *named)
+    fail(cli, "FROM scratch\nCOPY --from=Other context /\nCOPY missing /\n", directory, *named)
     (directory / "missing").write_text("")
     assert cli("debug", "--rerun").out == b"A /missing\n"  # the other context is not needed
 

@@ -236,7 +236,7 @@ def test_a_repository_without_what_was_asked_for(cli: Cli, server: Server) -> No
 def test_named_contexts(cli: Cli, server: Server, commit: str, tmp_path: Path) -> None:
     archive(server.root / "a.tar.gz", f="of the archive")
     directory = context(
-        tmp_path / "context", "FROM scratch\nCOPY --from=archived f /one\nCOPY --from=repository file /two\n"
+        tmp_path / "context", "FROM scratch\nCOPY --from=archived context /one\nCOPY --from=repository file /two\n"
     )
     arguments = (
         "--build-context", f"archived={server.url}/a.tar.gz",
@@ -244,7 +244,7 @@ def test_named_contexts(cli: Cli, server: Server, commit: str, tmp_path: Path) -
     )  # fmt: skip
     cli.build("-t", "x", *arguments, directory)
     files = cli.files("x")
-    assert files["one"].content == b"of the archive"
+    assert files["one"].content == (server.root / "a.tar.gz").read_bytes()
     assert files["two"].content == b"of the branch"
     assert cli.build("-t", "x", *arguments, directory).cached() == 2
 

@@ -1,0 +1,118 @@
+"""Fetches the contexts of a build from repositories and URLs, and unpacks those that come as archives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from builder.config import ArchiveLimits
+from builder.context.source import Context, ContextDirectory, GitContext, HTTPContext, Origin
+from builder.errors import ContextError, OfflineError, UsageError
+
+if TYPE_CHECKING:
+    from builder.context.git_url import GitRef
+
+MAX_DOCKERFILE = 16 << 20
+_ONLY_FILE = "context"
+
+
+class _Downloaded(NamedTuple):
+    """A file that was fetched: its URL without credentials, and the server's time for it in seconds."""
+
+    place: str
+    modified: int | None
+
+
+class Fetching:
+    """Fetches the contexts of one build into `scratch`: those in `remote`, as people may see them. What they turned out
+    to be is added to `origins`."""
+
+    def __init__(
+        self,
+        scratch: str,
+        remote: Mapping[str, str],
+        origins: dict[str, Origin],
+        *,
+        agent: str,
+        offline: bool,
+        limits: Callable[[], ArchiveLimits],
+    ) -> None:
+        self._scratch = scratch
+        self._remote = remote
+        self._origins = origins
+        self._agent = agent
+        self._offline = offline
+        self._limits = limits
+
+    def fetch(self, key: str, source: Context, *, keep_git_dir: bool = False) -> ContextDirectory:
+        """The files of a repository, or of an archive at a URL (where a Dockerfile alone may be instead). Raises
+        ContextError, OfflineError; UsageError for what is none of a main context's forms."""
+        self._check_online(self._remote[key])
+        if isinstance(source, GitContext):
+            return self._checkout(key, source.ref, keep_git_dir)
+        if isinstance(source, HTTPContext):
+            path = self._new_path()
+            with open(path, "x+b") as file:
+                fetched = self._download(key, source.url, file)
+                file.seek(0)
+                return self.unpack(file, fetched.place)
+        raise UsageError("an image cannot be the main build context", remedy="give a directory, a URL or -")
+
+    def fetch_file(self, key: str, source: HTTPContext) -> ContextDirectory:
+        """What is at a URL as the one file `context` of a directory, whatever it is: so BuildKit takes a named context
+        (`dockerui/namedcontext.go`). Its mode and time are those that ADD gives a URL. Raises ContextError,
+        OfflineError."""
+        self._check_online(self._remote[key])
+        into = self._new_path()
+        os.mkdir(into)
+        path = os.path.join(into, _ONLY_FILE)
+        with open(path, "xb") as file:
+            modified = self._download(key, source.url, file).modified or 0
+        os.chmod(path, 0o600)
+        os.utime(path, (modified, modified))
+        return ContextDirectory(into)
+
+    def unpack(self, stream: BinaryIO, name: str) -> ContextDirectory:
+        """What an archive holds, or the Dockerfile that came instead of one; `name` is for messages.
+
+        Raises ContextError."""
+        from builder.context.archive import is_archive, peek, unpack
+
+        into = self._new_path()
+        os.mkdir(into)
+        head, whole = peek(stream)
+        if not head:
+            raise ContextError("nothing was given", place=name, remedy="pipe a Dockerfile or a tar archive into it")
+        if not is_archive(head):
+            return ContextDirectory(into, dockerfile=whole.read(MAX_DOCKERFILE + 1))
+        return ContextDirectory(into, unpack(whole, into, name=name, limits=self._limits()).owners)
+
+    def _check_online(self, place: str) -> None:
+        if self._offline:
+            raise OfflineError(
+                "this context must be fetched, and the build is offline",
+                place=place,
+                remedy="build from a directory, or without --offline",
+            )
+
+    def _new_path(self) -> str:
+        return os.path.join(self._scratch, f"context-{os.urandom(4).hex()}")
+
+    def _checkout(self, key: str, ref: GitRef, keep_git_dir: bool) -> ContextDirectory:
+        from builder.context.git import checkout
+
+        into = self._new_path()
+        os.mkdir(into)
+        commit = checkout(ref, into, keep_git_dir=keep_git_dir or None, agent=self._agent)
+        algorithm = "sha256" if len(commit) == 64 else "sha1"
+        self._origins[key] = Origin(ref.place + (f"#{ref.ref}" if ref.ref else ""), f"{algorithm}:{commit}")
+        return ContextDirectory(into)
+
+    def _download(self, key: str, url: str, into: BinaryIO) -> _Downloaded:
+        from builder.context.http import fetch, redacted
+
+        place = redacted(url)
+        fetched = fetch(url, into)
+        self._origins[key] = Origin(place, fetched.digest)
+        return _Downloaded(place, fetched.last_modified)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from builder.api.inputs import Inputs
+from builder.api.inputs import Inputs, is_url
 from builder.api.opening import opened
 from builder.api.options import BuildOptions
 from builder.api.planning import (
@@ -123,6 +123,10 @@ def _open(options: BuildOptions, stdin: BinaryIO | None) -> Iterator[tuple[Store
 
 def _shown_name(inputs: Inputs, options: BuildOptions) -> str:
     """The Dockerfile's path as the user can open it, as with Docker."""
+    if is_url(options.dockerfile):
+        from builder.context.http import redacted
+
+        return redacted(options.dockerfile)
     if options.dockerfile and options.dockerfile != "-":
         return options.dockerfile
     if os.path.isdir(options.context) and not options.dockerfile:

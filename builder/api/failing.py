@@ -6,6 +6,7 @@ import os
 import threading
 from typing import NamedTuple
 
+from builder.api.inputs import is_stream, is_url
 from builder.api.options import BuildOptions
 from builder.api.special import special_arguments
 from builder.context.source import GitContext, HTTPContext, LocalContext, parse_context
@@ -111,7 +112,10 @@ def _has_credentials(url: str) -> bool:
 
 
 def _dockerfile(options: BuildOptions) -> str:
-    """As `inputs.find_dockerfile` looks for it: that of a local context in the working directory first."""
+    """As `inputs.find_dockerfile` looks for it: that of a local context in the working directory first. Of what was
+    piped in or fetched, perhaps with credentials, nothing is left to be found; no step needs it."""
+    if is_url(options.dockerfile) or is_stream(options.dockerfile):
+        return "-"
     local = isinstance(parse_context(options.context), LocalContext)
     return _path(options.dockerfile) if local and os.path.isfile(options.dockerfile) else options.dockerfile
 

@@ -18,9 +18,9 @@ _ONLY_FILE = "context"
 
 
 class _Downloaded(NamedTuple):
-    """A file that was fetched: its URL without credentials, and the server's time for it in seconds."""
+    """A file that was fetched, and the server's time for it in seconds."""
 
-    place: str
+    origin: Origin
     modified: int | None
 
 
@@ -54,9 +54,9 @@ class Fetching:
         if isinstance(source, HTTPContext):
             path = self._new_path()
             with open(path, "x+b") as file:
-                fetched = self._download(key, source.url, file)
+                self._origins[key] = self._download(source.url, file).origin
                 file.seek(0)
-                return self.unpack(file, fetched.place)
+                return self.unpack(file, self._origins[key].uri)
         raise UsageError("an image cannot be the main build context", remedy="give a directory, a URL or -")
 
     def fetch_file(self, key: str, source: HTTPContext) -> ContextDirectory:
@@ -68,10 +68,22 @@ class Fetching:
         os.mkdir(into)
         path = os.path.join(into, _ONLY_FILE)
         with open(path, "xb") as file:
-            modified = self._download(key, source.url, file).modified or 0
+            fetched = self._download(source.url, file)
+        self._origins[key] = fetched.origin
         os.chmod(path, 0o600)
-        os.utime(path, (modified, modified))
+        os.utime(path, (fetched.modified or 0,) * 2)
         return ContextDirectory(into)
+
+    def fetch_dockerfile(self, url: str) -> bytes:
+        """The text of the Dockerfile at a URL; no more of one that is too large than tells so. Raises ContextError,
+        OfflineError."""
+        from builder.context.http import redacted
+
+        self._check_online(redacted(url), "Dockerfile")
+        with open(self._new_path(), "x+b") as file:
+            self._download(url, file)
+            file.seek(0)
+            return file.read(MAX_DOCKERFILE + 1)
 
     def unpack(self, stream: BinaryIO, name: str) -> ContextDirectory:
         """What an archive holds, or the Dockerfile that came instead of one; `name` is for messages.
@@ -88,12 +100,13 @@ class Fetching:
             return ContextDirectory(into, dockerfile=whole.read(MAX_DOCKERFILE + 1))
         return ContextDirectory(into, unpack(whole, into, name=name, limits=self._limits()).owners)
 
-    def _check_online(self, place: str) -> None:
+    def _check_online(self, place: str, what: str = "context") -> None:
         if self._offline:
+            instead = "give a file" if what == "Dockerfile" else "build from a directory"
             raise OfflineError(
-                "this context must be fetched, and the build is offline",
+                f"this {what} must be fetched, and the build is offline",
                 place=place,
-                remedy="build from a directory, or without --offline",
+                remedy=f"{instead}, or build without --offline",
             )
 
     def _new_path(self) -> str:
@@ -109,10 +122,8 @@ class Fetching:
         self._origins[key] = Origin(ref.place + (f"#{ref.ref}" if ref.ref else ""), f"{algorithm}:{commit}")
         return ContextDirectory(into)
 
-    def _download(self, key: str, url: str, into: BinaryIO) -> _Downloaded:
+    def _download(self, url: str, into: BinaryIO) -> _Downloaded:
         from builder.context.http import fetch, redacted
 
-        place = redacted(url)
         fetched = fetch(url, into)
-        self._origins[key] = Origin(place, fetched.digest)
-        return _Downloaded(place, fetched.last_modified)
+        return _Downloaded(Origin(redacted(url), fetched.digest), fetched.last_modified)

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import msgspec
 
 from builder.context.source import (
+    Context,
     ContextDirectory,
+    GitContext,
     HTTPContext,
     ImageContext,
     LayoutContext,
@@ -98,27 +100,54 @@ def load_inputs(
     else:
         remote[MAIN_CONTEXT] = _redacted(context)
         main = fetching().fetch(MAIN_CONTEXT, source, keep_git_dir=keep_git_dir)
-    directory = main.path
-    if main.dockerfile is not None:
-        name, text = "Dockerfile", main.dockerfile
-        path = None
-    elif dockerfile == "-":
-        name, text, path = "Dockerfile", stream.read(_MAX_DOCKERFILE + 1), None
-    elif isinstance(source, LocalContext) and is_stream(dockerfile):
-        with open(dockerfile, "rb") as file:
-            name, text, path = "Dockerfile", file.read(_MAX_DOCKERFILE + 1), None
-    else:
-        path = find_dockerfile(directory, dockerfile, local=isinstance(source, LocalContext))
-        name, text = os.path.basename(path), _read(path)
-    if len(text) > _MAX_DOCKERFILE:
-        raise DockerfileError("the Dockerfile is larger than 16 MiB", place=name)
+    found = _dockerfile(source, main, remote.get(MAIN_CONTEXT, "standard input"), dockerfile, stream, fetching)
+    if len(found.text) > _MAX_DOCKERFILE:
+        raise DockerfileError("the Dockerfile is larger than 16 MiB", place=found.name)
     # what was fetched or piped in is whole, as in BuildKit (frontend/dockerui): whoever packed it chose its files
-    rules = cache(lambda: _ignore_rules(store, directory, path) if isinstance(source, LocalContext) else None)
+    rules = cache(lambda: _ignore_rules(store, main.path, found.path) if isinstance(source, LocalContext) else None)
     openers[MAIN_CONTEXT] = lambda: _tree(main, rules())
     kinds: dict[str, ContextKind] = {}
     for key, value in named.items():
         kinds[_context_key(key)] = _named(store, key, value, fetching, openers, remote)
-    return Inputs(name, text, openers, kinds, rules, remote, origins)
+    return Inputs(found.name, found.text, openers, kinds, rules, remote, origins)
+
+
+class _Found(NamedTuple):
+    """A Dockerfile: its name for people, its text, and its path where that is a file of a context or of the host."""
+
+    name: str
+    text: bytes
+    path: str | None = None
+
+
+def _dockerfile(
+    source: Context,
+    main: ContextDirectory,
+    place: str,
+    given: str,
+    stream: BinaryIO,
+    fetching: Callable[[], Fetching],
+) -> _Found:
+    """The Dockerfile that -f names for a context, which is called `place`. As in buildx (`build/opt.go`, loadInputs) a
+    URL is fetched whatever the context is, and beside a remote one an absolute path is one of this machine; in an
+    archive on standard input it is one of the archive."""
+    fetched = isinstance(source, (GitContext, HTTPContext))
+    local = isinstance(source, LocalContext) or (fetched and os.path.isabs(given))
+    if main.dockerfile is not None:
+        if given and (not fetched or local or given == "-" or is_url(given)):
+            raise UsageError(
+                f"{place} is a Dockerfile, and -f names another",
+                remedy="leave out -f, or give a directory or an archive as the context",
+            )
+        return _Found("Dockerfile", main.dockerfile)
+    if given == "-":
+        return _Found("Dockerfile", stream.read(_MAX_DOCKERFILE + 1))
+    if is_url(given):
+        return _Found("Dockerfile", fetching().fetch_dockerfile(given))
+    if local and is_stream(given):
+        return _Found("Dockerfile", _read(given))
+    path = find_dockerfile(main.path, given, local=local)
+    return _Found(os.path.basename(path), _read(path), path)
 
 
 @contextmanager
@@ -146,6 +175,11 @@ def _redacted(url: str) -> str:
     return redacted(url)
 
 
+def is_url(dockerfile: str) -> bool:
+    """Whether what -f names is fetched."""
+    return dockerfile.startswith(("http://", "https://"))
+
+
 def is_stream(dockerfile: str) -> bool:
     """Whether what -f names can be read once only: a pipe, such as a shell makes of `-f <(…)`, or a terminal."""
     try:
@@ -156,8 +190,8 @@ def is_stream(dockerfile: str) -> bool:
 
 
 def find_dockerfile(directory: str, given: str, *, local: bool = True) -> str:
-    """Where the Dockerfile is. For a local context `given` is relative to the working directory, as with Docker (and if
-    there is nothing there, to the context). In any other context no link and no `..` leads out of it."""
+    """Where the Dockerfile is. A `local` one is relative to the working directory, as with Docker (and if there is
+    nothing there, to the context). Of one in any other context no link and no `..` leads out of it."""
     if given:
         candidates = [given, os.path.join(directory, given)] if local else [os.path.join(directory, given.lstrip("/"))]
         for path in candidates:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from builder import __version__
+from builder.api.inputs import is_url
 from builder.api.options import BuildOptions, BuildResult
 from builder.api.spans import SpanLog
 from builder.context.source import LocalContext, parse_context
@@ -46,7 +47,9 @@ def project_of(options: BuildOptions) -> str:
     local = _is_local(options.context)
     context = os.path.abspath(options.context) if local else _shown(options.context)
     dockerfile = options.dockerfile
-    if dockerfile not in ("", "-") and local:
+    if is_url(dockerfile):
+        dockerfile = _shown(dockerfile)
+    elif dockerfile not in ("", "-") and local:
         here = os.path.abspath(dockerfile)
         dockerfile = here if os.path.exists(here) else os.path.join(context, dockerfile)
     parts = [dockerfile or "Dockerfile", context]
@@ -63,7 +66,7 @@ def _is_local(context: str) -> bool:
 
 
 def _shown(context: str) -> str:
-    """A context as people may see it: without the credentials of a URL."""
+    """A context, or a Dockerfile, as people may see it: without the credentials of a URL."""
     if "://" not in context or _is_local(context):
         return context
     from builder.context.http import redacted
@@ -197,7 +200,7 @@ class Recording:
             error=error,
             project=self.project,
             context=_shown(options.context),
-            dockerfile=options.dockerfile,
+            dockerfile=_shown(options.dockerfile),
             names=options.tags,
             target=options.target,
             platforms=tuple(map(str, options.platforms)),

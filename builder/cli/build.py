@@ -37,7 +37,7 @@ class BuildCommand(Command):
 @click.command("build", cls=BuildCommand, epilog="Example: builder build -t app:1 --build-arg VERSION=2 .")
 @click.argument("context", metavar="PATH|URL|-")
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Name of the image (repeatable).")
-@click.option("-f", "--file", "dockerfile", default="", metavar="PATH", help="The Dockerfile; - reads standard input.")
+@click.option("-f", "--file", "dockerfile", default="", metavar="PATH|URL", help="The Dockerfile; - is standard input.")
 @click.option("--build-arg", "build_args", multiple=True, metavar="NAME[=VALUE]", help="Set a build argument.")
 @click.option(
     "--build-context",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from builder.api.inputs import Inputs, load_inputs
-from builder.errors import BuilderError, ContextError, DockerfileError, UsageError
+from builder.errors import BuilderError, ContextError, DockerfileError, OfflineError, UsageError
 from builder.filesystem.tree import FileTree
 from builder.plan.options import ContextKind
 from builder.store.store import Store
@@ -34,8 +34,11 @@ def load(store: Store, tmp_path: Path) -> Any:
     """load_inputs with its defaults, in a scratch directory."""
     (tmp_path / "scratch").mkdir()
 
-    def run(context: str | Path, dockerfile: str = "", stdin: bytes = b"", **named: str) -> Inputs:
-        return load_inputs(store, str(context), dockerfile, named, str(tmp_path / "scratch"), io.BytesIO(stdin))
+    def run(
+        context: str | Path, dockerfile: str = "", stdin: bytes = b"", *, offline: bool = False, **named: str
+    ) -> Inputs:
+        scratch = str(tmp_path / "scratch")
+        return load_inputs(store, str(context), dockerfile, named, scratch, io.BytesIO(stdin), offline=offline)
 
     return run
 
@@ -210,6 +213,58 @@ def test_contexts_from_urls(load: Any, tmp_path: Path, server: str) -> None:
     assert names(main(load(f"{server}/x.tar"))) == ["Dockerfile", "f"]
     with pytest.raises(ContextError):
         load(f"{server}/missing")
+
+
+@pytest.fixture
+def packed(tmp_path: Path, server: str) -> str:
+    """The URL of an archive with a Dockerfile and another; beside it there is a third, `There`."""
+    entries = (("Dockerfile", {"data": TEXT}), ("sub/Other", {"data": b"FROM other\n"}))
+    (tmp_path / "www" / "x.tar").write_bytes(archive(*entries))
+    (tmp_path / "www" / "There").write_bytes(b"FROM there\n")
+    return f"{server}/x.tar"
+
+
+def test_the_dockerfile_of_a_remote_context_may_be_local(load: Any, context: Path, tmp_path: Path, packed: str) -> None:
+    """With an absolute path, or on standard input (buildx: loadInputs)."""
+    local = tmp_path / "Local"
+    local.write_bytes(b"FROM local\n")
+    inputs = load(packed, str(local))
+    assert (inputs.name, inputs.text) == ("Local", b"FROM local\n")
+    assert names(main(inputs)) == ["Dockerfile", "sub"]
+    assert load(packed, "-", b"FROM piped\n").text == b"FROM piped\n"
+    assert load(packed, "sub/Other").text == b"FROM other\n"
+    for dockerfile in ("/sub/Other", "../sub/Other"):
+        with pytest.raises(DockerfileError, match="no such Dockerfile"):
+            load(packed, dockerfile)
+
+
+def test_a_dockerfile_at_a_url(load: Any, context: Path, packed: str) -> None:
+    url = packed.replace("x.tar", "There")
+    for given, stdin in ((context, b""), (packed, b""), ("-", archive(("f", {"data": b"f"})))):
+        inputs = load(given, url, stdin)
+        assert (inputs.name, inputs.text) == ("Dockerfile", b"FROM there\n")
+    (context / "There.dockerignore").write_text("f\n")
+    assert load(context, url).rules() is None
+    with pytest.raises(ContextError, match="404") as caught:
+        load(context, url.replace("http://", "http://me:hunter2@") + "fore")
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(OfflineError, match="this Dockerfile must be fetched") as offline:
+        load(context, url.replace("http://", "http://me:hunter2@"), offline=True)
+    assert offline.value.place == url.replace("http://", "http://xxxxx@")
+
+
+def test_two_dockerfiles(load: Any, tmp_path: Path, packed: str) -> None:
+    """What came instead of a context is the Dockerfile: another one is refused where buildx or BuildKit refuse it."""
+    url = packed.replace("x.tar", "There")
+    local = tmp_path / "Local"
+    local.write_bytes(TEXT)
+    for dockerfile in ("Other", str(local), url):
+        with pytest.raises(UsageError, match="standard input is a Dockerfile, and -f names another"):
+            load("-", dockerfile, TEXT)
+    for dockerfile in ("-", str(local), url):
+        with pytest.raises(UsageError, match=r"There is a Dockerfile, and -f names another"):
+            load(url, dockerfile)
+    assert load(url, "There").text == b"FROM there\n"
 
 
 @pytest.mark.parametrize("name", ["x.tar", "Dockerfile"])

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import http.server
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -151,6 +152,30 @@ def test_credentials_are_not_recorded(cli: Cli, server: Server, tmp_path: Path) 
         assert shown in page.read_text()
         assert PASSWORD not in done.err
         assert PASSWORD.encode() not in kept(cli.root, page, trace)
+
+
+def test_a_dockerfile_at_a_url(cli: Cli, server: Server, tmp_path: Path) -> None:
+    """Its credentials are shown and recorded nowhere, and its checks are done."""
+    directory = context(tmp_path / "context", "FROM scratch\nCOPY nothing /\n", f="f")
+    (server.root / "Other").write_text("FROM scratch as base\nCOPY f /there\n")
+    url = with_credentials(f"{server.url}/Other")
+    shown = f"{server.url}/Other".replace("://", "://xxxxx@")
+    cli.build("-t", "x", "-f", url, directory)
+    assert set(cli.files("x")) == {"there"}
+    assert json.loads(cli("explain", "--format", "json").out)["dockerfile"] == shown
+    checked = cli("build", "--check", "-f", url, directory)
+    assert f"{shown}:1" in checked.out.decode()
+    (server.root / "Other").write_text("FROM scratch\nCOPY nothing /\n")
+    assert cli("build", "--on-error=keep", "-f", url, directory).status == 1
+    again = cli("debug", "--rerun")
+    assert "nothing" in again.err  # not found again
+    (directory / "nothing").write_text("")
+    assert cli("debug", "--rerun").out == b"A /nothing\n"
+    assert PASSWORD.encode() not in kept(cli.root)
+    for other in ("Missing", "Other"):
+        done = cli("build", *(("--offline",) if other == "Other" else ()), "-f", url.replace("Other", other), directory)
+        assert done.status == 1
+        assert PASSWORD not in done.err
 
 
 def test_credentials_do_not_make_another_project(cli: Cli, server: Server) -> None:

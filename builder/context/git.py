@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from builder.context.git_program import Git, GitFailed
 from builder.context.git_url import GitRef, parse_git_url
 from builder.errors import ContextError
 from builder.oci.digests import is_hex
@@ -24,16 +25,7 @@ __all__ = ["GitRef", "Resolved", "checkout", "is_commit", "parse_git_url", "reso
 
 _COMMIT = (40, 64)  # hexadecimal digits of SHA-1 and SHA-256
 _CHECKSUM = re.compile(r"[0-9a-fA-F]{7,64}")
-_KEPT_VARIABLES = (
-    "PATH", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "HTTP_PROXY", "HTTPS_PROXY",
-    "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
-)  # fmt: skip
-_SETTINGS = (
-    "init.defaultBranch=master", "core.hooksPath=/dev/null", "core.fsmonitor=false", "credential.helper=",
-    "advice.detachedHead=false", "gc.auto=0", "maintenance.auto=false", "core.autocrlf=false", "core.symlinks=true",
-)  # fmt: skip
 _FETCHED = "refs/builder/fetched"
-_TAIL = 8
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -43,12 +35,6 @@ class Resolved(msgspec.Struct, frozen=True):
     name: str
     object: str
     commit: str
-
-
-class _GitFailed(Exception):
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
 
 
 def is_commit(text: str) -> bool:
@@ -70,7 +56,7 @@ def resolve(ref: GitRef, *, authorization: str | None = None, agent: str = "") -
             raise ContextError("fetch-by-commit needs a complete commit as checksum", place=ref.place)
         name = ref.ref if ref.ref.startswith("refs/") else f"refs/heads/{ref.ref}"
         return Resolved(name if ref.ref else ref.checksum, ref.checksum, ref.checksum)
-    found = Resolved(*[ref.ref] * 3) if is_commit(ref.ref) else _look_up(ref, _Git(ref, None, authorization, agent))
+    found = Resolved(*[ref.ref] * 3) if is_commit(ref.ref) else _look_up(ref, Git(ref, None, authorization, agent))
     if not any(commit.startswith(ref.checksum.lower()) for commit in (found.object, found.commit)):
         raise ContextError(
             f"{ref.ref or 'the default branch'} is commit {found.commit}, not {ref.checksum}",
@@ -104,7 +90,7 @@ def checkout(
     subdir = posixpath.normpath("/" + ref.subdir).lstrip("/")
     keep = (bool(ref.keep_git_dir) if keep_git_dir is None else keep_git_dir) and not subdir
     work = tempfile.mkdtemp(prefix=".checkout-", dir=into)
-    git = _Git(ref, work, authorization, agent)
+    git = Git(ref, work, authorization, agent)
     try:
         sha256 = ("--object-format=sha256",) if len(resolved.object) == 64 else ()
         git.run("init", "--quiet", *sha256)
@@ -116,7 +102,7 @@ def checkout(
         when = int(git.run("show", "--no-patch", "--format=%ct", commit)) if ref.mtime == "commit" else None
         if keep:
             _tidy(ref, git)
-    except _GitFailed as problem:
+    except GitFailed as problem:
         raise git.error("cannot be checked out", problem) from problem
     if not keep:
         shutil.rmtree(os.path.join(work, ".git"))
@@ -132,11 +118,11 @@ def checkout(
     return commit
 
 
-def _look_up(ref: GitRef, git: _Git) -> Resolved:
+def _look_up(ref: GitRef, git: Git) -> Resolved:
     wanted = ref.ref or "HEAD"
     try:
         answer = git.run("ls-remote", "--symref", "--", ref.remote, wanted, f"{wanted}^{{}}")
-    except _GitFailed as problem:
+    except GitFailed as problem:
         raise git.error("the repository cannot be read", problem) from problem
     objects: dict[str, str] = {}
     default = "HEAD"
@@ -167,7 +153,7 @@ def _look_up(ref: GitRef, git: _Git) -> Resolved:
     )
 
 
-def _fetch(ref: GitRef, git: _Git, resolved: Resolved) -> str:
+def _fetch(ref: GitRef, git: Git, resolved: Resolved) -> str:
     """Bring what was resolved into the repository, with as little as possible around it; returns the commit."""
     direct = is_commit(resolved.name) or ref.fetch_by_commit
     target = resolved.name if resolved.name.startswith("refs/") else _FETCHED
@@ -179,37 +165,38 @@ def _fetch(ref: GitRef, git: _Git, resolved: Resolved) -> str:
         # the remote has moved since it was asked: what was resolved may still be there
     try:
         _fetch_shallow(git, fetch, f"{resolved.object}:{target}")
-    except _GitFailed:
+    except GitFailed:
         # the server hands out branches and tags only; the commit should be in the history of one
         git.run(*fetch[:2], "--force", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*")
         try:
             git.run("cat-file", "-e", f"{resolved.object}^{{commit}}")
-        except _GitFailed:
+        except GitFailed:
             raise ContextError(f"the repository has no commit {resolved.object}", place=ref.place) from None
         git.run("update-ref", target, resolved.object)
     return git.run("rev-parse", "--verify", f"{resolved.object}^{{commit}}").strip()
 
 
-def _fetch_shallow(git: _Git, fetch: Sequence[str], refspec: str) -> None:
+def _fetch_shallow(git: Git, fetch: Sequence[str], refspec: str) -> None:
     try:
         git.run(*fetch, "--depth=1", "origin", refspec)
-    except _GitFailed as problem:
+    except GitFailed as problem:
         if "shallow" not in problem.message and "--depth" not in problem.message:
             raise
         git.run(*fetch, "origin", refspec)  # a server of plain files sends everything
 
 
-def _update_submodules(git: _Git) -> None:
-    update = ("submodule", "--quiet", "update", "--init", "--recursive")
+def _update_submodules(git: Git) -> None:
+    # forced: what a try that failed has cloned would otherwise stay empty in the next one
+    update = ("submodule", "--quiet", "update", "--init", "--recursive", "--force")
     try:
         git.run(*update, "--depth=1")
-    except _GitFailed as problem:
+    except GitFailed as problem:
         if "shallow" not in problem.message and "--depth" not in problem.message:
             raise
         git.run(*update)
 
 
-def _tidy(ref: GitRef, git: _Git) -> None:
+def _tidy(ref: GitRef, git: Git) -> None:
     """Take credentials, and what differs from one fetch to the next, out of a `.git` that is kept."""
     import shutil
 
@@ -247,81 +234,3 @@ def _set_times(root: str, when: int) -> None:
     for directory, below, names in os.walk(root, topdown=False):
         for name in (*names, *below):
             os.utime(os.path.join(directory, name), (when, when), follow_symlinks=False)
-
-
-class _Git:
-    """The git program with one repository, or none (`directory` None)."""
-
-    def __init__(self, ref: GitRef, directory: str | None, authorization: str | None, agent: str) -> None:
-        self.directory = directory
-        self._ref = ref
-        self._environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | {
-            "HOME": os.devnull,
-            "LC_ALL": "C",
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "GIT_TEMPLATE_DIR": "",
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_ASKPASS": "true",
-            "GIT_LFS_SKIP_SMUDGE": "1",
-            "GIT_ALLOW_PROTOCOL": "http:https:ssh:git",
-            "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
-            "GIT_HTTP_LOW_SPEED_LIMIT": "1",
-            "GIT_HTTP_LOW_SPEED_TIME": "60",
-        }
-        if agent:
-            self._environment["SSH_AUTH_SOCK"] = agent
-        if authorization is not None and ref.remote.startswith(("http://", "https://")):
-            # in the environment, because everybody can read a command line; for this host only
-            scheme, _, rest = ref.remote.partition("://")
-            host = rest.partition("/")[0].rpartition("@")[2]
-            self._environment |= {
-                "GIT_CONFIG_COUNT": "1",
-                "GIT_CONFIG_KEY_0": f"http.{scheme}://{host}/.extraHeader",
-                "GIT_CONFIG_VALUE_0": f"Authorization: {authorization}",
-            }
-
-    def run(self, *arguments: str) -> str:
-        """The standard output of a git command. Raises _GitFailed with its standard error."""
-        import subprocess
-
-        command = ["git"]
-        for setting in _SETTINGS:
-            command += ("-c", setting)
-        if self.directory is None:
-            environment = self._environment | {"GIT_DIR": os.devnull}  # not the repository that we happen to stand in
-        else:
-            command += ("-C", self.directory)
-            environment = self._environment | {"GIT_CEILING_DIRECTORIES": os.path.dirname(self.directory)}
-        try:
-            done = subprocess.run(
-                [*command, *arguments],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                env=environment,
-                umask=0o022,
-                check=False,
-            )
-        except FileNotFoundError as problem:
-            raise ContextError(
-                "this is a git repository, and there is no git program",
-                place=self._ref.place,
-                remedy="install git (on Debian: apt-get install git)",
-            ) from problem
-        if done.returncode != 0:
-            message = done.stderr.decode(errors="replace").strip() or f"git exited with status {done.returncode}"
-            raise _GitFailed(message)
-        return done.stdout.decode(errors="surrogateescape")
-
-    def error(self, cause: str, problem: _GitFailed) -> ContextError:
-        """The error to show: git's own last words, without credentials."""
-        message = problem.message.replace(self._ref.remote, self._ref.place)
-        if "://" in self._ref.remote:
-            user = self._ref.remote.partition("://")[2].partition("/")[0].rpartition("@")[0]
-            if user:
-                message = message.replace(user, "xxxxx")
-        details = tuple(f"    {line}" for line in message.splitlines()[-_TAIL:])
-        remedy = "git itself says so: see whether 'git ls-remote' can read it from here"
-        if "could not read Username" in message or "Authentication failed" in message or "terminal prompts" in message:
-            remedy = "the repository does not exist or needs credentials"
-        return ContextError(cause, place=self._ref.place, details=details, remedy=remedy)

@@ -44,18 +44,23 @@ def fetch(
     *,
     etag: str | None = None,
     last_modified: int | None = None,
-    headers: dict[str, str] | None = None,
+    authorization: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fetched:
     """Write what `url` (http or https) names to `into`.
 
-    `etag` and `last_modified` (seconds) of an earlier answer make the request conditional. `progress` is called with
-    the bytes done and the total (-1 if unknown). Raises ContextError, with the URL without credentials as its place.
+    `etag` and `last_modified` (seconds) of an earlier answer make the request conditional. `authorization` is the value
+    of a header of that name, which counts more than credentials in the URL; no other host that the server redirects to
+    gets it. `progress` is called with the bytes done and the total (-1 if unknown). Raises ContextError, with the URL
+    without credentials as its place.
     """
     import httpx
 
     place = redacted(url)
-    request_headers = {"Accept-Encoding": "identity", "User-Agent": "builder", **(headers or {})}
+    request_headers = {"Accept-Encoding": "identity", "User-Agent": "builder"}
+    if authorization is not None:
+        request_headers["Authorization"] = authorization
+        url = _without_user(url)
     if etag is not None:
         request_headers["If-None-Match"] = etag
     if last_modified is not None:
@@ -132,6 +137,15 @@ def redacted(url: str) -> str:
         return parts._replace(netloc="xxxxx@" + parts.netloc.rpartition("@")[2]).geturl()
     except ValueError:
         return url.rpartition("@")[2]
+
+
+def _without_user(url: str) -> str:
+    """The URL without a password or user, which httpx would prefer to a header."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _safe(name: str) -> str:

@@ -42,13 +42,13 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
     for warning in special.warnings:
         report(Warned(warning))
     with (
-        opened_store(options) as (store, scratch, agents),
+        opened_store(options) as (store, scratch, credentials),
         recording(store, options, report) as record,
     ):
-        inputs = inputs_of(options, store, scratch, agents, stdin, keep_git_dir=special.keep_git_dir)
+        inputs = inputs_of(options, store, scratch, credentials, stdin, keep_git_dir=special.keep_git_dir)
         record.text = inputs.text
         bases = Bases(store, connector(options.environ, record), record, pull=options.pull, offline=options.offline)
-        environment = make_environment(store, inputs, options, special, agents, record)
+        environment = make_environment(store, inputs, options, special, credentials, record)
         environment.copied = warn_of_large_copies(locator(inputs), record)
         try:
             if environment.guard is not None:

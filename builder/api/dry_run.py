@@ -48,8 +48,8 @@ def dry_run(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | 
     special = special_arguments(options)
     for warning in special.warnings:
         report(Warned(warning))
-    with opened(options, stdin, keep_git_dir=special.keep_git_dir) as (store, _, agents, inputs):
-        environment = make_environment(store, inputs, options, special, agents, report)
+    with opened(options, stdin, keep_git_dir=special.keep_git_dir) as (store, _, credentials, inputs):
+        environment = make_environment(store, inputs, options, special, credentials, report)
         guard = environment.guard
         if guard is not None:
             report = environment.report = _masking(guard, report)

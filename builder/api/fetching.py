@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from builder.config import ArchiveLimits
+from builder.context.authorization import Secrets, git_authorization, http_authorization
 from builder.context.source import Context, ContextDirectory, GitContext, HTTPContext, Origin
 from builder.errors import ContextError, OfflineError, UsageError
 
@@ -34,6 +35,7 @@ class Fetching:
         remote: Mapping[str, str],
         origins: dict[str, Origin],
         *,
+        secrets: Secrets,
         agent: str,
         offline: bool,
         limits: Callable[[], ArchiveLimits],
@@ -41,6 +43,7 @@ class Fetching:
         self._scratch = scratch
         self._remote = remote
         self._origins = origins
+        self._secrets = secrets
         self._agent = agent
         self._offline = offline
         self._limits = limits
@@ -117,7 +120,8 @@ class Fetching:
 
         into = self._new_path()
         os.mkdir(into)
-        commit = checkout(ref, into, keep_git_dir=keep_git_dir or None, agent=self._agent)
+        authorization = git_authorization(self._secrets, ref.remote)
+        commit = checkout(ref, into, keep_git_dir=keep_git_dir or None, authorization=authorization, agent=self._agent)
         algorithm = "sha256" if len(commit) == 64 else "sha1"
         self._origins[key] = Origin(ref.place + (f"#{ref.ref}" if ref.ref else ""), f"{algorithm}:{commit}")
         return ContextDirectory(into)
@@ -125,5 +129,5 @@ class Fetching:
     def _download(self, url: str, into: BinaryIO) -> _Downloaded:
         from builder.context.http import fetch, redacted
 
-        fetched = fetch(url, into)
+        fetched = fetch(url, into, authorization=http_authorization(self._secrets, url))
         return _Downloaded(Origin(redacted(url), fetched.digest), fetched.last_modified)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -69,13 +68,15 @@ def load_inputs(
     stdin: BinaryIO | None = None,
     *,
     keep_git_dir: bool = False,
+    secrets: Mapping[str, Callable[[], bytes]] | None = None,
     agent: str = "",
     offline: bool = False,
 ) -> Inputs:
     """Find the Dockerfile and the contexts. Remote ones are fetched into `scratch`; with `keep_git_dir` a main context
-    from a repository has its `.git`; `agent` is the socket of an SSH agent for repositories.
+    from a repository has its `.git`. `secrets`, of certain names (`context.authorization`), and `agent`, the socket of
+    an SSH agent, are for what is remote.
 
-    Raises ContextError, UsageError, OfflineError.
+    Raises ContextError, UsageError, OfflineError; StepFailed for a secret that cannot be read.
     """
     source = parse_context(context)
     if isinstance(source, StdinContext) and dockerfile == "-":
@@ -91,7 +92,15 @@ def load_inputs(
     def fetching() -> Fetching:
         from builder.api.fetching import Fetching
 
-        return Fetching(scratch, remote, origins, agent=agent, offline=offline, limits=lambda: store.limits)
+        return Fetching(
+            scratch,
+            remote,
+            origins,
+            secrets=secrets or {},
+            agent=agent,
+            offline=offline,
+            limits=lambda: store.limits,
+        )
 
     if isinstance(source, LocalContext):
         main = ContextDirectory(source.path)
@@ -148,20 +157,6 @@ def _dockerfile(
         return _Found("Dockerfile", _read(given))
     path = find_dockerfile(main.path, given, local=local)
     return _Found(os.path.basename(path), _read(path), path)
-
-
-@contextmanager
-def ssh_agents(given: Mapping[str, tuple[str, ...]]) -> Iterator[Mapping[str, str]]:
-    """The sockets of a build's SSH agents by ID; those that serve keys from files end with the context.
-
-    Raises StepFailed for what is neither a socket nor a key."""
-    if not given:
-        yield {}
-        return
-    from builder.solver.ssh_keys import open_agents
-
-    with open_agents(given) as sockets:
-        yield sockets
 
 
 def _context_key(name: str) -> str:

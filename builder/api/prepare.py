@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from builder import config as configuration
 from builder.api.inputs import Inputs
+from builder.api.opening import Credentials, secret_reader
 from builder.api.options import BuildOptions, SecretSource
 from builder.api.special import Special
-from builder.errors import StepFailed
 from builder.filesystem.compression import Compression
 from builder.oci import reference
 from builder.oci.reference import Reference
@@ -47,11 +45,10 @@ def make_environment(
     inputs: Inputs,
     options: BuildOptions,
     special: Special,
-    agents: Mapping[str, str],
+    credentials: Credentials,
     report: Reporter,
 ) -> Environment:
-    """The environment of a build's steps. `agents` are the sockets of the SSH agents that are there for it."""
-    secrets = {name: secret_reader(name, source, options.environ) for name, source in options.secrets.items()}
+    """The environment of a build's steps."""
     return Environment(
         store,
         Contexts(inputs.openers),
@@ -59,11 +56,11 @@ def make_environment(
         epoch=special.epoch,
         compression=_compression(options),
         limits=msgspec.structs.replace(options.limits, hostname=special.hostname or options.limits.hostname),
-        secrets=secrets,
-        agents=agents,
+        secrets=credentials.secrets,
+        agents=credentials.agents,
         offline=options.offline,
         isolated=options.offline and not options.network,
-        guard=_guard(options, secrets),
+        guard=guard_of(options, credentials),
         isolation=options.isolation,
     )
 
@@ -83,9 +80,9 @@ def _compression(options: BuildOptions) -> Compression:
     return wanted.pop() if len(wanted) == 1 else Compression()
 
 
-def _guard(options: BuildOptions, secrets: Mapping[str, Callable[[], bytes]]) -> Guard | None:
+def guard_of(options: BuildOptions, credentials: Credentials) -> Guard | None:
     """What keeps the build's secrets to itself: None for a build that has none."""
-    sources = {f"secret {name!r}": read for name, read in secrets.items()}
+    sources = {f"secret {name!r}": read for name, read in credentials.secrets.items()}
     for name, paths in options.agents.items():
         for path in filter(os.path.isfile, paths):
             sources[f"the SSH key {path}"] = secret_reader(name, SecretSource(path=path), {})
@@ -94,29 +91,3 @@ def _guard(options: BuildOptions, secrets: Mapping[str, Callable[[], bytes]]) ->
     from builder.solver.secrets import Guard
 
     return Guard(sources, lambda: configuration.load(options.environ).secrets.printed == "mask")
-
-
-def secret_reader(name: str, source: SecretSource, environ: Mapping[str, str]) -> Callable[[], bytes]:
-    """What reads a secret when it is needed, and then may raise StepFailed."""
-
-    @cache  # what comes through a pipe can be read but once
-    def read() -> bytes:
-        if source.value is not None:
-            return source.value
-        if source.variable:
-            if source.variable not in environ:
-                raise StepFailed(
-                    f"secret {name!r}: the variable {source.variable} is not set", remedy="export it, or give a file"
-                )
-            return environ[source.variable].encode("utf-8", "surrogateescape")
-        try:
-            with open(source.path, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise StepFailed(
-                f"secret {name!r} cannot be read: {error.strerror}",
-                place=source.path,
-                remedy=f"give the path of a file: --secret id={name},src=PATH",
-            ) from error
-
-    return read

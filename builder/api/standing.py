@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from builder.api.failing import states_of
-from builder.api.inputs import Inputs, load_inputs, ssh_agents
+from builder.api.inputs import Inputs, load_inputs
+from builder.api.opening import Credentials, secret_reader, secret_readers, ssh_agents
 from builder.api.options import BuildOptions, SecretSource
-from builder.api.prepare import make_environment, secret_reader
+from builder.api.prepare import make_environment
 from builder.api.running import exit_status
 from builder.api.special import Special
 from builder.context.source import StdinContext, parse_context
@@ -154,8 +155,9 @@ def _environment(
         store.scratch() as scratch,
         _agents(kept, step.agents.keys() if again else asked & step.agents.keys(), report) as agents,
     ):
-        inputs = _inputs(store, step, scratch, agents) if contexts else Inputs("Dockerfile", b"", {}, {})
-        environment = make_environment(store, inputs, options, Special(epoch=step.epoch), agents, report)
+        credentials = Credentials(secret_readers(options), agents)
+        inputs = _inputs(store, step, scratch, credentials) if contexts else Inputs("Dockerfile", b"", {}, {})
+        environment = make_environment(store, inputs, options, Special(epoch=step.epoch), credentials, report)
         with closing(environment):
             try:
                 yield environment
@@ -165,7 +167,7 @@ def _environment(
                 raise
 
 
-def _inputs(store: Store, step: FailedStep, scratch: str, agents: Mapping[str, str]) -> Inputs:
+def _inputs(store: Store, step: FailedStep, scratch: str, credentials: Credentials) -> Inputs:
     """The contexts of a kept step's build, as they are now. Raises ContextError, DockerfileError, OfflineError."""
     gone = _withheld(step.context) if step.context in step.withheld else None
     if isinstance(parse_context(step.context), StdinContext):
@@ -178,7 +180,8 @@ def _inputs(store: Store, step: FailedStep, scratch: str, agents: Mapping[str, s
         scratch,
         io.BytesIO(),
         keep_git_dir=step.keep_git_dir,
-        agent=agents.get("default", ""),
+        secrets=credentials.secrets,
+        agent=credentials.agents.get("default", ""),
         offline=step.offline,
     )
     if gone is not None:

@@ -5,6 +5,7 @@ import os
 
 import msgspec
 
+from builder.context.authorization import git_authorization, http_authorization
 from builder.context.git import Resolved, checkout, is_commit
 from builder.context.git import resolve as resolve_git
 from builder.context.git_url import GitRef, parse_git_url
@@ -49,6 +50,7 @@ def url_source(environment: Environment, source: CopyUrl, scratch: str) -> Fetch
                 file,
                 etag=known.etag if known else None,
                 last_modified=known.last_modified if known and not known.etag else None,
+                authorization=http_authorization(environment.secrets, source.url),
             )
     unchanged = known is not None and (got is None or got.unchanged)
     if known is not None and unchanged:
@@ -122,7 +124,8 @@ def git_source(environment: Environment, source: CopyGit, excludes: tuple[str, .
             if environment.offline:
                 raise not_here(f"{ref.place} cannot be fetched, and this step is not cached")
             os.mkdir(into)
-            checkout(ref, into, keep_git_dir=keep, resolved=resolved, agent=agent)
+            authorization = git_authorization(environment.secrets, ref.remote)
+            checkout(ref, into, keep_git_dir=keep, resolved=resolved, authorization=authorization, agent=agent)
             opened.append(LocalTree(into))
         return opened[0]
 
@@ -156,7 +159,7 @@ def _resolve(environment: Environment, ref: GitRef, agent: str) -> Resolved:
         if data is None:
             raise not_here(f"{ref.place} was not fetched before")
         return msgspec.msgpack.decode(data, type=Resolved)
-    resolved = resolve_git(ref, agent=agent)
+    resolved = resolve_git(ref, authorization=git_authorization(environment.secrets, ref.remote), agent=agent)
     if not _is_pinned(ref):
         data = msgspec.msgpack.encode(resolved)
         if database.memo(_COMMIT, key) != data:

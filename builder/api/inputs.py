@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -121,7 +121,7 @@ def load_inputs(
     return Inputs(found.name, found.text, openers, kinds, rules, remote, origins)
 
 
-class _Found(NamedTuple):
+class _Found(msgspec.Struct, frozen=True):
     """A Dockerfile: its name for people, its text, and its path where that is a file of a context or of the host."""
 
     name: str

@@ -118,5 +118,5 @@ _SOURCES: dict[str, Source] = {
     "STAGE": _stages,
     "NAME[=VALUE]": _arguments,
 }
-_FILES = ("FILE", "PATH", "FILE.html", "FILE.json", "PATH…", "[PATH]", "FILE|URL|-")
+_FILES = ("FILE", "PATH", "PATH|URL", "FILE.html", "FILE.json", "PATH…", "[PATH]", "FILE|URL|-")
 _DIRECTORIES = ("DIR", "PATH|URL|-", "[PATH|URL|-]")

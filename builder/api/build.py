@@ -6,6 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, BinaryIO
 
+import msgspec
+
 from builder.api.context_use import warn_of_large_copies
 from builder.api.inputs import Inputs
 from builder.api.opening import inputs_of, opened_store
@@ -13,7 +15,7 @@ from builder.api.options import BuildOptions, BuildResult
 from builder.api.planning import connector, locator, parse_dockerfile, plan_build
 from builder.api.prepare import caches_of, check_options, make_environment
 from builder.api.recording import Recording, recording
-from builder.api.special import special_arguments
+from builder.api.special import Dated, dated, special_arguments
 from builder.export.deliver import Approve, Delivery, deliver
 from builder.export.destination import WrittenFile
 from builder.oci.reference import Reference
@@ -56,12 +58,14 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
 
                 record.guard = environment.guard
                 search_inputs(environment.guard, inputs, record)
+            found = dated(options, inputs, parse_dockerfile(store, inputs, environment.guard), locator(inputs))
+            environment.epoch = found.epoch
             if options.keep_failed or options.break_at:
                 from builder.api.failing import Keeper
 
                 environment.keep = Keeper(environment, options, record.build, record.project)
             caches = caches_of(options, special, environment, bases)
-            planned, solver = _solve(store, inputs, options, bases, environment, caches, record)
+            planned, solver = _solve(inputs, options, found, bases, environment, caches, record)
             roots = solver.roots
             archives: list[WrittenFile] = []
             attester = None
@@ -80,7 +84,7 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
                 annotations=options.annotations + (caches.annotations(planned, roots) if caches else ()),
                 squash=options.squash,
                 index=special.index,
-                epoch=special.epoch,
+                epoch=found.epoch,
                 compression=environment.compression,
                 report=record,
                 connect=connector(options.environ, record),
@@ -143,16 +147,17 @@ def _approve(store: Store, options: BuildOptions, planned: Plan, locate: Locator
 
 
 def _solve(
-    store: Store,
     inputs: Inputs,
     options: BuildOptions,
+    found: Dated,
     bases: Bases,
     environment: Environment,
     caches: Caches | None,
     record: Recording,
 ) -> tuple[Plan, Solver]:
     """Plan the build and solve all that its images need."""
-    planned = plan_build(inputs, options, parse_dockerfile(store, inputs, environment.guard), bases, environment.report)
+    options = msgspec.structs.replace(options, build_args=found.build_args)
+    planned = plan_build(inputs, options, found.dockerfile, bases, environment.report)
     locate = locator(inputs)
     if environment.guard is not None:
         from builder.api.guarding import search_planned
@@ -173,5 +178,5 @@ def _solve(
     if environment.guard is not None:
         from builder.solver.secret_search import search_layers
 
-        search_layers(environment.guard, store, planned, solver.roots, locate)
+        search_layers(environment.guard, environment.store, planned, solver.roots, locate)
     return planned, solver

@@ -16,7 +16,7 @@ from builder.api.options import BuildOptions
 from builder.api.planning import connector, locator, parse_dockerfile, plan_build
 from builder.api.prepare import caches_of, check_options, make_environment
 from builder.api.recording import project_of
-from builder.api.special import special_arguments
+from builder.api.special import dated, special_arguments
 from builder.progress import Reporter, Warned, ignore
 from builder.solver.bases import Bases
 from builder.solver.forecast import RUNS, UNKNOWN, BlobToPull, Forecaster, StepForecast
@@ -59,9 +59,13 @@ def dry_run(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | 
                 from builder.api.guarding import search_inputs
 
                 search_inputs(guard, inputs, report)
+            found = dated(options, inputs, parse_dockerfile(store, inputs, guard), locator(inputs))
+            environment.epoch = found.epoch
             project = project_of(options)
             caches = caches_of(options, special, environment, bases)
-            planned = plan_build(inputs, options, parse_dockerfile(store, inputs, guard), bases, report)
+            planned = plan_build(
+                inputs, msgspec.structs.replace(options, build_args=found.build_args), found.dockerfile, bases, report
+            )
             if guard is not None:
                 from builder.api.guarding import search_planned
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
 
 from builder.config import ArchiveLimits
 from builder.context.authorization import Secrets, git_authorization, http_authorization
 from builder.context.source import Context, ContextDirectory, GitContext, HTTPContext, Origin
 from builder.errors import ContextError, OfflineError, UsageError
+from builder.plan.steps import MAIN_CONTEXT
 
 if TYPE_CHECKING:
     from builder.context.git_url import GitRef
@@ -18,7 +21,7 @@ MAX_DOCKERFILE = 16 << 20
 _ONLY_FILE = "context"
 
 
-class _Downloaded(NamedTuple):
+class _Downloaded(msgspec.Struct, frozen=True):
     """A file that was fetched, and the server's time for it in seconds."""
 
     origin: Origin
@@ -27,7 +30,7 @@ class _Downloaded(NamedTuple):
 
 class Fetching:
     """Fetches the contexts of one build into `scratch`: those in `remote`, as people may see them. What they turned out
-    to be is added to `origins`."""
+    to be is added to `origins`. With `commit_times` the files of the main context have the time of their commit."""
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Fetching:
         secrets: Secrets,
         agent: str,
         offline: bool,
+        commit_times: bool,
         limits: Callable[[], ArchiveLimits],
     ) -> None:
         self._scratch = scratch
@@ -46,6 +50,7 @@ class Fetching:
         self._secrets = secrets
         self._agent = agent
         self._offline = offline
+        self._commit_times = commit_times
         self._limits = limits
 
     def fetch(self, key: str, source: Context, *, keep_git_dir: bool = False) -> ContextDirectory:
@@ -57,9 +62,11 @@ class Fetching:
         if isinstance(source, HTTPContext):
             path = self._new_path()
             with open(path, "x+b") as file:
-                self._origins[key] = self._download(source.url, file).origin
+                fetched = self._download(source.url, file)
+                self._origins[key] = fetched.origin
                 file.seek(0)
-                return self.unpack(file, self._origins[key].uri)
+                found = self.unpack(file, fetched.origin.uri)
+            return found if fetched.modified is None else msgspec.structs.replace(found, time=fetched.modified)
         raise UsageError("an image cannot be the main build context", remedy="give a directory, a URL or -")
 
     def fetch_file(self, key: str, source: HTTPContext) -> ContextDirectory:
@@ -101,7 +108,8 @@ class Fetching:
             raise ContextError("nothing was given", place=name, remedy="pipe a Dockerfile or a tar archive into it")
         if not is_archive(head):
             return ContextDirectory(into, dockerfile=whole.read(MAX_DOCKERFILE + 1))
-        return ContextDirectory(into, unpack(whole, into, name=name, limits=self._limits()).owners)
+        unpacked = unpack(whole, into, name=name, limits=self._limits())
+        return ContextDirectory(into, unpacked.owners, time=unpacked.newest)
 
     def _check_online(self, place: str, what: str = "context") -> None:
         if self._offline:
@@ -121,10 +129,12 @@ class Fetching:
         into = self._new_path()
         os.mkdir(into)
         authorization = git_authorization(self._secrets, ref.remote)
-        commit = checkout(ref, into, keep_git_dir=keep_git_dir or None, authorization=authorization, agent=self._agent)
-        algorithm = "sha256" if len(commit) == 64 else "sha1"
-        self._origins[key] = Origin(ref.place + (f"#{ref.ref}" if ref.ref else ""), f"{algorithm}:{commit}")
-        return ContextDirectory(into)
+        if key == MAIN_CONTEXT and self._commit_times:
+            ref = msgspec.structs.replace(ref, mtime="commit")
+        made = checkout(ref, into, keep_git_dir=keep_git_dir or None, authorization=authorization, agent=self._agent)
+        algorithm = "sha256" if len(made.commit) == 64 else "sha1"
+        self._origins[key] = Origin(ref.place + (f"#{ref.ref}" if ref.ref else ""), f"{algorithm}:{made.commit}")
+        return ContextDirectory(into, time=made.time)
 
     def _download(self, url: str, into: BinaryIO) -> _Downloaded:
         from builder.context.http import fetch, redacted

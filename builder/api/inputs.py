@@ -48,7 +48,7 @@ class Inputs(msgspec.Struct, frozen=True):
     that is no directory of the host: its `.dockerignore` is a file like any other).
 
     `remote` are the contexts that must be fetched, as they were given; `origins` what those that were fetched already
-    turned out to be."""
+    turned out to be. `time` is that of the main context (`ContextDirectory`)."""
 
     name: str
     text: bytes
@@ -57,6 +57,7 @@ class Inputs(msgspec.Struct, frozen=True):
     rules: Callable[[], Rules | None] = lambda: None
     remote: dict[str, str] = {}
     origins: dict[str, Origin] = {}
+    time: int | None = None
 
 
 def load_inputs(
@@ -68,13 +69,14 @@ def load_inputs(
     stdin: BinaryIO | None = None,
     *,
     keep_git_dir: bool = False,
+    commit_times: bool = False,
     secrets: Mapping[str, Callable[[], bytes]] | None = None,
     agent: str = "",
     offline: bool = False,
 ) -> Inputs:
     """Find the Dockerfile and the contexts. Remote ones are fetched into `scratch`; with `keep_git_dir` a main context
-    from a repository has its `.git`. `secrets`, of certain names (`context.authorization`), and `agent`, the socket of
-    an SSH agent, are for what is remote.
+    from a repository has its `.git`, with `commit_times` its files have the time of the commit. `secrets`, of certain
+    names (`context.authorization`), and `agent`, the socket of an SSH agent, are for what is remote.
 
     Raises ContextError, UsageError, OfflineError; StepFailed for a secret that cannot be read.
     """
@@ -99,6 +101,7 @@ def load_inputs(
             secrets=secrets or {},
             agent=agent,
             offline=offline,
+            commit_times=commit_times,
             limits=lambda: store.limits,
         )
 
@@ -118,7 +121,7 @@ def load_inputs(
     kinds: dict[str, ContextKind] = {}
     for key, value in named.items():
         kinds[_context_key(key)] = _named(store, key, value, fetching, openers, remote)
-    return Inputs(found.name, found.text, openers, kinds, rules, remote, origins)
+    return Inputs(found.name, found.text, openers, kinds, rules, remote, origins, main.time)
 
 
 class _Found(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import msgspec
 from builder import config as configuration
 from builder.api.inputs import Inputs, load_inputs
 from builder.api.options import BuildOptions, SecretSource
+from builder.api.special import given_epoch
 from builder.errors import BuilderError, StepFailed
 from builder.places import default_root
 from builder.store.store import Store
@@ -56,6 +57,7 @@ def inputs_of(
             scratch,
             stdin,
             keep_git_dir=keep_git_dir,
+            commit_times=bool(given_epoch(options)),  # BuildKit: dockerui/context.go
             secrets=credentials.secrets,
             agent=credentials.agents.get("default", ""),
             offline=options.offline,

@@ -180,6 +180,7 @@ def _inputs(store: Store, step: FailedStep, scratch: str, credentials: Credentia
         scratch,
         io.BytesIO(),
         keep_git_dir=step.keep_git_dir,
+        commit_times=step.epoch is not None,
         secrets=credentials.secrets,
         agent=credentials.agents.get("default", ""),
         offline=step.offline,

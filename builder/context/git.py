@@ -21,11 +21,18 @@ from builder.context.git_url import GitRef, parse_git_url
 from builder.errors import ContextError
 from builder.oci.digests import is_hex
 
-__all__ = ["GitRef", "Resolved", "checkout", "is_commit", "parse_git_url", "resolve"]
+__all__ = ["CheckedOut", "GitRef", "Resolved", "checkout", "is_commit", "parse_git_url", "resolve"]
 
 _COMMIT = (40, 64)  # hexadecimal digits of SHA-1 and SHA-256
 _CHECKSUM = re.compile(r"[0-9a-fA-F]{7,64}")
 _FETCHED = "refs/builder/fetched"
+
+
+class CheckedOut(msgspec.Struct, frozen=True):
+    """The commit whose files were checked out, and its time (the committer's) in seconds."""
+
+    commit: str
+    time: int
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -74,8 +81,8 @@ def checkout(
     resolved: Resolved | None = None,
     authorization: str | None = None,
     agent: str = "",
-) -> str:
-    """Put the files of `ref` (or of its `subdir`) into the existing, empty directory `into`; returns the commit.
+) -> CheckedOut:
+    """Put the files of `ref` (or of its `subdir`) into the existing, empty directory `into`.
 
     Files have mode 644 or 755 and the time of the checkout, or of the commit with `ref.mtime`. `.git` is kept with
     `keep_git_dir` (by default what the URL says) if no subdirectory was asked for. `resolved` pins what an earlier
@@ -99,7 +106,7 @@ def checkout(
         git.run("checkout", "--quiet", "--force", "--detach", commit)
         if ref.submodules is not False and os.path.lexists(os.path.join(work, ".gitmodules")):
             _update_submodules(git)
-        when = int(git.run("show", "--no-patch", "--format=%ct", commit)) if ref.mtime == "commit" else None
+        when = int(git.run("show", "--no-patch", "--format=%ct", commit))
         if keep:
             _tidy(ref, git)
     except GitFailed as problem:
@@ -108,14 +115,14 @@ def checkout(
         shutil.rmtree(os.path.join(work, ".git"))
         _remove_links_to_modules(work)
     source = _subdirectory(ref, work, subdir)
-    if when is not None:
+    if ref.mtime == "commit":
         _set_times(source, when)
     for name in os.listdir(source):
         os.rename(os.path.join(source, name), os.path.join(into, name))
     shutil.rmtree(work)
-    if when is not None:
+    if ref.mtime == "commit":
         os.utime(into, (when, when))
-    return commit
+    return CheckedOut(commit, when)
 
 
 def _look_up(ref: GitRef, git: Git) -> Resolved:

@@ -34,11 +34,13 @@ class Origin(msgspec.Struct, frozen=True):
 
 class ContextDirectory(msgspec.Struct, frozen=True):
     """A context as a directory of the host. `owners` are those of files that are not 0:0; `dockerfile` is the text of a
-    context that is nothing else (its directory is empty)."""
+    context that is nothing else (its directory is empty). `time`, in seconds, is what SOURCE_DATE_EPOCH=context means:
+    that of a commit, what a server says, or that of an archive's newest file; a directory has none."""
 
     path: str
     owners: dict[str, tuple[int, int]] = {}
     dockerfile: bytes | None = None
+    time: int | None = None
 
 
 class ContextSource(msgspec.Struct, frozen=True, tag=True):

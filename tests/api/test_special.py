@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from builder.api.inputs import Inputs
 from builder.api.options import BuildOptions
-from builder.api.special import NAMES, Special, special_arguments
+from builder.api.special import NAMES, Special, dated, special_arguments
+from builder.dockerfile.parser import parse
 from builder.errors import UsageError
 from builder.oci.spec import Platform
+from builder.plan.locate import Locator
+from tests.support.archives import archive
 from tests.support.builds import Cli, busybox_context, context, needs_sandbox
 
 TWO = (Platform("linux", "amd64"), Platform("linux", "arm64"))
@@ -21,6 +25,7 @@ TWO = (Platform("linux", "amd64"), Platform("linux", "arm64"))
         ({}, Special()),
         ({"A": "b"}, Special()),
         ({"SOURCE_DATE_EPOCH": "17"}, Special(epoch=17)),
+        ({"SOURCE_DATE_EPOCH": "context"}, Special()),
         ({"BUILDKIT_SANDBOX_HOSTNAME": "there"}, Special(hostname="there")),
         ({"BUILDKIT_CACHE_MOUNT_NS": "mine"}, Special(cache_namespace="mine")),
         ({"BUILDKIT_MULTI_PLATFORM": "1"}, Special(index=True)),
@@ -37,6 +42,72 @@ def test_meaning(given: dict[str, str], special: Special) -> None:
     assert special_arguments(BuildOptions(build_args=given)) == special
 
 
+AN_ARG = "ARG SOURCE_DATE_EPOCH=5\nFROM scratch\n"
+OTHERS = "ARG T=9\nARG SOURCE_DATE_EPOCH=$T\nFROM scratch\n"
+CONTEXT = "ARG SOURCE_DATE_EPOCH=context\nFROM scratch\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "environ", "epoch"),
+    [
+        (AN_ARG, {}, {}, 5),
+        (AN_ARG, {"SOURCE_DATE_EPOCH": "7"}, {"SOURCE_DATE_EPOCH": "6"}, 7),
+        (AN_ARG, {}, {"SOURCE_DATE_EPOCH": "6"}, 6),
+        (AN_ARG, {}, {"SOURCE_DATE_EPOCH": ""}, 5),
+        (AN_ARG, {"SOURCE_DATE_EPOCH": ""}, {}, None),
+        (OTHERS, {}, {}, 9),
+        (OTHERS, {"T": "3"}, {}, 3),
+        (OTHERS, {"T": ""}, {}, None),
+        ("ARG SOURCE_DATE_EPOCH\nFROM scratch\n", {}, {}, None),
+        ("FROM scratch\nARG SOURCE_DATE_EPOCH=5\n", {}, {}, None),
+        (CONTEXT, {}, {}, 17),
+        ("FROM scratch\n", {"SOURCE_DATE_EPOCH": "context"}, {}, 17),
+        ("FROM scratch\n", {}, {"SOURCE_DATE_EPOCH": "context"}, 17),
+    ],
+)
+def test_the_time_of_a_build(text: str, given: dict[str, str], environ: dict[str, str], epoch: int | None) -> None:
+    """Of the build argument, the environment, and an ARG before the first FROM, the first counts."""
+    options = BuildOptions(build_args=given, environ=environ)
+    inputs = Inputs("Dockerfile", text.encode(), {}, {}, time=17)
+    assert dated(options, inputs, parse(inputs.text, "Dockerfile"), Locator("Dockerfile", text)).epoch == epoch
+
+
+def test_a_time_that_an_arg_cannot_mean() -> None:
+    text = "ARG A\nARG SOURCE_DATE_EPOCH=build\nFROM scratch AS build\n"
+    inputs = Inputs("Dockerfile", text.encode(), {}, {})
+    with pytest.raises(UsageError, match="'build' is neither a number of seconds nor 'context'") as caught:
+        dated(BuildOptions(), inputs, parse(inputs.text, "Dockerfile"), Locator("Dockerfile", text))
+    assert caught.value.place == "Dockerfile:2"
+
+
+SHOWN = "FROM scratch\nARG SOURCE_DATE_EPOCH\nLABEL time=${SOURCE_DATE_EPOCH-none}\nCOPY f /\n"
+
+
+@pytest.mark.parametrize("before", ["", "ARG SOURCE_DATE_EPOCH=context\n"])
+@pytest.mark.parametrize(("packed", "shown"), [(True, "1000"), (False, "none")])
+def test_the_time_of_the_context(cli: Cli, tmp_path: Path, before: str, packed: bool, shown: str) -> None:
+    """The newest file of an archive; a directory has none, and then the argument counts as missing. A stage's ARG gets
+    the seconds."""
+    given = () if before else ("--build-arg", "SOURCE_DATE_EPOCH=context")
+    text = before + SHOWN
+    files = (("Dockerfile", {"data": text.encode(), "mtime": 1000}), ("f", {"data": b"f", "mtime": 999}))
+    where, stdin = ("-", archive(*files)) if packed else (context(tmp_path / "context", text, f="f"), b"")
+    cli.build("-t", "x", *given, where, stdin=stdin)
+    config = cli.config("x")
+    assert config["config"]["Labels"] == {"time": shown}
+    assert (config["created"] == "1970-01-01T00:16:40Z") is packed
+
+
+def test_the_time_of_an_arg_is_that_of_the_image(cli: Cli, tmp_path: Path) -> None:
+    directory = context(tmp_path / "context", "ARG SOURCE_DATE_EPOCH=1000\n" + SHOWN, f="f")
+    cli.build("-t", "x", directory)
+    config = cli.config("x")
+    assert config["created"] == "1970-01-01T00:16:40Z"
+    assert {line["created"] for line in config["history"]} == {config["created"]}
+    assert config["config"]["Labels"] == {"time": "1000"}
+    assert int(cli.files("x")["f"].mtime) == 1000
+
+
 def test_the_time_may_come_from_the_environment() -> None:
     options = BuildOptions(environ={"SOURCE_DATE_EPOCH": "5", "BUILDKIT_MULTI_PLATFORM": "1"})
     assert special_arguments(options) == Special(epoch=5)
@@ -51,7 +122,7 @@ def test_the_time_may_come_from_the_environment() -> None:
         ({"BUILDKIT_CONTEXT_KEEP_GIT_DIR": "2"}, "is not true or false"),
         ({"BUILDKIT_INLINE_CACHE": "x"}, "is not true or false"),
         ({"BUILDKIT_SANDBOX_HOSTNAME": "x" * 65}, "longer than 64 bytes"),
-        ({"SOURCE_DATE_EPOCH": "today"}, "is not a number of seconds"),
+        ({"SOURCE_DATE_EPOCH": "today"}, "is neither a number of seconds nor 'context'"),
     ],
 )
 def test_refused(given: dict[str, str], message: str) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,6 +230,30 @@ def test_a_repository(
     found = set(cli.files("x"))
     assert files <= found
     assert not any("/.git/" in path for path in found)
+
+
+DATED = ("--build-arg", "SOURCE_DATE_EPOCH=context")
+
+
+@needs_git
+def test_the_time_of_a_repository(cli: Cli, server: Server, commit: str, tmp_path: Path) -> None:
+    """As in BuildKit the time of the commit, which the files have as well if the build argument is given."""
+    cli.build("-t", "x", *DATED, f"{server.url}/repo.git#{commit}")
+    when = git(tmp_path / "work", "show", "--no-patch", "--format=%ct", commit)
+    assert datetime.fromisoformat(cli.config("x")["created"]).timestamp() == int(when)
+    later = ("--build-arg", f"SOURCE_DATE_EPOCH={int(when) + 9}")
+    for arguments in (DATED, later):
+        cli.build("-t", "x", *arguments, f"{server.url}/repo.git#{commit}")
+        assert {int(entry.mtime) for path, entry in cli.files("x").items() if path != "top"} == {int(when)}
+
+
+@pytest.mark.parametrize("name", ["context.tar.gz", "Dockerfile"])
+def test_the_time_of_a_url(cli: Cli, server: Server, name: str) -> None:
+    archive(server.root / "context.tar.gz", Dockerfile="FROM scratch\nLABEL a=b\n")
+    (server.root / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
+    os.utime(server.root / name, (1000, 1000))
+    cli.build("-t", "x", *DATED, f"{server.url}/{name}")
+    assert cli.config("x")["created"] == "1970-01-01T00:16:40Z"
 
 
 @needs_git

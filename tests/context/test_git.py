@@ -115,7 +115,9 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
 
 def taken(ref: GitRef, into: Path, **options: object) -> str:
     into.mkdir()
-    return checkout(ref, str(into), **options)  # type: ignore[arg-type]
+    made = checkout(ref, str(into), **options)  # type: ignore[arg-type]
+    assert made.time == WHEN
+    return made.commit
 
 
 @pytest.mark.parametrize(

@@ -100,12 +100,12 @@ def _configuration(changes: Sequence[str], platform: Platform) -> ImageConfig:
 
 
 def _from_url(store: Store, url: str, scratch: str) -> tuple[Descriptor, str]:
-    from builder.context.http import fetch
+    from builder.context.http import fetch, redacted
 
     with open(os.path.join(scratch, "download"), "w+b") as file:
         fetch(url, file)
         file.seek(0)
-        return _add_layer(store, file, scratch, url)
+        return _add_layer(store, file, scratch, redacted(url))
 
 
 def _add_layer(store: Store, stream: Readable, scratch: str, place: str) -> tuple[Descriptor, str]:
@@ -127,7 +127,9 @@ def _add_layer(store: Store, stream: Readable, scratch: str, place: str) -> tupl
                 pass
             archive.drain()
         except LayerError as error:
-            error.cause, error.place = f"{error.place}: {error.cause}" if error.place else error.cause, place
+            if error.place not in (None, "", place):
+                error.cause = f"{error.place}: {error.cause}"
+            error.place = place
             raise
         blob = sink.finish()
     store.layers.add(blob)

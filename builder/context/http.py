@@ -129,14 +129,17 @@ def add_filename(url: str) -> str:
 
 
 def redacted(url: str) -> str:
-    """The URL without a password or user, for messages."""
+    """The URL without a password or user, for messages. One whose port is no number may hold a password that is not
+    quoted, and loses all before its last `@`."""
     try:
         parts = urlsplit(url)
-        if "@" not in parts.netloc:
-            return url
-        return parts._replace(netloc="xxxxx@" + parts.netloc.rpartition("@")[2]).geturl()
+        _ = parts.port  # a malformed one raises
     except ValueError:
-        return url.rpartition("@")[2]
+        scheme, separator, rest = url.partition("://")
+        return f"{scheme}{separator}xxxxx@{rest.rpartition('@')[2]}" if "@" in rest else url
+    if "@" not in parts.netloc:
+        return url
+    return parts._replace(netloc="xxxxx@" + parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _without_user(url: str) -> str:

@@ -65,7 +65,7 @@ def url_source(environment: Environment, source: CopyUrl, scratch: str) -> Fetch
         digest, size, modified = got.digest, got.size, got.last_modified
     if source.checksum is not None and digest != source.checksum:
         raise StepFailed(
-            f"{source.url} has the checksum {digest}, not {source.checksum}",
+            f"{redacted(source.url)} has the checksum {digest}, not {source.checksum}",
             remedy="correct --checksum, if this is the file that you want",
         )
     environment.materials.urls[source.url] = digest

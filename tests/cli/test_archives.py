@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import http.server
 import io
 import json
 import lzma
@@ -13,16 +12,17 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zstandard
 
+from tests.cli.test_remote_contexts import Server, server
 from tests.support.archives import archive
 from tests.support.builds import Cli, context, flatten
+
+__all__ = ["server"]  # a fixture
 
 DOCKERFILE = 'FROM scratch\nCOPY a /dir/a\nCOPY b /b\nLABEL x=y\nCMD ["/b"]\n'
 
@@ -190,24 +190,19 @@ def test_import_from_standard_input_without_a_name(other: Cli) -> None:
     assert other("history", "--format", "{{.Comment}}", done.out.decode().strip()).out == b"Imported from -\n"
 
 
-def test_import_from_a_url(other: Cli) -> None:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            data = rootfs()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        done = other("import", f"http://127.0.0.1:{server.server_port}/rootfs.tar", "fetched")
-        server.shutdown()
+def test_import_from_a_url(other: Cli, server: Server) -> None:
+    (server.root / "rootfs.tar").write_bytes(rootfs())
+    done = other("import", f"{server.url}/rootfs.tar", "fetched")
     assert done.status == 0, done.err
     assert "etc/name" in other.files("fetched")
+
+
+def test_import_shows_no_credentials(other: Cli, server: Server) -> None:
+    (server.root / "cut.tar.gz").write_bytes(gzip.compress(rootfs())[:-20])
+    done = other("import", f"{server.url}/cut.tar.gz".replace("://", "://user:hunter2@"))
+    assert done.status == 1
+    shown = f"{server.url}/cut.tar.gz".replace("://", "://xxxxx@")
+    assert done.err == f"error: {shown}: the gzip stream is truncated\n"
 
 
 @pytest.mark.parametrize(

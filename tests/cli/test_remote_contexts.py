@@ -338,6 +338,18 @@ def test_add_with_a_checksum(cli: Cli, server: Server, tmp_path: Path) -> None:
     assert cli.files("x")["f"].content == b"one"
 
 
+def test_credentials_are_not_in_a_wrong_checksum(cli: Cli, server: Server, tmp_path: Path) -> None:
+    """Neither shown nor recorded; the instruction itself only says `$TOKEN`."""
+    (server.root / "file.txt").write_text("one")
+    url = f"{server.url}/file.txt".replace("://", "://user:$TOKEN@")
+    built = context(tmp_path / "context", f"FROM scratch\nARG TOKEN\nADD --checksum=sha256:{'0' * 64} {url} /f\n")
+    done = cli("build", "--build-arg", f"TOKEN={PASSWORD}", built)
+    assert done.status == 1
+    assert f"{server.url}/file.txt has the checksum".replace("://", "://xxxxx@") in done.err
+    assert PASSWORD not in done.err
+    assert PASSWORD.encode() not in kept(cli.root)
+
+
 def test_add_unpacks_on_request(cli: Cli, server: Server, tmp_path: Path) -> None:
     archive(server.root / "a.tar.gz", d__f="f")
     assert added(cli, tmp_path, f"ADD {server.url}/a.tar.gz /packed/")[0] == 0

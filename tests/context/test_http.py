@@ -164,5 +164,10 @@ def test_filename_of_add() -> None:
 
 def test_redacted() -> None:
     assert redacted("https://u:p@h:1/x") == "https://xxxxx@h:1/x"
+    assert redacted("https://u:p@ss@h:1/x@y") == "https://xxxxx@h:1/x@y"
+    assert redacted("https://u:p/ss@h:1/x") == "https://xxxxx@h:1/x"  # no port, so a password that is not quoted
+    assert redacted("https://u:p#s?s@h/x") == "https://xxxxx@h/x"
+    assert redacted("https://[u:p@h/x") == "https://xxxxx@h/x"
     assert redacted("https://h/x@y") == "https://h/x@y"
+    assert redacted("https://h:1/x@y") == "https://h:1/x@y"
     assert redacted("git@h:x") == "git@h:x"

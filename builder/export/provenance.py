@@ -1,7 +1,7 @@
 """How an image was made, as SLSA provenance (https://slsa.dev/spec/v1.1/provenance, and v0.2).
 
 The layout is BuildKit's, which policies and scanners know: its docs/attestations/slsa-definitions.md is the build type.
-Values of build arguments that look like secrets by their names are left out, and credentials in URLs.
+What is secret in it is left out (`withheld`), and then its request is said to be incomplete.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import msgspec
 from builder.context.source import Origin
 from builder.errors import StepFailed
 from builder.export.attestations import Predicate, Provenance
-from builder.export.provenance_steps import Steps, redacted
+from builder.export.provenance_steps import Steps
 from builder.export.purl import image_purl
+from builder.export.withheld import Variables, Withheld, redacted
 from builder.oci import reference
 from builder.oci.platform import host_platform
 from builder.oci.spec import Descriptor
-from builder.plan.checks import is_sensitive
 from builder.plan.steps import (
     MAIN_CONTEXT,
     AnyNode,
@@ -93,6 +93,7 @@ class _Writer:
         self._record = record
         self._wanted = wanted
         self._full = wanted.mode == "max"
+        self._withheld = Withheld()
         self._layers = layers
         self._target = record.plan.images[position].node
         self._nodes = _needed(record.plan, self._target)
@@ -126,9 +127,12 @@ class _Writer:
                 origins=record.origins,
                 commits=record.materials.commits,
                 keys=record.keys,
+                withheld=self._withheld,
             )
             internal["buildConfig"] = {"llbDefinition": steps.definition, "digestMapping": steps.keys}
             metadata["buildkit_metadata"] = self._source(steps)
+        dependencies = self._dependencies()
+        all_told = all_told and not self._withheld.anything
         finished = datetime.now(UTC).timestamp() if record.epoch is None else record.epoch
         if record.epoch is None:  # what differs from build to build has no place in what shall not
             metadata["invocationId"] = record.invocation
@@ -144,23 +148,17 @@ class _Writer:
                 "buildType": BUILD_TYPE,
                 "externalParameters": {"configSource": self._config_source(), "request": request},
                 "internalParameters": internal,
-                "resolvedDependencies": self._dependencies(),
+                "resolvedDependencies": dependencies,
             },
             "runDetails": {"builder": {"id": wanted.builder_id}, "metadata": metadata},
         }
 
     def _arguments(self) -> tuple[dict[str, str], bool]:
-        """The options, and whether all are told in full."""
-        told = {}
-        complete = True
-        for key, value in self._record.request.items():
-            if not self._full and key.startswith(_PRIVATE):
-                complete = False
-            elif is_sensitive(key.rpartition(":")[2]):
-                told[key], complete = "", False
-            else:
-                told[key] = redacted(value)
-        return told, complete
+        """The options, and whether all are told."""
+        given = self._record.request
+        keys = [key for key in given if self._full or not key.startswith(_PRIVATE)]
+        told = {key: self._withheld.value(key.rpartition(":")[2], given[key]) for key in keys}
+        return told, len(told) == len(given)
 
     def _secrets(self) -> list[dict[str, Any]]:
         return _named((mount.secret, mount.required) for mount in self._mounts if isinstance(mount, SecretMount))
@@ -182,17 +180,22 @@ class _Writer:
         for key in sorted({node.image for node in self._nodes.values() if isinstance(node, ImageNode)}):
             found[_image_uri(key)] = record.bases.get(key, "")
         fetched: dict[str, str] = {}
+        variables: dict[str, Variables] = {}
         for name, origin in record.origins.items():
             if name == MAIN_CONTEXT or name in self._contexts:
                 fetched[origin.uri] = origin.digest
-        for source in _sources(self._nodes.values()):
-            if isinstance(source, CopyGit) and source.url in record.materials.commits:
-                uri, commit = record.materials.commits[source.url]
-                found[uri] = commit_digest(commit)
-            elif isinstance(source, CopyUrl) and source.url in record.materials.urls:
-                fetched[source.url] = record.materials.urls[source.url]
+        for node in self._nodes.values():
+            for source in node.sources if isinstance(node, CopyNode) else ():
+                if isinstance(source, CopyGit) and source.url in record.materials.commits:
+                    uri, commit = record.materials.commits[source.url]
+                    found[uri], variables[uri] = commit_digest(commit), node.variables
+                elif isinstance(source, CopyUrl) and source.url in record.materials.urls:
+                    fetched[source.url], variables[source.url] = record.materials.urls[source.url], node.variables
         return [
-            {"uri": redacted(uri), **({"digest": _digest_set(digest)} if digest else {})}
+            {
+                "uri": self._withheld.text(uri, variables.get(uri, ())),
+                **({"digest": _digest_set(digest)} if digest else {}),
+            }
             for uri, digest in (found | fetched).items()
         ]
 
@@ -201,7 +204,7 @@ class _Writer:
         info = {
             "filename": self._record.dockerfile,
             "language": "Dockerfile",
-            "data": base64.b64encode(self._record.text).decode(),
+            "data": base64.b64encode(self._withheld.dockerfile(self._record.text)).decode(),
         }
         source = {"source": {"infos": [info], "locations": steps.locations}}
         diff_ids = self._record.roots[self._target].layers

@@ -1,18 +1,14 @@
-"""A build's graph of steps in the words of BuildKit's LLB (`solver/pb/ops.proto`), as far as they mean the same.
-
-Values of variables that look like secrets by their names are left out, and credentials in URLs.
-"""
+"""A build's graph of steps in the words of BuildKit's LLB (`solver/pb/ops.proto`), as far as they mean the same."""
 
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from builder.context.source import Origin
+from builder.export.withheld import Variables, Withheld
 from builder.oci.spec import Platform
-from builder.plan.checks import is_sensitive
 from builder.plan.steps import (
     AnyNode,
     BindMount,
@@ -34,8 +30,6 @@ from builder.plan.steps import (
     WorkdirNode,
 )
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
-
 
 class Steps:
     """The graph of steps as BuildKit tells it: `definition` in an order in which it can be solved; `numbers` the step
@@ -50,6 +44,7 @@ class Steps:
         origins: Mapping[str, Origin],
         commits: Mapping[str, tuple[str, str]],
         keys: Mapping[int, str],
+        withheld: Withheld,
     ) -> None:
         self.definition: list[dict[str, Any]] = []
         self.numbers: dict[int, str] = {}
@@ -59,6 +54,7 @@ class Steps:
         self._bases = bases
         self._origins = origins
         self._commits = commits
+        self._withheld = withheld
         for number, node in nodes.items():
             step = self._add_node(node)
             if step is None:
@@ -93,7 +89,8 @@ class Steps:
             return self._copy(node, platform)
         if isinstance(node, WorkdirNode):
             parent = self._parent(node.parent)
-            action = {"mkdir": {"path": node.path, "mode": 0o755, "makeParents": True}}
+            path = self._withheld.text(node.path, node.variables)
+            action = {"mkdir": {"path": path, "mode": 0o755, "makeParents": True}}
             actions = [{"input": _first(parent), "Action": action}]
             return self._add({"Op": {"file": {"actions": actions}}, **platform}, parent)
         return None
@@ -105,10 +102,11 @@ class Steps:
         origin = self._origins.get(name)
         return self._fetched(origin.uri if origin is not None else f"local://{name or 'context'}")
 
-    def _fetched(self, identifier: str) -> str:
+    def _fetched(self, identifier: str, variables: Variables = ()) -> str:
         """The step of a source; one serves all that use it."""
         if identifier not in self._sources:
-            self._sources[identifier] = self._add({"Op": {"source": {"identifier": redacted(identifier)}}}, [])
+            told = self._withheld.text(identifier, variables)
+            self._sources[identifier] = self._add({"Op": {"source": {"identifier": told}}}, [])
         return self._sources[identifier]
 
     def _run(self, node: RunNode, platform: dict[str, Any]) -> str:
@@ -124,8 +122,8 @@ class Steps:
                     inputs.append(source)
             mounts.append(described)
         meta = {
-            "args": list(node.argv),
-            "env": [f"{name}={'' if is_sensitive(name) else redacted(value)}" for name, value in node.env],
+            "args": [self._withheld.text(argument) for argument in node.argv],
+            "env": [f"{name}={self._withheld.value(name, value)}" for name, value in node.env],
             "cwd": node.workdir,
             **({"user": node.user} if node.user else {}),
         }
@@ -144,15 +142,17 @@ class Steps:
     def _copy(self, node: CopyNode, platform: dict[str, Any]) -> str:
         inputs = self._parent(node.parent)
         base = _first(inputs)
+        destination = self._withheld.text(node.destination, node.variables)
         actions: list[dict[str, Any]] = []
         for source in node.sources:
-            action: dict[str, Any] = {"dest": node.destination}
+            action: dict[str, Any] = {"dest": destination}
             if isinstance(source, CopyInline):
-                path = f"{node.destination.rstrip('/')}/{source.name}" if node.destination[-1:] == "/" else ""
-                data = base64.b64encode(source.data.encode("utf-8", "surrogateescape")).decode()
-                actions.append({"input": base, "Action": {"mkfile": {"path": path or node.destination, "data": data}}})
+                path = f"{destination.rstrip('/')}/{source.name}" if destination[-1:] == "/" else destination
+                text = self._withheld.text(source.data, node.variables)
+                data = base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
+                actions.append({"input": base, "Action": {"mkfile": {"path": path, "data": data}}})
                 continue
-            origin = self._origin(source)
+            origin = self._origin(source, node.variables)
             action["src"] = source.path if isinstance(source, CopyFiles) else "/"
             if node.chown:
                 action["owner"] = node.chown
@@ -165,24 +165,19 @@ class Steps:
             actions.append(described)
         return self._add({"Op": {"file": {"actions": actions}}, **platform}, inputs)
 
-    def _origin(self, source: CopySource) -> str | None:
+    def _origin(self, source: CopySource, variables: Variables) -> str | None:
         if isinstance(source, CopyFiles):
             return self._tree(source.tree)
         if isinstance(source, CopyGit):
             uri, _ = self._commits.get(source.url, (source.url, ""))
-            return self._fetched(f"git://{uri.partition('://')[2] or uri}")
+            return self._fetched(f"git://{uri.partition('://')[2] or uri}", variables)
         assert isinstance(source, CopyUrl)
-        return self._fetched(source.url)
+        return self._fetched(source.url, variables)
 
 
 def _first(inputs: Sequence[str]) -> int:
     """The index of the first input; -1 stands for an empty root."""
     return 0 if inputs else -1
-
-
-def redacted(text: str) -> str:
-    """A text without the credentials of URLs in it."""
-    return _CREDENTIALS.sub("xxxxx@", text)
 
 
 def _mount(mount: object) -> dict[str, Any]:

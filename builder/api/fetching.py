@@ -133,7 +133,8 @@ class Fetching:
             ref = msgspec.structs.replace(ref, mtime="commit")
         made = checkout(ref, into, keep_git_dir=keep_git_dir or None, authorization=authorization, agent=self._agent)
         algorithm = "sha256" if len(made.commit) == 64 else "sha1"
-        self._origins[key] = Origin(ref.place + (f"#{ref.ref}" if ref.ref else ""), f"{algorithm}:{made.commit}")
+        uri = ref.place + (f"#{ref.ref}" if ref.ref else "")
+        self._origins[key] = Origin(uri, f"{algorithm}:{made.commit}", ref.subdir)
         return ContextDirectory(into, time=made.time)
 
     def _download(self, url: str, into: BinaryIO) -> _Downloaded:

@@ -48,7 +48,8 @@ class Inputs(msgspec.Struct, frozen=True):
     that is no directory of the host: its `.dockerignore` is a file like any other).
 
     `remote` are the contexts that must be fetched, as they were given; `origins` what those that were fetched already
-    turned out to be. `time` is that of the main context (`ContextDirectory`)."""
+    turned out to be. `time` is that of the main context (`ContextDirectory`). `path` is the Dockerfile's in a main
+    context that was fetched, '' of one from anywhere else."""
 
     name: str
     text: bytes
@@ -58,6 +59,7 @@ class Inputs(msgspec.Struct, frozen=True):
     remote: dict[str, str] = {}
     origins: dict[str, Origin] = {}
     time: int | None = None
+    path: str = ""
 
 
 def load_inputs(
@@ -121,15 +123,17 @@ def load_inputs(
     kinds: dict[str, ContextKind] = {}
     for key, value in named.items():
         kinds[_context_key(key)] = _named(store, key, value, fetching, openers, remote)
-    return Inputs(found.name, found.text, openers, kinds, rules, remote, origins, main.time)
+    return Inputs(found.name, found.text, openers, kinds, rules, remote, origins, main.time, found.within)
 
 
 class _Found(msgspec.Struct, frozen=True):
-    """A Dockerfile: its name for people, its text, and its path where that is a file of a context or of the host."""
+    """A Dockerfile: its name for people, its text, its path where that is a file of a context or of the host, and the
+    one `within` a main context that was fetched."""
 
     name: str
     text: bytes
     path: str | None = None
+    within: str = ""
 
 
 def _dockerfile(
@@ -151,7 +155,7 @@ def _dockerfile(
                 f"{place} is a Dockerfile, and -f names another",
                 remedy="leave out -f, or give a directory or an archive as the context",
             )
-        return _Found("Dockerfile", main.dockerfile)
+        return _Found("Dockerfile", main.dockerfile, within="Dockerfile" if fetched else "")
     if given == "-":
         return _Found("Dockerfile", stream.read(_MAX_DOCKERFILE + 1))
     if is_url(given):
@@ -159,7 +163,8 @@ def _dockerfile(
     if local and is_stream(given):
         return _Found("Dockerfile", _read(given))
     path = find_dockerfile(main.path, given, local=local)
-    return _Found(os.path.basename(path), _read(path), path)
+    within = os.path.relpath(path, main.path) if fetched and not local else ""
+    return _Found(os.path.basename(path), _read(path), path, within)
 
 
 def _context_key(name: str) -> str:

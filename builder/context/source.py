@@ -26,10 +26,11 @@ _DIGEST = r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}"
 
 class Origin(msgspec.Struct, frozen=True):
     """Where a context was fetched from, without credentials, and what came: `sha256:…` of an archive, `sha1:…` or
-    `sha256:…` of a commit."""
+    `sha256:…` of a commit. `subdir` is the directory that was taken of it."""
 
     uri: str
     digest: str
+    subdir: str = ""
 
 
 class ContextDirectory(msgspec.Struct, frozen=True):

@@ -56,10 +56,11 @@ _PRIVATE = ("build-arg:", "label:")
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What a build was, for its provenance.
 
-    `request` are the options as a frontend of BuildKit gets them (`build-arg:NAME`, `target`, …); `dockerfile` the
-    file's name and `text` its content; `origins` are the contexts that were fetched, of the `remote` ones. `bases`
-    gives the digest that the name of an image stands for; `started` is in seconds since the epoch, `epoch`
-    SOURCE_DATE_EPOCH, which then is the only time that is told. `keys` are the cache keys of the steps.
+    `request` are the options as a frontend of BuildKit gets them (`build-arg:NAME`, `target`, …); `text` is the
+    Dockerfile's content and `dockerfile` its path in the main context if it was `fetched` with that, else its name;
+    `origins` are the contexts that were fetched, of the `remote` ones. `bases` gives the digest that the name of an
+    image stands for; `started` is in seconds since the epoch, `epoch` SOURCE_DATE_EPOCH, which then is the only time
+    that is told. `keys` are the cache keys of the steps.
     """
 
     plan: Plan
@@ -68,6 +69,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     materials: Materials
     request: Mapping[str, str]
     dockerfile: str
+    fetched: bool
     text: bytes
     remote: frozenset[str]
     origins: Mapping[str, Origin]
@@ -101,7 +103,7 @@ class _Writer:
         self._mounts = [mount for run in runs for mount in run.mounts]
         self._contexts = _contexts(self._nodes.values())
         self._locals = [name or "context" for name in self._contexts if name not in record.remote]
-        self._locals += ["dockerfile"] if MAIN_CONTEXT not in record.remote else []
+        self._locals += [] if record.fetched else ["dockerfile"]
         self._network = any(run.network != "none" for run in runs)
 
     def predicate(self) -> dict[str, Any]:
@@ -167,10 +169,14 @@ class _Writer:
         return _named((mount.agent, mount.required) for mount in self._mounts if isinstance(mount, SshMount))
 
     def _config_source(self) -> dict[str, Any]:
+        """The Dockerfile, and where it is from: as BuildKit tells it, with the directory of a repository in the URI."""
         source: dict[str, Any] = {"path": self._record.dockerfile}
         origin = self._record.origins.get(MAIN_CONTEXT)
         if origin is not None:
-            source |= {"uri": redacted(origin.uri), "digest": _digest_set(origin.digest)}
+            uri = redacted(origin.uri)
+            if origin.subdir:
+                uri += f"{'' if '#' in uri else '#'}:{origin.subdir}"
+            source |= {"uri": uri, "digest": _digest_set(origin.digest)}
         return source
 
     def _dependencies(self) -> list[dict[str, Any]]:

@@ -312,16 +312,45 @@ def test_version_02(cli: Cli, tmp_path: Path) -> None:
 
 
 @needs_git
-def test_a_repository(cli: Cli, server: Server, commit: str) -> None:
-    cli.build("-t", "x:1", "--provenance=complete-materials=true", f"{server.url}/repo.git#main:sub")
+@pytest.mark.parametrize(
+    ("fragment", "file", "path"),
+    [("#main", "", "Dockerfile"), ("#main:sub", "Other", "Other"), ("#main", "sub/../sub/Dockerfile", "sub/Dockerfile"),
+     ("#:sub", "", "Dockerfile")],
+)  # fmt: skip
+def test_a_repository(cli: Cli, server: Server, commit: str, fragment: str, file: str, path: str) -> None:
+    """Its URI has the directory in it, as in BuildKit, and the Dockerfile's path begins there."""
+    repository = f"{server.url}/repo.git"
+    chosen = ("-f", file) if file else ()
+    cli.build("-t", "x:1", "--provenance=complete-materials=true", *chosen, repository + fragment)
     made = provenance(cli, "x:1")
-    uri, digest = f"{server.url}/repo.git#main", {"sha1": commit}
+    digest = {"sha1": commit}
     source = made["buildDefinition"]["externalParameters"]["configSource"]
-    assert source == {"path": "Dockerfile", "uri": uri, "digest": digest}
-    assert made["buildDefinition"]["resolvedDependencies"] == [{"uri": uri, "digest": digest}]
+    assert source == {"path": path, "uri": repository + fragment, "digest": digest}
+    (material,) = made["buildDefinition"]["resolvedDependencies"]
+    assert material == {"uri": repository + ("#main" if "main" in fragment else ""), "digest": digest}
     assert made["buildDefinition"]["externalParameters"]["request"]["locals"] == []
-    assert made["runDetails"]["metadata"]["buildkit_completeness"]["resolvedDependencies"] is True
-    assert made["runDetails"]["metadata"]["buildkit_hermetic"] is True
+    metadata = made["runDetails"]["metadata"]
+    assert metadata["buildkit_metadata"]["source"]["infos"][0]["filename"] == path
+    assert metadata["buildkit_completeness"]["resolvedDependencies"] is True
+    assert metadata["buildkit_hermetic"] is True
+
+
+@needs_git
+@pytest.mark.parametrize("given", ["-", "path", "url"])
+def test_a_dockerfile_beside_a_repository(cli: Cli, server: Server, commit: str, tmp_path: Path, given: str) -> None:
+    """It is not one of the repository, and a local source without a digest, as buildx sends it."""
+    (tmp_path / "Mine").write_bytes(text := b"FROM scratch\nCOPY file /\n")
+    (server.root / "Mine").write_bytes(text)
+    file = {"path": str(tmp_path / "Mine"), "url": f"{server.url}/Mine"}.get(given, given)
+    done = cli(
+        "build", "-t", "x:1", "--provenance=true", "-f", file, f"{server.url}/repo.git#main:sub",
+        stdin=text if given == "-" else b"",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    definition, run = (provenance(cli, "x:1")[part] for part in ("buildDefinition", "runDetails"))
+    assert definition["externalParameters"]["request"]["locals"] == [{"name": "dockerfile"}]
+    assert definition["externalParameters"]["configSource"]["path"] == ("Mine" if given == "path" else "Dockerfile")
+    assert run["metadata"]["buildkit_completeness"]["resolvedDependencies"] is False
 
 
 def test_materials_must_be_complete(cli: Cli, tmp_path: Path) -> None:

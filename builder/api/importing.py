@@ -37,20 +37,23 @@ def import_image(
 ) -> str:
     """Make an image of a tar archive, compressed or not, and return its ID.
 
-    `source` is what the archive is called; without a `stream` it is a URL that is fetched. SOURCE_DATE_EPOCH in
-    `environ` sets the image's time. Raises LayerError, ContextError, DockerfileError, PlanError, StoreError.
+    `source` is what errors call the archive; without a `stream` it is a URL that is fetched. The image's history tells
+    such a URL, and `-` of anything else, as docker's client does it. SOURCE_DATE_EPOCH in `environ` sets the image's
+    time. Raises LayerError, ContextError, DockerfileError, PlanError, StoreError.
     """
     config = _configuration(changes, platform or host_platform())
     created = _now(environ or {})
     with store.lease(), store.scratch() as scratch:
         if stream is None:
+            shown = _redacted(source)
             layer, diff_id = _from_url(store, source, scratch)
         else:
+            shown = "-"
             layer, diff_id = _add_layer(store, stream, scratch, source)
         config = msgspec.structs.replace(
             config,
             created=created,
-            history=[History(created=created, comment=message or f"Imported from {source}")],
+            history=[History(created=created, comment=message or f"Imported from {shown}")],
             rootfs=RootFS(diff_ids=[diff_id]),
         )
         data = encode_json(config)
@@ -99,13 +102,20 @@ def _configuration(changes: Sequence[str], platform: Platform) -> ImageConfig:
     return state.image.image
 
 
+def _redacted(url: str) -> str:
+    """A URL without credentials."""
+    from builder.context.http import redacted
+
+    return redacted(url)
+
+
 def _from_url(store: Store, url: str, scratch: str) -> tuple[Descriptor, str]:
-    from builder.context.http import fetch, redacted
+    from builder.context.http import fetch
 
     with open(os.path.join(scratch, "download"), "w+b") as file:
         fetch(url, file)
         file.seek(0)
-        return _add_layer(store, file, scratch, redacted(url))
+        return _add_layer(store, file, scratch, _redacted(url))
 
 
 def _add_layer(store: Store, stream: Readable, scratch: str, place: str) -> tuple[Descriptor, str]:

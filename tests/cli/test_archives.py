@@ -192,9 +192,20 @@ def test_import_from_standard_input_without_a_name(other: Cli) -> None:
 
 def test_import_from_a_url(other: Cli, server: Server) -> None:
     (server.root / "rootfs.tar").write_bytes(rootfs())
-    done = other("import", f"{server.url}/rootfs.tar", "fetched")
+    done = other("import", f"{server.url}/rootfs.tar".replace("://", "://user:p@ss@"), "fetched")
     assert done.status == 0, done.err
     assert "etc/name" in other.files("fetched")
+    (history,) = other.config("fetched")["history"]
+    assert history["comment"] == f"Imported from {server.url}/rootfs.tar".replace("://", "://xxxxx@")
+
+
+def test_import_tells_no_path_of_this_machine(other: Cli, tmp_path: Path) -> None:
+    """As docker's client, which sends the daemon the file and not its name."""
+    (tmp_path / "rootfs.tar").write_bytes(rootfs())
+    assert other("import", tmp_path / "rootfs.tar", "base").status == 0
+    assert other.config("base")["history"][0]["comment"] == "Imported from -"
+    (tmp_path / "cut.tar").write_bytes(rootfs()[:600])
+    assert f"error: {tmp_path}/cut.tar: " in other("import", tmp_path / "cut.tar").err
 
 
 def test_import_shows_no_credentials(other: Cli, server: Server) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from builder.api.special import parse_epoch
 from builder.dockerfile import instructions as df
 from builder.errors import BuilderError, LayerError, PlanError
 from builder.filesystem.archive import TarReader
@@ -39,7 +40,7 @@ def import_image(
 
     `source` is what errors call the archive; without a `stream` it is a URL that is fetched. The image's history tells
     such a URL, and `-` of anything else, as docker's client does it. SOURCE_DATE_EPOCH in `environ` sets the image's
-    time. Raises LayerError, ContextError, DockerfileError, PlanError, StoreError.
+    time. Raises UsageError, LayerError, ContextError, DockerfileError, PlanError, StoreError.
     """
     config = _configuration(changes, platform or host_platform())
     created = _now(environ or {})
@@ -147,6 +148,6 @@ def _add_layer(store: Store, stream: Readable, scratch: str, place: str) -> tupl
 
 
 def _now(environ: Mapping[str, str]) -> str:
-    epoch = environ.get("SOURCE_DATE_EPOCH", "")
-    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
+    epoch = parse_epoch(environ.get("SOURCE_DATE_EPOCH", ""))
+    moment = datetime.fromtimestamp(epoch, UTC) if epoch is not None else datetime.now(UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

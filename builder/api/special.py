@@ -137,18 +137,22 @@ def _with_epoch(dockerfile: Dockerfile, epoch: int | None) -> Dockerfile:
 
 def _epoch(text: str, of_context: int | None) -> int | None:
     """What it says, where `context` means `of_context`. Raises UsageError."""
+    return of_context if text == "context" else parse_epoch(text)
+
+
+def parse_epoch(text: str) -> int | None:
+    """SOURCE_DATE_EPOCH in seconds, None for an empty one. Raises UsageError."""
     if not text:
         return None
-    if text == "context":
-        return of_context
     if not text.isascii() or not text.isdigit():
         raise UsageError(
-            f"SOURCE_DATE_EPOCH={text!r} is neither a number of seconds nor 'context'",
-            remedy="set it to seconds since 1970, or unset it; the time of another context or stage is not looked up",
+            f"SOURCE_DATE_EPOCH={text[:20]!r} is not a number of seconds",
+            remedy="set it to seconds since 1970, for a build also to context, or unset it",
         )
-    if int(text) > _LATEST:
-        raise UsageError(f"SOURCE_DATE_EPOCH={text} is after the year 9999", remedy="set it to seconds since 1970")
-    return int(text)
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(_LATEST)) or int(digits) > _LATEST:
+        raise UsageError(f"SOURCE_DATE_EPOCH={text[:20]} is after the year 9999", remedy="set it to seconds since 1970")
+    return int(digits)
 
 
 def _index(options: BuildOptions) -> bool:

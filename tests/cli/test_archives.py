@@ -216,6 +216,15 @@ def test_import_shows_no_credentials(other: Cli, server: Server) -> None:
     assert done.err == f"error: {shown}: the gzip stream is truncated\n"
 
 
+def test_import_at_a_given_time(other: Cli) -> None:
+    assert other("import", "-", "base", stdin=rootfs(), environ={"SOURCE_DATE_EPOCH": "1000000000"}).status == 0
+    assert other.config("base")["created"].startswith("2001-09-09T01:46:40")
+    for wrong in ("99999999999999", "²", "abc"):
+        done = other("import", "-", "wrong", stdin=rootfs(), environ={"SOURCE_DATE_EPOCH": wrong})
+        assert done.status == 2
+        assert done.err.startswith("error: SOURCE_DATE_EPOCH=")
+
+
 @pytest.mark.parametrize(
     ("arguments", "data", "cause"),
     [

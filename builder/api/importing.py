@@ -73,10 +73,11 @@ def import_image(
 
 
 def _configuration(changes: Sequence[str], platform: Platform) -> ImageConfig:
+    """What changes make of nothing: as docker does it, they are read as the lines of one Dockerfile."""
     config = ImageConfig(architecture=platform.architecture, os=platform.os, variant=platform.variant)
-    if not changes:
+    if not any(changes):
         return config
-    from builder.dockerfile.parser import parse_trigger
+    from builder.dockerfile.parser import change_place, parse_changes
     from builder.plan.dispatch import dispatch
     from builder.plan.image import ImageState
     from builder.plan.options import PlanOptions
@@ -87,9 +88,8 @@ def _configuration(changes: Sequence[str], platform: Platform) -> ImageConfig:
     entry = StageEntry(None, "import", "", platform, 0)
     state = StageState(entry, ImageState(config), Scope(), 0, platform, PlanOptions(host=host_platform()))
     state.add_node = lambda node: 0  # WORKDIR's directory is not made: there is no build
-    for change in changes:
+    for instruction in parse_changes("\n".join(changes)):
         try:
-            instruction = parse_trigger(change)
             if not isinstance(instruction, _ALLOWED):
                 raise PlanError(
                     f"{instruction.keyword.upper()} cannot be a change",
@@ -98,7 +98,7 @@ def _configuration(changes: Sequence[str], platform: Platform) -> ImageConfig:
                 )
             dispatch(state, instruction)
         except BuilderError as error:
-            error.place = f"--change {change!r}"
+            error.place = change_place(instruction.source)
             raise
     return state.image.image
 

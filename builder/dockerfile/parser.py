@@ -59,6 +59,24 @@ def parse_trigger(text: str, escape: str = "\\") -> df.StageInstruction:
     return instruction
 
 
+def parse_changes(text: str) -> list[df.From | df.StageInstruction]:
+    """Parse instructions without a stage, as docker takes them for `--change`: there may be none.
+
+    Raises DockerfileError with the line that it is about as its place.
+    """
+    try:
+        reader = Reader(text)
+        return [instruction for _, instruction in _instructions(reader, reader.escape)]
+    except LinesError as refused:
+        refused.error.place = change_place(text.split("\n")[refused.lines.start - 1])
+        raise refused.error from None
+
+
+def change_place(source: str) -> str:
+    """What errors about a change call it."""
+    return f"--change {source!r}"
+
+
 def _parse(source: str) -> df.Dockerfile:
     top = df.Range(1, 1)
     if not source:

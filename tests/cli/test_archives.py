@@ -216,6 +216,48 @@ def test_import_shows_no_credentials(other: Cli, server: Server) -> None:
     assert done.err == f"error: {shown}: the gzip stream is truncated\n"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("CMD ls\nENV A=1 B=$A\n# a comment",),
+        ("", "CMD ls", "ENV A=1 \\", "B=$A", ""),
+        ("# escape=`\nCMD ls", "ENV A=1 `\n  B=$A"),
+    ],
+)
+def test_import_takes_changes_as_a_dockerfile(other: Cli, changes: tuple[str, ...]) -> None:
+    """As docker, which joins them with line ends."""
+    done = other("import", *(f"--change={change}" for change in changes), "-", "base", stdin=rootfs())
+    assert done.status == 0, done.err
+    config = other.config("base")["config"]
+    assert config["Env"] == ["A=1", "B="]
+    assert config["Cmd"] == ["/bin/sh", "-c", "ls"]
+
+
+@pytest.mark.parametrize("changes", [("",), (" ", "# nothing")])
+def test_import_takes_no_changes(other: Cli, changes: tuple[str, ...]) -> None:
+    done = other("import", *(f"--change={change}" for change in changes), "-", "base", stdin=rootfs())
+    assert done.status == 0, done.err
+    assert set(other.config("base").get("config") or {}) <= {"Env"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("CMD ls", "NONSENSE a"), "error: --change 'NONSENSE a': unknown instruction: NONSENSE\n"),
+        (("CMD ls\nFROM scratch",), "error: --change 'FROM scratch': FROM cannot be a change\n"),
+        (("CMD ls\nRUN a", "CMD a"), "error: --change 'RUN a': RUN cannot be a change\n"),
+        (("CMD ls", "ENV A=1 \\", "B"), "error: --change 'ENV A=1 \\\\': "),
+        (("EXPOSE x \\\n 80",), "error: --change 'EXPOSE x  80': "),
+        (("CMD ls", "EXPOSE x"), "error: --change 'EXPOSE x': "),
+    ],
+)
+def test_import_says_which_change_is_wrong(other: Cli, changes: tuple[str, ...], message: str) -> None:
+    done = other("import", *(f"--change={change}" for change in changes), "-", "base", stdin=rootfs())
+    assert done.status == 1
+    assert done.err.startswith(message)
+    assert "ONBUILD trigger" not in done.err
+
+
 def test_import_at_a_given_time(other: Cli) -> None:
     assert other("import", "-", "base", stdin=rootfs(), environ={"SOURCE_DATE_EPOCH": "1000000000"}).status == 0
     assert other.config("base")["created"].startswith("2001-09-09T01:46:40")

@@ -105,6 +105,7 @@ def _has_credentials(url: str) -> bool:
 
     try:
         parts = urlsplit(url)
+        _ = parts.port  # a malformed one raises, and may be a password
     except ValueError:
         return True
     user = parts.netloc.rpartition("@")[0]

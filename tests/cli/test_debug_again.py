@@ -254,7 +254,8 @@ def test_a_command_does_not_need_them(cli: Cli, server: Server, directory: Path)
         ("git@example.com:x", "git@example.com:x"),
         ("https://example.com/x.tar?a=b@c", "https://example.com/x.tar?a=b@c"),
         (f"docker-image://alpine:3@sha256:{'0' * 64}", f"docker-image://alpine:3@sha256:{'0' * 64}"),
-        ("https://me:s3same@[example/x.tar", "[example/x.tar"),
+        ("https://me:s3same@[example/x.tar", "https://xxxxx@[example/x.tar"),
+        ("https://me:s3/same@example.com/x.tar", "https://xxxxx@example.com/x.tar"),
     ],
 )
 def test_what_credentials_are(cli: Cli, directory: Path, address: str, kept: str) -> None:

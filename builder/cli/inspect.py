@@ -29,7 +29,7 @@ def command(settings: Settings, names: tuple[str, ...], form: str, platform: str
 
     store = open_store(settings)
     describer = Describer(store)
-    template = Template(form.replace("\\t", "\t").replace("\\n", "\n")) if form not in ("", "json") else None
+    template = Template(form) if form not in ("", "json") else None
     wanted = platform_of(platform)
     failures = Failures()
     documents = []

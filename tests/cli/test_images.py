@@ -176,6 +176,12 @@ def test_inspect_templates_and_several_images(cli: Cli) -> None:
     assert "no such image: missing" in mixed.err
 
 
+def test_templates_of_inspect_are_taken_as_they_are(cli: Cli) -> None:
+    """Escapes stand in strings only; the lists' formats have them in text too."""
+    build(cli, "-t", "a")
+    assert cli("inspect", "-f", r'{{range .Config.Env}}{{.}}{{"\n"}}{{end}}\t', "a").out.endswith(b"A=1\n\\t\n")
+
+
 @pytest.mark.parametrize("length", [3, 12, 64])
 def test_images_are_found_by_the_beginning_of_their_ids(cli: Cli, length: int) -> None:
     build(cli, "-t", "app")

@@ -27,10 +27,9 @@ def print_rows(rows: Sequence[Mapping[str, str]], form: str, headers: Mapping[st
     columns = form in ("", "table") or form.startswith("table ")
     text = default if form in ("", "table") else form.removeprefix("table ").strip() if columns else form
     template = Template(text.replace("\\t", "\t").replace("\\n", "\n"))
-    title = template.render(Record(headers))
     lines = [template.render(Record(row)) for row in rows]
     if columns:
-        sys.stdout.write(table([title, *lines]))
+        sys.stdout.write(table([template.titles(Record(headers)), *lines]))
     else:
         for line in lines:
             print(line)

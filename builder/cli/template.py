@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
-from builder.cli.template_functions import FUNCTIONS, MISSING, Record, TemplateFailure, field, text_of, truth
+from builder.cli.template_functions import FUNCTIONS, MISSING, ON_TITLES, Record, TemplateFailure, field, text_of, truth
 from builder.cli.template_parser import Branch, Call, Chain, Constant, Jump, Node, Operand, Parser, Pipeline, invalid
 
 
@@ -35,6 +36,14 @@ class Template:
             _run(self._body, data, _Scope({"$": data}, None, self._functions), pieces)
         except TemplateFailure as failure:
             raise invalid(self._text, str(failure)) from None
+        return "".join(pieces)
+
+    def titles(self, headers: Record) -> str:
+        """The line above a table: what changes a field leaves its title as it is, and where that does not do the line
+        ends, as in Docker's formatter."""
+        pieces: list[str] = []
+        with suppress(TemplateFailure):
+            _run(self._body, headers, _Scope({"$": headers}, None, self._functions | ON_TITLES), pieces)
         return "".join(pieces)
 
 

@@ -250,3 +250,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "le": lambda a, b: _less(a, b) or _same(a, b), "gt": lambda a, b: _less(b, a),
     "ge": lambda a, b: not _less(a, b),
 }  # fmt: skip
+
+ON_TITLES: dict[str, Callable[..., Any]] = {
+    "json": lambda title: title, "split": lambda title, _: title, "join": lambda title, _: title,
+    "title": lambda title: title, "lower": lambda title: title, "upper": lambda title: title,
+    "truncate": lambda title, _: title,
+}  # fmt: skip
+"""What the functions of the same name do with a column's title: docker/cli's HeaderFunctions. `pad` is none of them, so
+that titles stand above their columns."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from builder.cli.filters import LISTING, glob_pattern, moment_of, parse_filters
-from builder.cli.format import ago, human_duration, size, table
+from builder.cli.format import ago, human_duration, print_rows, size, table
 from builder.errors import UsageError
 from builder.store.describe import parse_time
 
@@ -66,6 +66,37 @@ def test_columns_are_as_wide_as_the_widest_cell_and_at_least_ten() -> None:
     assert (
         table(["A\tB\tC", "long value here\tx\ty"]) == "A                 B         C\nlong value here   x         y\n"
     )
+
+
+ROW = {"ID": "sha256:abcdef", "Tag": "3.20"}
+HEADERS = {"ID": "IMAGE ID", "Tag": "TAG"}
+
+
+@pytest.mark.parametrize(
+    ("form", "printed"),
+    [
+        ('{{slice .ID 7}} {{index (split .Tag ".") 1}}', "abcdef 20\n"),
+        ("{{range split .Tag `.`}}{{println .}}{{end}}", "3\n20\n\n"),
+        ("table {{lower .ID}}\\t{{upper .Tag}}", "IMAGE ID        TAG\nsha256:abcdef   3.20\n"),
+        ("table {{json .Tag}}\\t{{truncate .ID 6}}", 'TAG       IMAGE ID\n"3.20"    sha256\n'),
+        ("table {{join (split .Tag `.`) `-`}}\\t{{title .ID}}", "TAG       IMAGE ID\n3-20      Sha256:Abcdef\n"),
+        ("table {{pad .Tag 1 0}}", " TAG\n 3.20\n"),
+        ("table {{.Tag}}\\t{{slice .ID 9}}", "TAG       \n3.20      cdef\n"),
+        ("table {{index (split .Tag `.`) 1}}", "\n20\n"),
+    ],
+)
+def test_titles_stand_above_tables_only_and_stay_as_they_are(
+    form: str, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_rows([ROW], form, HEADERS, "{{.ID}}")
+    assert capsys.readouterr().out == printed
+
+
+def test_a_format_is_only_refused_for_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([], "table {{.ID}}\\t{{.Nope}}", HEADERS, "")
+    assert capsys.readouterr().out == "IMAGE ID   \n"
+    with pytest.raises(UsageError):
+        print_rows([ROW], "{{.Nope}}", HEADERS, "")
 
 
 def test_times_of_filters() -> None:

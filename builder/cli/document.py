@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from builder.cli.template_functions import Record
+from builder.cli.template_functions import Map, Record, Slice
 from builder.oci.reference import Reference
 from builder.oci.spec import ContainerConfig, Descriptor, Healthcheck
 from builder.store.describe import PlatformImage, Summary
@@ -50,20 +50,25 @@ def _container(config: ContainerConfig) -> Record:
     """All fields may be left out when they are empty; a template finds them nevertheless."""
     fields = {
         "User": config.user,
-        "ExposedPorts": config.exposed_ports,
-        "Env": config.env,
-        "Entrypoint": config.entrypoint,
-        "Cmd": config.cmd,
+        "ExposedPorts": _set(config.exposed_ports),
+        "Env": Slice.of(config.env),
+        "Entrypoint": Slice.of(config.entrypoint),
+        "Cmd": Slice.of(config.cmd),
         "Healthcheck": _healthcheck(config.healthcheck),
         "ArgsEscaped": config.args_escaped,
-        "Volumes": config.volumes,
+        "Volumes": _set(config.volumes),
         "WorkingDir": config.working_dir,
-        "Labels": config.labels,
-        "OnBuild": config.on_build,
+        "Labels": Map.of(config.labels),
+        "OnBuild": Slice.of(config.on_build),
         "StopSignal": config.stop_signal,
-        "Shell": config.shell,
+        "Shell": Slice.of(config.shell),
     }
     return Record.of(fields, frozenset(fields))
+
+
+def _set(members: dict[str, dict[str, Any]] | None) -> Map:
+    """A set as Go has it: a map to structures without fields."""
+    return Map.of(members and {name: Record(value) for name, value in members.items()}, zero=Record())
 
 
 def _healthcheck(check: Healthcheck | None) -> Record | None:

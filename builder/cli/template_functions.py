@@ -23,6 +23,32 @@ class Record(dict[str, Any]):
         return record
 
 
+class Slice(list[Any]):
+    """A Go slice that may be nil: then it is empty to a template, and null as JSON."""
+
+    nil = False
+
+    @classmethod
+    def of(cls, values: list[Any] | None) -> Slice:
+        made = cls(values or ())
+        made.nil = values is None
+        return made
+
+
+class Map(dict[str, Any]):
+    """A Go map of values of one type; `zero` is what `index` finds for a key that it does not have. It may be nil, as a
+    `Slice` may."""
+
+    nil = False
+    zero: Any = ""
+
+    @classmethod
+    def of(cls, values: dict[str, Any] | None, zero: Any = "") -> Map:
+        made = cls(values or ())
+        made.nil, made.zero = values is None, zero
+        return made
+
+
 class TemplateFailure(Exception):
     """A template cannot be carried out on its data."""
 
@@ -56,15 +82,21 @@ def truth(value: Any) -> bool:
     return isinstance(value, Record) or (value is not MISSING and bool(value))
 
 
+def is_nil(value: Any) -> bool:
+    return value is None or value is MISSING or (isinstance(value, (Slice, Map)) and value.nil)
+
+
 def plain(value: Any) -> Any:
     """Data as JSON shows it: without the empty fields that a structure leaves out."""
+    if is_nil(value):
+        return None
     if isinstance(value, Record):
         return {key: plain(item) for key, item in value.items() if key not in value.omit or _filled(item)}
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return None if value is MISSING else value
+    return value
 
 
 def _filled(value: Any) -> bool:
@@ -117,7 +149,7 @@ def _index(value: Any, *keys: Any) -> Any:
         if isinstance(value, Record):
             raise TemplateFailure("index needs a list or a map, not a structure")
         if isinstance(value, dict):
-            value = value.get(key, MISSING if not value or not isinstance(next(iter(value.values())), str) else "")
+            value = value.get(key, _zero(value))
         elif isinstance(value, (list, tuple)):
             value = _element(value, key)
         elif value is None or value is MISSING:
@@ -125,6 +157,13 @@ def _index(value: Any, *keys: Any) -> Any:
         else:
             raise TemplateFailure(f"index cannot look into {text_of(value)!r}")
     return value
+
+
+def _zero(values: dict[str, Any]) -> Any:
+    """What stands for a key that a map does not have: the zero value of its type, where that is known."""
+    if isinstance(values, Map):
+        return values.zero
+    return "" if values and isinstance(next(iter(values.values())), str) else MISSING
 
 
 def _element(value: Any, key: Any) -> Any:
@@ -225,8 +264,10 @@ def _equal(first: Any, *others: Any) -> bool:
 
 
 def _same(first: Any, second: Any) -> bool:
+    if is_nil(first) or is_nil(second):
+        return is_nil(first) and is_nil(second)
     if isinstance(first, (list, dict)) or isinstance(second, (list, dict)):
-        raise TemplateFailure("lists and maps cannot be compared")
+        raise TemplateFailure("lists and maps cannot be compared but with nil")
     return isinstance(first, bool) == isinstance(second, bool) and bool(first == second)
 
 

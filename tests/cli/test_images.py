@@ -182,6 +182,23 @@ def test_templates_of_inspect_are_taken_as_they_are(cli: Cli) -> None:
     assert cli("inspect", "-f", r'{{range .Config.Env}}{{.}}{{"\n"}}{{end}}\t', "a").out.endswith(b"A=1\n\\t\n")
 
 
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [
+        ('{{index .Config.Labels "version"}}', ""),
+        ("{{.Config.Labels.foo}}", "<no value>"),
+        ("{{len .Config.Cmd}}", "0"),
+        ("{{.Config.Labels}} {{.Config.Cmd}}", "map[] []"),
+        ("{{.Config.ExposedPorts}} {{.Config.Volumes}}", "map[80/tcp:{}] map[/data:{}]"),
+        ("{{json .Config.Labels}} {{json .Config.Cmd}} {{json .Config.Volumes}}", 'null null {"/data":{}}'),
+    ],
+)
+def test_inspect_of_what_an_image_does_not_say(cli: Cli, template: str, shown: str) -> None:
+    build(cli, "-t", "a", dockerfile="FROM scratch\nEXPOSE 80\nVOLUME /data\nCOPY file /\n")
+    assert lines(cli("inspect", "-f", template, "a")) == [shown]
+    assert document(cli, "a")["Config"].keys() == {"Env", "ExposedPorts", "Volumes", "WorkingDir"}
+
+
 @pytest.mark.parametrize("length", [3, 12, 64])
 def test_images_are_found_by_the_beginning_of_their_ids(cli: Cli, length: int) -> None:
     build(cli, "-t", "app")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.cli.template import Template
-from builder.cli.template_functions import MISSING, Record, plain, text_of
+from builder.cli.template_functions import MISSING, Map, Record, Slice, plain, text_of
 from builder.errors import UsageError
 
 DATA = Record(
@@ -83,6 +83,27 @@ DATA = Record(
 )
 def test_renders(template: str, expected: str) -> None:
     assert Template(template).render(DATA) == expected
+
+
+TYPED = Record(Labels=Map.of(None), Ports=Map.of({"80/tcp": Record()}, zero=Record()), Cmd=Slice.of(None), Env=Slice())
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{.Labels}}{{.Cmd}}{{.Env}}", "map[][][]"),
+        ("{{.}}", "{map[] map[80/tcp:{}] [] []}"),
+        ('{{index .Labels "version"}}|{{.Labels.version}}', "|<no value>"),
+        ('{{index .Ports "80/tcp"}}{{index .Ports "81/tcp"}}{{index .Ports `81/tcp` | json}}', "{}{}{}"),
+        ("{{len .Labels}}{{len .Cmd}}{{len .Ports}}", "001"),
+        ("{{json .}}", '{"Labels":null,"Ports":{"80/tcp":{}},"Cmd":null,"Env":[]}'),
+        ("{{range .Cmd}}x{{else}}none{{end}}{{range .Labels}}x{{end}}{{with .Labels}}x{{end}}", "none"),
+        ('{{join .Cmd ","}}{{slice .Cmd 0 0}}', "[]"),
+        ("{{eq .Cmd nil}} {{ne .Labels nil}} {{eq .Env nil}} {{eq .Labels.none nil}}", "true false false true"),
+    ],
+)
+def test_go_values_that_are_nil_have_their_type(template: str, expected: str) -> None:
+    assert Template(template).render(TYPED) == expected
 
 
 @pytest.mark.parametrize(

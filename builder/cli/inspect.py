@@ -48,8 +48,7 @@ def command(settings: Settings, names: tuple[str, ...], form: str, platform: str
             print(template.render(document))
         documents.append(plain(document))
     if form == "json":
-        for document in documents:
-            print(json_text(document))
+        print(json_text(documents))
     elif template is None:
         print(json.dumps(documents, indent=4, ensure_ascii=False))
     failures.end()

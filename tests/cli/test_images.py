@@ -176,6 +176,14 @@ def test_inspect_templates_and_several_images(cli: Cli) -> None:
     assert "no such image: missing" in mixed.err
 
 
+def test_inspect_as_json_is_one_array_on_one_line(cli: Cli) -> None:
+    build(cli, "-t", "a")
+    (line,) = lines(cli("inspect", "-f", "json", "a", "a"))
+    assert json.loads(line) == [document(cli, "a")] * 2
+    missing = cli("inspect", "-f", "json", "missing")
+    assert (missing.status, missing.out) == (1, b"[]\n")
+
+
 def test_templates_of_inspect_are_taken_as_they_are(cli: Cli) -> None:
     """Escapes stand in strings only; the lists' formats have them in text too."""
     build(cli, "-t", "a")

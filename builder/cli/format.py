@@ -66,7 +66,15 @@ def moment(when: datetime | None) -> str:
     """A time as Docker prints it, in the local time zone: `2024-02-01 13:37:00 +0000 UTC`."""
     if when is None or when.year <= 1:
         return "N/A"
-    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S %z %Z")
+    return local(when).strftime("%Y-%m-%d %H:%M:%S %z %Z")
+
+
+def local(when: datetime) -> datetime:
+    """A time in the local time zone; as it is, if that would take it out of the years that there are here."""
+    try:
+        return when.astimezone()
+    except (OverflowError, ValueError):
+        return when
 
 
 def human_duration(seconds: float) -> str:

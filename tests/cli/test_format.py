@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from builder.cli.filters import LISTING, glob_pattern, moment_of, parse_filters
-from builder.cli.format import ago, human_duration, print_rows, size, table
+from builder.cli.format import ago, human_duration, moment, print_rows, size, table
 from builder.errors import UsageError
 from builder.store.describe import parse_time
 
@@ -51,6 +53,32 @@ def test_an_image_without_a_time_has_no_age() -> None:
     assert ago(None) == "N/A"
     assert ago(parse_time("0001-01-01T00:00:00Z")) == "N/A"
     assert ago(datetime.now(UTC) - timedelta(hours=3)) == "3 hours ago"
+
+
+@pytest.fixture
+def in_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    def change(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield change
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "printed"),
+    [
+        ("XYZ-2", "2024-02-01T12:00:00Z", "2024-02-01 14:00:00 +0200 XYZ"),
+        ("XYZ-2", "9999-12-31T23:59:59Z", "9999-12-31 23:59:59 +0000 UTC"),
+        ("UTC", "9999-12-31T23:59:59Z", "9999-12-31 23:59:59 +0000 UTC"),
+        ("UTC", "9999-12-31T23:59:59-12:00", "9999-12-31 23:59:59 -1200 UTC-12:00"),
+        ("XYZ-2", "0001-01-01T00:00:00Z", "N/A"),
+    ],
+)
+def test_times_are_local_if_they_can_be(zone: str, text: str, printed: str, in_zone: Callable[[str], None]) -> None:
+    in_zone(zone)
+    assert moment(parse_time(text)) == printed
 
 
 @pytest.mark.parametrize("text", ["2024-02-30T00:00:00Z", "yesterday", "", None, "2024-01-01"])

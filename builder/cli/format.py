@@ -10,7 +10,7 @@ from builder.cli.progress import size
 from builder.cli.template import Template, json_text
 from builder.cli.template_functions import Record
 
-__all__ = ["ago", "human_duration", "moment", "print_rows", "short_id", "size", "table"]
+__all__ = ["ago", "human_duration", "moment", "print_rows", "rfc3339", "short_id", "size", "table"]
 
 _NARROWEST, _GAP = 10, 3  # Docker's tab writer: a column's least width, and the space behind its widest cell
 
@@ -67,6 +67,12 @@ def moment(when: datetime | None) -> str:
     if when is None or when.year <= 1:
         return "N/A"
     return local(when).strftime("%Y-%m-%d %H:%M:%S %z %Z")
+
+
+def rfc3339(when: datetime) -> str:
+    """A time as `docker history` prints it, in the local time zone, without what is less than a second."""
+    text = local(when).isoformat(timespec="seconds")
+    return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
 
 
 def local(when: datetime) -> datetime:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from builder.cli.flags import Command
-from builder.cli.format import ago, print_rows, short_id, size
+from builder.cli.format import ago, print_rows, rfc3339, short_id, size
 from builder.cli.settings import Settings
 from builder.cli.stores import open_store, platform_of
 from builder.store.describe import Describer, HistoryRow, parse_time
@@ -51,10 +51,12 @@ def _fields(row: HistoryRow, human: bool, truncate: bool) -> dict[str, str]:
     by = row.line.created_by.replace("\t", " ")
     if truncate and len(by) > _WIDEST:
         by = by[: _WIDEST - 1] + "…"
+    created = parse_time(row.line.created)
+    created_at = rfc3339(created) if created is not None else row.line.created or "N/A"
     return {
         "ID": short_id(row.image_id, truncate=truncate) if row.image_id else "<missing>",
-        "CreatedSince": ago(parse_time(row.line.created)),
-        "CreatedAt": row.line.created or "N/A",
+        "CreatedSince": ago(created) if human else created_at,
+        "CreatedAt": created_at,
         "CreatedBy": by.replace("\n", " ") if truncate else by.replace("\n", "\\n"),
         "Size": size(row.size) if human else str(row.size),
         "Comment": row.line.comment,

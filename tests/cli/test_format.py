@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from builder.cli.filters import LISTING, glob_pattern, moment_of, parse_filters
-from builder.cli.format import ago, human_duration, moment, print_rows, size, table
+from builder.cli.format import ago, human_duration, moment, print_rows, rfc3339, size, table
 from builder.errors import UsageError
 from builder.store.describe import parse_time
 
@@ -79,6 +79,22 @@ def in_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
 def test_times_are_local_if_they_can_be(zone: str, text: str, printed: str, in_zone: Callable[[str], None]) -> None:
     in_zone(zone)
     assert moment(parse_time(text)) == printed
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "printed"),
+    [
+        ("XYZ-2", "2024-02-01T12:00:00.987654321Z", "2024-02-01T14:00:00+02:00"),
+        ("UTC", "2024-02-01T12:00:00.987654321+01:00", "2024-02-01T11:00:00Z"),
+        ("XYZ-2", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
+        ("XYZ2", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+    ],
+)
+def test_exact_times_are_dockers(zone: str, text: str, printed: str, in_zone: Callable[[str], None]) -> None:
+    in_zone(zone)
+    when = parse_time(text)
+    assert when is not None
+    assert rfc3339(when) == printed
 
 
 @pytest.mark.parametrize("text", ["2024-02-30T00:00:00Z", "yesterday", "", None, "2024-01-01"])

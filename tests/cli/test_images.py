@@ -241,8 +241,17 @@ def test_history(cli: Cli) -> None:
         "LABEL stage=one who=a b|0B",
     ]
     assert lines(cli("history", "-q", "--no-trunc", "app"))[0] == cli.image_id("app")
-    exact = lines(cli("history", "-H=false", "--format", "{{.CreatedAt}} {{.Size}}", "app"))
-    assert exact[1] == "2020-01-01T00:00:00Z 2560"
+
+
+def test_exact_history_has_local_times_in_seconds(cli: Cli) -> None:
+    build(cli, "-t", "app")
+    there = {"TZ": "XYZ-2"}
+    row = json.loads(lines(cli.spawn("history", "-H=false", "--format", "json", "app", environ=there))[1])
+    assert (row["CreatedAt"], row["Size"]) == ("2020-01-01T02:00:00+02:00", "2560")
+    assert row["CreatedSince"] == row["CreatedAt"]
+    row = json.loads(lines(cli.spawn("history", "--format", "json", "app", environ=there))[1])
+    assert row["CreatedAt"] == "2020-01-01T02:00:00+02:00"
+    assert row["CreatedSince"].endswith(" ago")
 
 
 def test_long_lines_of_history_are_cut(cli: Cli) -> None:

@@ -18,7 +18,8 @@ from builder.api.recording import Recording, recording
 from builder.api.special import Dated, dated, special_arguments
 from builder.export.deliver import Approve, Delivery, deliver
 from builder.export.destination import WrittenFile
-from builder.oci.reference import Reference
+from builder.export.output import image_names
+from builder.oci import reference
 from builder.oci.spec import INDEXES
 from builder.plan.locate import Locator
 from builder.plan.steps import Plan
@@ -96,7 +97,7 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
             if caches is not None:
                 caches.write(planned, roots, record.portable_steps())
             record.image_ids = committed.config_digests if committed is not None else ()
-            record.result = _result(store, planned, committed, names, archives, time.monotonic() - started)
+            record.result = _result(store, options, planned, committed, archives, time.monotonic() - started)
             if os.path.isdir(os.path.join(store.root, "failed")):
                 from builder.api.failing import forget_failures
 
@@ -113,9 +114,9 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
 
 def _result(
     store: Store,
+    options: BuildOptions,
     planned: Plan,
     committed: Committed | None,
-    names: tuple[Reference, ...],
     archives: list[WrittenFile],
     seconds: float,
 ) -> BuildResult:
@@ -123,13 +124,14 @@ def _result(
     platforms = tuple(str(image.platform) for image in planned.images)
     if committed is None:
         return BuildResult(platforms=platforms, seconds=seconds, root=store.root)
+    names = [reference.parse(name).familiar for name in image_names(options.outputs, options.tags)]
     is_index = committed.descriptor.media_type in INDEXES
     return BuildResult(
         image_id=committed.descriptor.digest if is_index else committed.config_digests[0],
         digest=committed.descriptor.digest,
         media_type=committed.descriptor.media_type,
         size=committed.descriptor.size,
-        tags=tuple(name.familiar for name in names),
+        tags=tuple(dict.fromkeys(names)),
         platforms=platforms,
         seconds=seconds,
         root=store.root,

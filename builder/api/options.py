@@ -104,7 +104,7 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     `digest` is that of the manifest, or of the index for several platforms or attestations; `media_type` and `size`
     (bytes) are of the same. `image_id` is what Docker calls the image's ID: the digest of the configuration, or of the
     index if there is one. All are empty when only files were exported. `tags` are
-    the image's names as people write them, `platforms` what it was built for.
+    the image's names as people write them, those that outputs state among them, `platforms` what it was built for.
 
     `steps` are the steps in the order of the Dockerfile, with `outcome` (`cached`, `ran`, `not needed`), `reason` and
     `seconds`; `warnings` what was dubious. `build` is the name under which the build is recorded, `seconds` how long it

@@ -12,6 +12,7 @@ from builder.api.inputs import Inputs
 from builder.api.opening import Credentials, secret_reader
 from builder.api.options import BuildOptions, SecretSource
 from builder.api.special import Special
+from builder.export.output import image_names
 from builder.filesystem.compression import Compression
 from builder.oci import reference
 from builder.oci.reference import Reference
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 
 
 def check_options(options: BuildOptions) -> tuple[Reference, ...]:
-    """The names that the image will have. Raises InvalidReference, and UsageError for what no build can do."""
+    """The names that `tags` give. Raises InvalidReference, also for those of outputs, and UsageError for what no build
+    can do."""
     names = tuple(reference.parse(tag) for tag in options.tags)
+    for name in image_names(options.outputs, ()):
+        reference.parse(name)
     if options.offline:
         from builder.api.offline import check_offline
 

@@ -20,6 +20,7 @@ from builder.api.spans import SpanLog
 from builder.context.source import LocalContext, parse_context
 from builder.dockerfile.stage_graph import StageGraph
 from builder.errors import BuilderError, ContextError, Interrupted
+from builder.export.output import image_names
 from builder.plan.steps import Plan
 from builder.progress import Event, Message, Reason, Reporter, StepOutput, Warned
 from builder.solver.keys import KEYS
@@ -54,7 +55,7 @@ def project_of(options: BuildOptions) -> str:
         dockerfile = here if os.path.exists(here) else os.path.join(context, dockerfile)
     parts = [dockerfile or "Dockerfile", context]
     if "-" in (options.context, options.dockerfile):
-        parts += sorted(options.tags)
+        parts += sorted(image_names(options.outputs, options.tags) or options.tags)
     return storable("|".join(parts))
 
 
@@ -201,7 +202,7 @@ class Recording:
             project=self.project,
             context=_shown(options.context),
             dockerfile=_shown(options.dockerfile),
-            names=options.tags,
+            names=image_names(options.outputs, options.tags) or options.tags,
             target=options.target,
             platforms=tuple(map(str, options.platforms)),
             image_id=result.image_id,

@@ -71,6 +71,15 @@ def adjust_outputs(outputs: tuple[Output, ...], *, push: bool = False, load: boo
     return outputs
 
 
+def image_names(outputs: tuple[Output, ...], tags: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that the image of a build gets: those that outputs state, and the tags for outputs that state none, as
+    in BuildKit. Files alone have none."""
+    if not outputs:
+        return tags
+    images = [output for output in outputs if output.type not in ("tar", "local")]
+    return tuple(dict.fromkeys(name for output in images for name in output.names or tags))
+
+
 def _from_values(values: dict[str, str], text: str) -> Output:
     kind = values.pop("type", "")
     if kind not in TYPES:

@@ -237,6 +237,27 @@ def test_quiet_and_result_files(cli: Cli, directory: Path, tmp_path: Path) -> No
     assert metadata["image.name"] in ("x", "x:latest", "docker.io/library/x:latest")
 
 
+@pytest.mark.parametrize("output", ["type=image", "type=oci,dest=DIRECTORY/x.tar"])
+def test_the_names_that_an_output_states_are_told(cli: Cli, directory: Path, tmp_path: Path, output: str) -> None:
+    output = f'{output.replace("DIRECTORY", str(tmp_path))},"name=foo:1,foo:2"'
+    done = cli("build", "--metadata-file", f"{tmp_path}/meta.json", "-t", "x", "-o", output, directory)
+    assert done.err.splitlines()[-1].endswith(" foo:1, foo:2")
+    assert json.loads((tmp_path / "meta.json").read_text())["image.name"] == "foo:1,foo:2"
+    (directory / "a").unlink()
+    assert cli("build", "-o", output, directory).status == 1
+    assert cli("builds", "--format", "{{.Name}} {{.Status}}").out.decode().splitlines() == [
+        "foo:1 foo:2 failed",
+        "foo:1 foo:2 done",
+    ]
+
+
+def test_a_wrong_name_of_an_output_is_refused_before_anything_is_built(cli: Cli, directory: Path) -> None:
+    done = cli("build", "-o", "type=image,name=a/B", directory)
+    assert done.status != 0
+    assert done.err.startswith("error: invalid image reference 'a/B'")
+    assert cli("builds", "-q").out == b""
+
+
 def test_a_failed_build_leaves_no_old_result_files(cli: Cli, directory: Path, tmp_path: Path) -> None:
     arguments = ["--iidfile", f"{tmp_path}/iid", "--metadata-file", f"{tmp_path}/meta.json"]
     cli.build(*arguments, directory)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import BuilderError, UsageError
-from builder.export.output import TYPES, Output, parse_output
+from builder.export.output import TYPES, Output, image_names, parse_output
 from builder.filesystem.compression import Compression
 from builder.solver.annotations import Annotation
 
@@ -88,3 +88,18 @@ def test_any_text_is_an_output_or_refused(text: str) -> None:
         return
     assert output.type in TYPES
     assert output.type == "image" or output.dest
+
+
+@pytest.mark.parametrize(
+    ("outputs", "names"),
+    [
+        ([], ("a", "b")),
+        (["type=image"], ("a", "b")),
+        (["type=image,name=x"], ("x",)),
+        (['type=registry,"name=x,y"', "type=oci,dest=c,name=y", "type=docker,dest=d"], ("x", "y", "a", "b")),
+        (["type=local,dest=d", "type=tar,dest=t"], ()),
+        (["type=local,dest=d", "type=image,name=x"], ("x",)),
+    ],
+)
+def test_the_names_of_an_image(outputs: list[str], names: tuple[str, ...]) -> None:
+    assert image_names(tuple(map(parse_output, outputs)), ("a", "b")) == names

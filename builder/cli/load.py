@@ -19,10 +19,11 @@ from builder.cli.stores import archive_input, open_store, platform_of
 def command(settings: Settings, path: str, quiet: bool, platform: str) -> None:
     """Read images from an archive: Docker's or OCI's, compressed or not.
 
-    Every digest is verified; if anything is wrong, nothing is loaded.
+    Every digest is verified; if anything is wrong, nothing is loaded. A name with a digest that is not the image's is
+    passed over.
     """
-    from builder.cli.progress import open_view
-    from builder.progress import Transfer
+    from builder.cli.progress import open_view, warning
+    from builder.progress import Transfer, Warned
     from builder.store.load import load
 
     store = open_store(settings)
@@ -37,6 +38,9 @@ def command(settings: Settings, path: str, quiet: bool, platform: str) -> None:
         finally:
             view.close()
     for image in images:
+        for reference in image.passed_over:
+            text = f"passed over, since the image that was loaded is {image.descriptor.digest}"
+            print(warning(Warned(text, place=reference.familiar)), file=sys.stderr)
         for reference in image.names:
             print(f"Loaded image: {reference.familiar}")
         if not image.names:

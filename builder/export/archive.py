@@ -89,9 +89,10 @@ def index_entries(image: ArchivedImage) -> Iterator[Descriptor]:
 
 
 def _legacy(manifest: Manifest, names: tuple[Reference, ...]) -> dict[str, object]:
+    """An entry of `manifest.json`, whose names are tags only, as in `docker save`: its readers refuse a digest."""
     return {
         "Config": _path(manifest.config.digest),
-        "RepoTags": [name.familiar for name in names] or None,
+        "RepoTags": [f"{name.familiar_name}:{name.tag}" for name in names if name.tag] or None,
         "Layers": [_path(layer.digest) for layer in manifest.layers],
     }
 

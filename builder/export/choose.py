@@ -14,7 +14,8 @@ from builder.store.store import Store
 
 
 def choose_images(store: Store, texts: Sequence[str], platform: Platform | None) -> list[ArchivedImage]:
-    """Each image once, with all the names by which it was asked for. Raises StoreError."""
+    """Each image once, with all the names by which it was asked for; one platform of several does not have the digest
+    that a name may have. Raises StoreError."""
     names: dict[str, list[Reference]] = {}
     descriptors: dict[str, Descriptor] = {}
     for text in texts:
@@ -22,8 +23,9 @@ def choose_images(store: Store, texts: Sequence[str], platform: Platform | None)
             descriptor = entry.descriptor if platform is None else _for_platform(store, entry, platform, text)
             descriptors[descriptor.digest] = descriptor
             given = names.setdefault(descriptor.digest, [])
-            if entry.reference is not None and entry.reference not in given:
-                given.append(entry.reference)
+            name = entry.reference
+            if name is not None and name not in given and name.digest in (None, descriptor.digest):
+                given.append(name)
     return [ArchivedImage(descriptors[digest], tuple(given)) for digest, given in names.items()]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -49,10 +49,18 @@ _SUFFIXES = {"gzip": "+gzip", "zstd": "+zstd", "uncompressed": ""}
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """An image that was loaded, with its names."""
+    """An image that was loaded, with its names. Those with a digest that is not its own are in `passed_over`: the
+    archive is forged, or the digest is that of an index or a manifest of which this was made."""
 
     descriptor: Descriptor
     names: tuple[Reference, ...] = ()
+    passed_over: tuple[Reference, ...] = ()
+
+    @classmethod
+    def of(cls, descriptor: Descriptor, names: Iterable[Reference]) -> Loaded:
+        stated = tuple(dict.fromkeys(names))
+        true = tuple(name for name in stated if name.digest in (None, descriptor.digest))
+        return cls(descriptor, true, tuple(name for name in stated if name not in true))
 
 
 class _Saved(msgspec.Struct, rename="pascal"):
@@ -156,7 +164,7 @@ class _Loader:
         for digest, entry in entries.items():
             if not names[digest]:
                 names[digest] = self._docker_names(entry, saved)
-        return [Loaded(entry, tuple(dict.fromkeys(names[digest]))) for digest, entry in entries.items()]
+        return [Loaded.of(entry, names[digest]) for digest, entry in entries.items()]
 
     def _docker_names(self, entry: Descriptor, saved: list[_Saved]) -> list[Reference]:
         """The names that manifest.json, beside the index, has for an image without one."""
@@ -280,7 +288,7 @@ class _Loader:
         )
         encoded = encode(manifest)
         self._made += [data, encoded]
-        return Loaded(Descriptor(OCI_MANIFEST, digest_of(encoded), len(encoded)), tuple(self._tags(saved)))
+        return Loaded.of(Descriptor(OCI_MANIFEST, digest_of(encoded), len(encoded)), self._tags(saved))
 
     def _layer(self, diff_id: str, path: str) -> Descriptor:
         """A layer as the store keeps it: the form that is here already, or else compressed, if it is not."""

@@ -13,12 +13,15 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import zstandard
 
 from tests.cli.test_remote_contexts import Server, server
+from builder.oci import reference as references
+from builder.store.store import Store
 from tests.support.archives import archive
 from tests.support.builds import Cli, context, flatten
 
@@ -119,6 +122,24 @@ def test_a_repository_stands_for_all_of_its_tags(cli: Cli) -> None:
     cli("tag", "app:1", "app:second")
     saved = files(cli("save", "app").out)
     assert json.loads(saved["manifest.json"])[0]["RepoTags"] == ["app:1", "app:second"]
+
+
+def test_names_with_digests_are_no_tags(cli: Cli, other: Cli, tmp_path: Path) -> None:
+    """As an image has them that was pulled by its digest."""
+    cli.build("-t", "multi", "--platform", "linux/amd64,linux/arm64", tmp_path / "context")
+    index = cli.entries()["docker.io/library/multi:latest"]["digest"]
+    with closing(Store(str(cli.root))) as store:
+        descriptor = store.images.find("multi").descriptor
+        store.images.untag(references.parse("multi"))
+        store.images.tag(descriptor, [references.parse(f"multi@{index}")])
+    saved = cli("save", "multi").out
+    assert json.loads(files(saved)["manifest.json"])[0]["RepoTags"] is None
+    assert other("load", stdin=saved).out.decode() == f"Loaded image: multi@{index}\n"
+    other("rmi", f"multi@{index}")
+    part = other("load", "--platform", "linux/arm64", stdin=saved)
+    assert part.out.startswith(b"Loaded image ID: ")
+    assert part.err.startswith(f"WARNING: multi@{index}: passed over, since the image that was loaded is sha256:")
+    assert b"io.containerd.image.name" not in cli("save", "--platform", "linux/arm64", "multi").out
 
 
 def test_an_id_is_saved_without_names(cli: Cli, other: Cli) -> None:

@@ -196,6 +196,26 @@ def test_an_index_may_lack_platforms_but_not_all(store: Store) -> None:
     assert [one.digest for one in store.images.manifests(entry.descriptor)] == [digest(here.manifest)]
 
 
+@pytest.mark.parametrize("form", ["files", "docker"])
+def test_a_digest_in_a_name_is_the_images_own_or_passed_over(store: Store, form: str) -> None:
+    """Who asked for it by that digest would get something else."""
+    image = Image()
+    files = getattr(image, form)()
+    forged, tagged = f"app@{digest(b'another')}", f"app:1@{digest(b'another')}"
+    own = f"app@{digest(image.manifest)}"
+    if form == "docker":
+        saved = {"Config": "abc.json", "RepoTags": [forged, tagged, "app:2"], "Layers": ["abc/layer.tar"]}
+        files["manifest.json"] = document([saved])
+    else:
+        names = [{"io.containerd.image.name": f"docker.io/library/{name}"} for name in (forged, tagged, own, "app:2")]
+        entries = [image.descriptor(image.manifest, "manifest.v1+json", annotations=name) for name in names]
+        files["index.json"] = document({"schemaVersion": 2, "manifests": entries})
+    (found,) = load(store, io.BytesIO(tar(files)), place="archive")
+    assert [name.familiar for name in found.names] == ([own] if form == "files" else []) + ["app:2"]
+    assert [name.familiar for name in found.passed_over] == [forged, tagged]
+    assert {entry.reference for entry in store.images.all()} == set(found.names)
+
+
 def test_a_tag_alone_is_no_name(store: Store) -> None:
     image = Image()
     files = image.files()

@@ -148,6 +148,14 @@ def test_the_dockerfile_is_marked(page: Page) -> None:
     assert "Rule: " in page.text("p")
 
 
+def test_lines_are_numbered_as_the_parser_does(tmp_path: Path) -> None:
+    """A form feed, a lone carriage return and Unicode's separators end none."""
+    text = "\ufeffFROM x\r\nRUN a\fb\x1cc\x85d\u2028e\rf\r\n\nRUN last\n"
+    page = Page(render(tmp_path, msgspec.structs.replace(BUILD, text=text)))
+    assert [row["id"] for row in page.all("tr") if row["id"].startswith("line-")] == [f"line-{n}" for n in range(1, 5)]
+    assert page.text("code").endswith("FROM xRUN a\ufffdb\ufffdc\ufffdd\ufffde\nfRUN last")
+
+
 def test_a_build_without_anything(tmp_path: Path) -> None:
     build = Build(
         build="00000000", started=STARTED, seconds=0.0, outcome="failed", project="", context="", dockerfile=""

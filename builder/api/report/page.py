@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -13,6 +13,7 @@ from builder.api.critical import NOTICEABLE, CriticalPath, critical_path
 from builder.api.drawing.stages import Note, svg
 from builder.api.report.layers import LayersPart, layers_part
 from builder.api.report.timeline import TimelineRow, timeline
+from builder.dockerfile.located import physical_lines
 from builder.progress import Warned
 from builder.store.builds import BASES, CACHED, FAILED, NOT_NEEDED, NOT_STARTED, RAN, STOPPED, Build, BuiltStep
 from builder.store.store import Store
@@ -180,12 +181,12 @@ def _lines(text: str, warnings: Sequence[WarningPart], steps: Sequence[StepPart]
     made: dict[int, list[StepPart]] = {}
     for part in steps:
         made.setdefault(part.step.line, []).append(part)
-    lines: Mapping[int, str] = dict(enumerate(text.removeprefix("\ufeff").splitlines(), 1))
-    for number, line in lines.items():
+    lines = physical_lines(text)
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         here = made.get(number, ())
         yield LinePart(
             number=number,
-            text=plain(line),
+            text=plain(line.rstrip("\r")),
             warnings=tuple(warned.get(number, ())),
             steps=tuple(StepLink(part.step.outcome, part.anchor) for part in here),
             style=here[0].style if here else "",

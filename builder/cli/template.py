@@ -165,7 +165,7 @@ def _operand_value(operand: Operand, dot: Any, scope: _Scope, last: tuple[Any, .
     function = scope.functions[operand.function]
     try:
         return function(*arguments, *last)
-    except TypeError:
+    except (TypeError, AttributeError):
         raise TemplateFailure(f"wrong number or kind of arguments for {operand.function}") from None
     except ValueError as error:
         raise TemplateFailure(f"{operand.function}: {error}") from None

@@ -130,6 +130,8 @@ def test_go_values_that_are_nil_have_their_type(template: str, expected: str) ->
         ("{{index .Config `Env`}}", "not a structure"),
         ("{{join .ID}}", "arguments"),
         ("{{join .ID `,`}}", "needs a list"),
+        ("{{split .Config.Env `=`}}", "arguments for split"),
+        ("{{split .Nothing `=`}}", "arguments for split"),
         ("{{len .Size}}", "no length"),
         ("{{range .ID}}{{end}}", "cannot go over"),
         ("{{lt .ID 1}}", "cannot be compared"),

@@ -12,6 +12,7 @@ from builder.api.inputs import Inputs
 from builder.api.opening import Credentials, secret_reader
 from builder.api.options import BuildOptions, SecretSource
 from builder.api.special import Special
+from builder.errors import UsageError
 from builder.export.output import image_names
 from builder.filesystem.compression import Compression
 from builder.oci import reference
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 
 def check_options(options: BuildOptions) -> tuple[Reference, ...]:
     """The names that `tags` give. Raises InvalidReference, also for those of outputs, and UsageError for what no build
-    can do."""
+    can do: give a name with a digest (as in Docker's daemon), which is what the image turns out to have."""
     names = tuple(reference.parse(tag) for tag in options.tags)
-    for name in image_names(options.outputs, ()):
-        reference.parse(name)
+    for name in (*names, *map(reference.parse, image_names(options.outputs, ()))):
+        if name.digest is not None:
+            raise UsageError("a new name cannot have a digest", place=name.familiar, remedy="write NAME[:TAG]")
     if options.offline:
         from builder.api.offline import check_offline
 

@@ -258,6 +258,14 @@ def test_a_wrong_name_of_an_output_is_refused_before_anything_is_built(cli: Cli,
     assert cli("builds", "-q").out == b""
 
 
+@pytest.mark.parametrize("option", ["--tag={}", "--output=type=image,name={}"])
+def test_a_name_with_a_digest_is_refused(cli: Cli, directory: Path, option: str) -> None:
+    done = cli("build", option.format(f"x@sha256:{'0' * 64}"), directory)
+    assert done.status == 2
+    assert "a new name cannot have a digest" in done.err
+    assert cli("builds", "-q").out == b""
+
+
 def test_a_failed_build_leaves_no_old_result_files(cli: Cli, directory: Path, tmp_path: Path) -> None:
     arguments = ["--iidfile", f"{tmp_path}/iid", "--metadata-file", f"{tmp_path}/meta.json"]
     cli.build(*arguments, directory)

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from tests.cli.test_remote_contexts import Server, server
 from builder.oci import reference as references
 from builder.store.store import Store
+from tests.cli.test_remote_contexts import Server, server
 from tests.support.archives import archive
 from tests.support.builds import Cli, context, flatten
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-_PORTS = {"http": 80, "https": 443}
+PORTS = {"http": 80, "https": 443}
 
 
 class Proxies(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class Proxies(msgspec.Struct, frozen=True):
         address = _address(host)
         if not proxy or host == "localhost" or (address is not None and address.is_loopback):
             return ""
-        number = str(port or _PORTS[scheme])
+        number = str(port or PORTS[scheme])
         return "" if any(_covers(item, host, address, number) for item in self.exceptions) else proxy
 
 

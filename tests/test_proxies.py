@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
+import httpx
 import pytest
 
-from builder.proxies import Proxies, of_environment
+from builder.proxies import Proxies, of_environment, transport
 
 PROXY = "http://proxy:3128"
 
@@ -48,3 +51,24 @@ def test_exceptions(exceptions: str, direct: list[str], proxied: list[str]) -> N
     assert [proxies.for_url("https", host) for host in direct] == [""] * len(direct)
     assert [proxies.for_url("https", host, 443) for host in proxied] == [PROXY] * len(proxied)
     assert {proxies.for_url("http", host) for host in proxied} <= {""}
+
+
+def test_each_request_goes_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the one to which an answer redirects."""
+    asked = []
+
+    class Recorded(httpx.BaseTransport):
+        def __init__(self, proxy: str = "", **_: Any) -> None:
+            self.proxy = proxy
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            asked.append((request.url.host, self.proxy))
+            return httpx.Response(302, headers={"Location": "http://far.example/"})
+
+    monkeypatch.setattr(httpx, "HTTPTransport", Recorded)
+    chosen = transport(of_environment({"HTTP_PROXY": PROXY, "NO_PROXY": "10.0.0.0/8"}))
+    with httpx.Client(transport=chosen, trust_env=False) as client:
+        answer = client.get("http://10.1.2.3/")
+        assert answer.next_request is not None
+        client.send(answer.next_request)
+    assert asked == [("10.1.2.3", ""), ("far.example", PROXY)]

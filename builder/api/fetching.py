@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
+from builder.api.inputs import MAX_DOCKERFILE
 from builder.config import ArchiveLimits
 from builder.context.authorization import Secrets, git_authorization, http_authorization
 from builder.context.source import Context, ContextDirectory, GitContext, HTTPContext, Origin
@@ -17,7 +18,6 @@ from builder.plan.steps import MAIN_CONTEXT
 if TYPE_CHECKING:
     from builder.context.git_url import GitRef
 
-MAX_DOCKERFILE = 16 << 20
 _ONLY_FILE = "context"
 
 

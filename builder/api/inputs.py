@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from builder.context.ignore import IgnoreFile, Rules
     from builder.filesystem.tree import FileTree
 
-_MAX_DOCKERFILE = 16 << 20
+MAX_DOCKERFILE = 16 << 20
 DOCKERFILES = ("Dockerfile", "dockerfile", "Containerfile")
 """What a Dockerfile is called that no -f names."""
 _RULES = "ignore-2"
@@ -115,7 +115,7 @@ def load_inputs(
         remote[MAIN_CONTEXT] = _redacted(context)
         main = fetching().fetch(MAIN_CONTEXT, source, keep_git_dir=keep_git_dir)
     found = _dockerfile(source, main, remote.get(MAIN_CONTEXT, "standard input"), dockerfile, stream, fetching)
-    if len(found.text) > _MAX_DOCKERFILE:
+    if len(found.text) > MAX_DOCKERFILE:
         raise DockerfileError("the Dockerfile is larger than 16 MiB", place=found.name)
     # what was fetched or piped in is whole, as in BuildKit (frontend/dockerui): whoever packed it chose its files
     rules = cache(lambda: _ignore_rules(store, main.path, found.path) if isinstance(source, LocalContext) else None)
@@ -157,7 +157,7 @@ def _dockerfile(
             )
         return _Found("Dockerfile", main.dockerfile, within="Dockerfile" if fetched else "")
     if given == "-":
-        return _Found("Dockerfile", stream.read(_MAX_DOCKERFILE + 1))
+        return _Found("Dockerfile", stream.read(MAX_DOCKERFILE + 1))
     if is_url(given):
         return _Found("Dockerfile", fetching().fetch_dockerfile(given))
     if local and is_stream(given):
@@ -243,7 +243,7 @@ def _is_within(directory: str, path: str) -> bool:
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(_MAX_DOCKERFILE + 1)
+            return file.read(MAX_DOCKERFILE + 1)
     except OSError as error:
         raise DockerfileError(f"cannot be read: {error.strerror}", place=path) from error
 

@@ -72,13 +72,17 @@ class AuthFile(msgspec.Struct, frozen=True, rename="camel"):
         known = self.cred_helpers or {}
         return next((known[key] for key in keys_of(host) if key in known), self.creds_store)
 
-    def entries(self, host: str, repository: str = "") -> Iterator[str]:
+    def entries(self, host: str, repository: str = "", *, of_docker: bool = True) -> Iterator[str]:
         """The keys of `auths` that are about a repository of a host, the best first: those that name the most of its
-        path, as `podman login` writes them, then the host's own."""
+        path, as `podman login` writes them, then the host's own. In a file `of_docker` any other part of the host is as
+        good as the host, since Docker reads no paths."""
         for key in [*_namespaces(host, repository), *keys_of(host)]:
             for stored in self.auths or ():
                 if key in (stored, _place_of(stored)):
                     yield stored
+        for stored in self.auths or () if of_docker else ():
+            if host_of(stored) in keys_of(host) and _place_of(stored) != host_of(stored):
+                yield stored
 
 
 class CredentialStore:
@@ -136,7 +140,7 @@ class CredentialStore:
                 self._helped[helper, host] = self._ask_helper(helper, host, place)
             if found := self._helped[helper, host]:
                 return found
-        for key in file.entries(host, repository):
+        for key in file.entries(host, repository, of_docker=place in (AUTH_VARIABLE, self.path)):
             credential = _decoded(key, (file.auths or {})[key], place)
             if credential:
                 return credential

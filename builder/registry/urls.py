@@ -5,8 +5,7 @@ from __future__ import annotations
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from builder.errors import RegistryError
-
-_PORTS = {"http": 80, "https": 443}
+from builder.proxies import PORTS
 
 
 def split(url: str) -> SplitResult:
@@ -36,4 +35,4 @@ def is_same_origin(one: str, other: str) -> bool:
 def _origin(url: str) -> tuple[str, str, str, int | None]:
     parts = split(url)
     user = parts.netloc.rpartition("@")[0]
-    return parts.scheme, user, (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(parts.scheme)
+    return parts.scheme, user, (parts.hostname or "").rstrip("."), parts.port or PORTS.get(parts.scheme)

@@ -49,7 +49,9 @@ def test_docker_hub(tmp_path: Path, host: str, key: str) -> None:
 def test_parts_of_a_registry(tmp_path: Path) -> None:
     """As podman keeps them, containers-auth.json(5): what names the most of a repository's path counts."""
     keys = ["quay.io/team", "quay.io/team/app", "docker.io/team", "https://old.io/some/path"]
-    found = store(tmp_path, {"auths": {key: auth("u", key) for key in keys}})
+    given = {"auths": {key: auth("u", key) for key in keys}}
+    (tmp_path / "auth.json").write_text(json.dumps(given))
+    found = CredentialStore({"HOME": str(tmp_path), "REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")})
 
     def key(host: str, repository: str = "") -> str | None:
         credential = found.get(host, repository)
@@ -62,6 +64,9 @@ def test_parts_of_a_registry(tmp_path: Path) -> None:
     assert key("quay.io") is None
     assert key("registry-1.docker.io", "team/app") == "docker.io/team"
     assert key("old.io", "any") == "https://old.io/some/path"
+    docker = store(tmp_path, given)  # which knows hosts alone
+    for repository, known in (("team2/app", keys[0]), ("", keys[0]), ("team/app", keys[1])):
+        assert docker.get("quay.io", repository) == Credential("u", known)
     whole = store(tmp_path, {"auths": {"quay.io/team": auth("a", "p"), "quay.io": auth("b", "p")}})
     assert [whole.get("quay.io", name) for name in ("team/x", "x", "")] == [
         Credential("a", "p"),

@@ -268,13 +268,13 @@ def test_an_upload_that_breaks_after_the_budget_is_tried_again(
 
         class Slow(io.BytesIO):
             def read(self, size: int | None = -1) -> bytes:
-                time.sleep(0.15)
+                time.sleep(0.3)
                 return super().read(size)
 
         return Slow(file.read())
 
-    registry.faults = Faults(only=f"PUT .*{digest_of(b'x' * 5_000_000)[7:]}", hang_up=2)
-    session = session_for(patience=msgspec.structs.replace(QUICK, budget=0.4))
+    registry.faults = Faults(only=f"PUT .*{digest_of(b'x' * 5_000_000)[7:]}", hang_up=1)
+    session = session_for(patience=msgspec.structs.replace(QUICK, budget=1.2))
     push(session, ref(registry), image, slowly)
     assert resolve(session, ref(registry), AMD64).descriptor.digest == image.digest
 

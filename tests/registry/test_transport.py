@@ -30,7 +30,6 @@ from tests.registry.conftest import QUICK, MakeSession
 from tests.support.certificates import make_certificates
 from tests.support.registry import OCI_LAYER, FakeRegistry, Faults
 
-IMPATIENT = msgspec.structs.replace(QUICK, connect=0.2, connect_attempts=1)
 AMD64 = Platform("linux", "amd64")
 
 
@@ -271,15 +270,6 @@ def test_proxies_from_the_environment(registry: FakeRegistry, session_for: MakeS
     fetch_manifest(session_for(environ={"http_proxy": "http://127.0.0.1:1"}), ref(registry))
     with pytest.raises(RegistryError, match="proxy settings"):
         fetch_manifest(session_for(environ={"http_proxy": "nonsense://x"}), ref(registry))
-
-
-def test_networks_that_are_asked_without_a_proxy(registry: FakeRegistry, session_for: MakeSession) -> None:
-    """192.0.2.0/24 is for examples: nobody answers there."""
-    environ = {"HTTP_PROXY": registry.origin, "NO_PROXY": "[::1],192.0.2.0/24"}
-    session = session_for({"192.0.2.1": RegistryConfig(http=True)}, environ=environ, patience=IMPATIENT)
-    with pytest.raises(RegistryError, match=r"192\.0\.2\.1"):
-        fetch_manifest(session, reference.parse("192.0.2.1/app:1"))
-    assert registry.requests == []
 
 
 def test_a_registry_at_an_address_of_version_6(session_for: MakeSession) -> None:

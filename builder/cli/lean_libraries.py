@@ -7,12 +7,15 @@ Whatever is asked for all the same is done by the real modules: they are loaded 
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Iterator
 from types import GeneratorType
 from typing import Any
 
 from builder.cli.lean import Later, StandIns, Types
 
 _WARNING = 30  # the level from which on logging says something though nobody has asked for it
+_COOKIES = ("set-cookie", "set-cookie2")
 
 
 def stand_ins(library: str) -> StandIns:
@@ -37,7 +40,7 @@ def stand_ins(library: str) -> StandIns:
         "certifi": Later("certifi", "where"),
         "email.message": Later("email.message", "Message"),
         "hashlib": Later("hashlib", "md5", "sha1", "sha256", "sha512"),
-        "http.cookiejar": Later("http.cookiejar", "Cookie", "CookieJar"),
+        "http.cookiejar": CookieModule(),
         "idna": Later("idna"),
         "inspect": Inspect(),
         "json": Later("json", "dumps"),
@@ -154,6 +157,51 @@ class Request:
             values, named = self._given
             self._made = urllib.request.Request(*values, **named)
         return self._made
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._real(), name)
+
+
+class CookieModule(Later):
+    """`http.cookiejar`, of which httpx makes a jar for each client that was given none, and for each redirect."""
+
+    def __init__(self) -> None:
+        super().__init__("http.cookiejar", "Cookie")
+        self.CookieJar = CookieJar
+
+
+class CookieJar:
+    """`http.cookiejar.CookieJar`, made when the first cookie comes."""
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        self._given = values, named
+        self._made: Any = None
+        self._making = threading.Lock()
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Take the cookies of an answer: httpx wraps its own as `response.response`."""
+        if self._made is None:
+            headers = getattr(getattr(response, "response", None), "headers", None)
+            if headers is not None and not any(name in headers for name in _COOKIES):
+                return
+        self._real().extract_cookies(response, request)
+
+    def _real(self) -> Any:
+        import http.cookiejar
+
+        with self._making:  # the threads of a client share its cookies
+            if self._made is None:
+                values, named = self._given
+                self._made = http.cookiejar.CookieJar(*values, **named)
+        return self._made
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(() if self._made is None else self._made)
+
+    def __len__(self) -> int:
+        return 0 if self._made is None else len(self._made)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -54,6 +54,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path == "/digest" and not self.headers.get("Authorization", "").startswith("Digest "):
             status, answer = 401, b""
             headers["WWW-Authenticate"] = 'Digest realm="a, b", qop="auth,auth-int", nonce="n", algorithm=SHA-256'
+        elif path == "/moved":
+            status, answer = 307, b""
+            headers["Location"] = "/x"
         else:
             told = {name.lower(): value for name, value in self.headers.items() if name.lower() != "content-type"}
             answer = json.dumps({"asked": self.path, "headers": told, "body": body.decode("latin-1")}).encode()
@@ -234,15 +237,19 @@ def test_proxies_of_the_environment(origin: str, environ: dict[str, str], said: 
 
 
 def test_a_plain_request_loads_none_of_it(origin: str) -> None:
+    """Nor does one that is redirected, though httpx makes a jar for the cookies of the next request."""
     code = (
         "from builder.config import Config\nfrom builder.registry.endpoints import Endpoint\n"
         "from builder.registry.transport import Session\n"
         "with Session(Config(), {}) as session:\n"
         "    place = Endpoint('http', origin[7:], '')\n"
         "    print(session.request(place, 'PUT', '/x', scopes=(), body=lambda: iter([b'12'])).status)\n"
+        "    print(session.request(place, 'GET', '/moved', scopes=()).status)\n"
+        "with httpx.Client(transport=httpx.HTTPTransport(verify=False), trust_env=False) as client:\n"
+        "    print(client.get(origin + '/moved', follow_redirects=True).url.path)\n"
         f"print(sorted(set({UNUSED}) & set(sys.modules) - {{'certifi'}}))\n"
     )
-    assert python(code, origin, lean=True) == "200\n[]\n"
+    assert python(code, origin, lean=True) == "200\n200\n/x\n[]\n"
 
 
 def test_loggers_speak_from_warnings_on(origin: str) -> None:

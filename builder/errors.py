@@ -80,6 +80,10 @@ class NotFoundError(RegistryError):
     """The registry answers that it has no such repository, manifest or blob."""
 
 
+class ProxyError(BuilderError):
+    """The environment names a proxy that cannot be used."""
+
+
 class StoreError(BuilderError):
     """The local store cannot be read or written, or does not hold what was asked for."""
 

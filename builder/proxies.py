@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from builder.errors import ProxyError
+
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
@@ -57,14 +59,20 @@ def of_environment(environ: Mapping[str, str]) -> Proxies:
 
 def transport(proxies: Proxies, **settings: Any) -> httpx.BaseTransport:
     """What sends a client's requests, each through its proxy; `settings` are those of `httpx.HTTPTransport`. Give the
-    client `trust_env=False` with it. Raises ValueError and ImportError for a proxy that cannot be used."""
+    client `trust_env=False` with it. Raises ProxyError."""
     import httpx
 
     direct = httpx.HTTPTransport(**settings)
     urls = {url for url in (proxies.http, proxies.https) if url}
     if not urls:
         return direct
-    by_proxy = {url: httpx.HTTPTransport(proxy=url, **settings) for url in urls}
+    try:
+        by_proxy = {url: httpx.HTTPTransport(proxy=url, **settings) for url in urls}
+    except (ValueError, ImportError, httpx.InvalidURL) as error:  # ImportError: SOCKS needs a package
+        raise ProxyError(
+            f"the proxy settings of the environment cannot be used: {error}",
+            remedy="mend HTTP_PROXY, HTTPS_PROXY or ALL_PROXY",
+        ) from error
 
     class Chosen(httpx.BaseTransport):
         def handle_request(self, request: httpx.Request) -> httpx.Response:

@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "builder"
 LEVELS = (
-    ("boot", "bundle", "errors", "progress", "proxies"),
-    ("places",),
+    ("boot", "bundle", "errors", "progress"),
+    ("places", "proxies"),
     ("config", "oci"),
     ("filesystem", "sandbox", "dockerfile"),
     ("context",),

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import httpx
 import pytest
 
+from builder.errors import ProxyError
 from builder.proxies import Proxies, of_environment, transport
 
 PROXY = "http://proxy:3128"
@@ -72,3 +74,16 @@ def test_each_request_goes_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
         assert answer.next_request is not None
         client.send(answer.next_request)
     assert asked == [("10.1.2.3", ""), ("far.example", PROXY)]
+
+
+@pytest.mark.parametrize("url", ["nonsense://me:hunter2@x", "http://me:hunter2@a:b", "socks4://x"])
+def test_proxies_that_cannot_be_used(url: str) -> None:
+    with pytest.raises(ProxyError, match="proxy settings of the environment cannot be used") as caught:
+        transport(of_environment({"ALL_PROXY": url}))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_proxies_for_which_a_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(ProxyError, match="socksio"):
+        transport(of_environment({"ALL_PROXY": "socks5h://127.0.0.1:1080"}))

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from builder import proxies
-from builder.errors import ContextError
+from builder.errors import ContextError, ProxyError
 
 _CHUNK = 1 << 18
 _REDIRECTS = 10
@@ -98,6 +98,8 @@ def fetch(
                 if progress is not None:
                     progress(size, total)
             return Fetched(False, name, modified, response.headers.get("ETag"), f"sha256:{digest.hexdigest()}", size)
+    except ProxyError as problem:
+        raise ContextError(problem.cause, place=place, remedy=problem.remedy) from problem
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as problem:
         reason = str(problem) or type(problem).__name__
         raise ContextError(f"cannot be fetched: {reason}", place=place, remedy=_remedy(problem)) from problem

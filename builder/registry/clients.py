@@ -12,7 +12,7 @@ import msgspec
 
 from builder import proxies
 from builder.config import Config
-from builder.errors import RegistryError
+from builder.errors import ProxyError, RegistryError
 from builder.registry.endpoints import Endpoint, tls_context
 
 if TYPE_CHECKING:
@@ -51,11 +51,8 @@ def make_client(
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=16)
     try:
         transport = proxies.transport(proxies.of_environment(environ), verify=context, limits=limits)
-    except (ValueError, ImportError, httpx.InvalidURL) as error:  # ImportError: SOCKS needs a package
-        raise RegistryError(
-            f"the proxy settings of the environment cannot be used: {error}",
-            remedy="mend HTTP_PROXY, HTTPS_PROXY or ALL_PROXY",
-        ) from error
+    except ProxyError as error:
+        raise RegistryError(error.cause, remedy=error.remedy) from error
     return httpx.Client(
         transport=transport,
         trust_env=False,

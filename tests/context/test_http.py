@@ -128,6 +128,14 @@ def test_nobody_listens() -> None:
             fetch(url, io.BytesIO())
 
 
+@pytest.mark.parametrize("proxy", ["nonsense://x", "http://a:b:c", "socks4://127.0.0.1:1"])
+def test_proxies_that_cannot_be_used(server: str, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(ContextError, match="proxy settings") as caught:
+        fetch(f"{server}/file.txt", io.BytesIO())
+    assert (caught.value.place, "HTTP_PROXY" in (caught.value.remedy or "")) == (f"{server}/file.txt", True)
+
+
 def test_a_full_disk_is_said(server: str) -> None:
     with open("/dev/full", "wb", buffering=0) as full, pytest.raises(ContextError, match="no space left"):
         fetch(f"{server}/file.txt", full)

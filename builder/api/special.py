@@ -146,12 +146,12 @@ def parse_epoch(text: str) -> int | None:
         return None
     if not text.isascii() or not text.isdigit():
         raise UsageError(
-            f"SOURCE_DATE_EPOCH={text[:20]!r} is not a number of seconds",
+            f"SOURCE_DATE_EPOCH={text[:40]!r} is not a number of seconds",
             remedy="set it to seconds since 1970, for a build also to context, or unset it",
         )
     digits = text.lstrip("0") or "0"
     if len(digits) > len(str(_LATEST)) or int(digits) > _LATEST:
-        raise UsageError(f"SOURCE_DATE_EPOCH={text[:20]} is after the year 9999", remedy="set it to seconds since 1970")
+        raise UsageError(f"SOURCE_DATE_EPOCH={text[:40]} is after the year 9999", remedy="set it to seconds since 1970")
     return int(digits)
 
 

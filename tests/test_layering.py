@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "builder"
 LEVELS = (
-    ("boot", "bundle", "errors", "progress"),
+    ("authorities", "boot", "bundle", "errors", "progress"),
     ("places", "proxies"),
     ("config", "oci"),
     ("filesystem", "sandbox", "dockerfile"),

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from builder import proxies
+from builder.authorities import system_context
 from builder.context.git_url import GitRef
-from builder.errors import ContextError
+from builder.errors import ContextError, ProxyError
+
+if TYPE_CHECKING:
+    import ssl
 
 _KEPT_VARIABLES = (
-    "PATH", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "HTTP_PROXY", "HTTPS_PROXY",
-    "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+    "PATH", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
 )  # fmt: skip
 _SETTINGS = (
     "init.defaultBranch=master", "core.hooksPath=/dev/null", "core.fsmonitor=false", "credential.helper=",
@@ -91,7 +98,10 @@ class Git:
         if self._authorization is None or repository in self._redirected or not repository.startswith(self._host):
             return False
         self._redirected.add(repository)
-        landing = _landing(repository, self._authorization)
+        try:
+            landing = _landing(repository, self._authorization, self._environment)
+        except ProxyError as problem:
+            raise ContextError(problem.cause, place=self._ref.place, remedy=problem.remedy) from problem
         if landing is None:
             return False
         if landing:
@@ -146,16 +156,18 @@ class Git:
         return ContextError(cause, place=self._ref.place, details=details, remedy=remedy)
 
 
-def _landing(repository: str, authorization: str) -> str | None:
+def _landing(repository: str, authorization: str, environ: Mapping[str, str]) -> str | None:
     """Where the redirects of a repository end: its address there if that is on the same host, '' if on another one, and
-    None if nowhere. The other host is not asked."""
+    None if nowhere. The other host is not asked. `environ` is git's: whom it trusts, and its proxies. Raises
+    ProxyError."""
     import httpx
 
     origin = httpx.URL(repository)
     url = httpx.URL(repository + _QUESTION)
     headers = {"Authorization": authorization, "Git-Protocol": "version=2", "User-Agent": "git/builder"}
     try:
-        with httpx.Client(timeout=_TIMEOUT) as client:
+        transport = proxies.transport(proxies.of_environment(environ), verify=_tls_context(environ))
+        with httpx.Client(transport=transport, trust_env=False, timeout=_TIMEOUT) as client:
             for _ in range(_MAX_REDIRECTS):
                 with client.stream("GET", url, headers=headers) as response:
                     if not response.has_redirect_location:
@@ -165,6 +177,15 @@ def _landing(repository: str, authorization: str) -> str | None:
                     return ""
             else:
                 return None
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError):
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError):  # OSError: certificates; git says more
         return None
     return str(url).removesuffix(_QUESTION) if str(url).endswith(_QUESTION) else None
+
+
+def _tls_context(environ: Mapping[str, str]) -> ssl.SSLContext:
+    """TLS settings that trust whom git trusts."""
+    context = system_context()
+    file, directory = environ.get("GIT_SSL_CAINFO") or None, environ.get("GIT_SSL_CAPATH") or None
+    if file or directory:
+        context.load_verify_locations(file, directory)
+    return context

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from builder import proxies
+from builder.authorities import system_context
 from builder.errors import ContextError, ProxyError
 
 _CHUNK = 1 << 18
@@ -71,7 +72,7 @@ def fetch(
     try:
         with (
             httpx.Client(
-                transport=proxies.transport(proxies.of_environment(os.environ)),
+                transport=proxies.transport(proxies.of_environment(os.environ), verify=system_context()),
                 trust_env=False,
                 follow_redirects=True,
                 max_redirects=_REDIRECTS,

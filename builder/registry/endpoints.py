@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from builder.authorities import system_context
 from builder.config import Config, KeyPair, RegistryConfig, is_loopback
 from builder.errors import RegistryError
 from builder.registry.urls import split
@@ -95,15 +96,7 @@ def tls_context(config: Config, endpoint: Endpoint) -> ssl.SSLContext:
     """The TLS settings for an endpoint. Raises RegistryError for a certificate that cannot be read."""
     import ssl
 
-    paths = ssl.get_default_verify_paths()
-    try:  # by name: other threads run meanwhile, which Python 3.11 does not allow where OpenSSL looks for them
-        context = ssl.create_default_context(cafile=paths.cafile, capath=paths.capath)
-    except OSError:  # unreadable or empty, which OpenSSL passes over
-        context = ssl.create_default_context()
-    if not paths.cafile and not (paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath)):
-        import certifi  # a machine without ca-certificates still reaches public registries
-
-        context.load_verify_locations(certifi.where())
+    context = system_context()
     files = tls_files(config, endpoint)
     for path in files.ca:
         try:

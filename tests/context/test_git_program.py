@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from typing import NamedTuple
 import pytest
 
 from builder.context.git import checkout, parse_git_url, resolve
-from builder.context.git_program import Git, GitFailed
+from builder.context.git_program import Git, GitFailed, _landing
 from builder.errors import ContextError
 from tests.context.test_git import git
+from tests.support.certificates import make_certificates
 
 HEADER = "basic eC1hY2Nlc3MtdG9rZW46czNjcjN0"
 
@@ -38,6 +40,7 @@ class Smart(http.server.BaseHTTPRequestHandler):
             self.send_response(302)
             target = {"moved": f"/{path}", "loop": self.path}.get(first) or f"{self.other[0]}/{path}"
             self.send_header("Location", target)
+            self.send_header("Content-Length", "0")
             self.end_headers()
         elif first == "private" and self.headers.get("Authorization") != HEADER:
             self.send_error(404)
@@ -62,7 +65,7 @@ class Smart(http.server.BaseHTTPRequestHandler):
         head, _, answer = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
         self.send_response(int(headers.pop("Status", "200").split()[0]))
-        for name, value in headers.items():
+        for name, value in (headers | {"Content-Length": str(len(answer))}).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(answer)
@@ -180,3 +183,59 @@ def test_redirects_without_an_end(servers: tuple[Server, Server], tmp_path: Path
     with pytest.raises(ContextError, match="cannot be read") as caught:
         taken(f"{servers[0].url}/loop/repo.git", tmp_path / "c")
     assert HEADER not in f"{caught.value} {caught.value.details}"
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    (tmp_path / "certificates").mkdir()
+    made = make_certificates(tmp_path / "certificates")
+    (made / "authorities").mkdir()
+    (made / "authorities/ca.crt").write_bytes((made / "ca.crt").read_bytes())
+    subprocess.run(["openssl", "rehash", str(made / "authorities")], check=True, capture_output=True)
+    return made
+
+
+@pytest.mark.parametrize(("variable", "path"), [("GIT_SSL_CAINFO", "ca.crt"), ("GIT_SSL_CAPATH", "authorities")])
+def test_a_redirect_is_asked_for_with_the_authorities_of_git(
+    servers: tuple[Server, Server],
+    certificates: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    path: str,
+) -> None:
+    seen: list[tuple[str, str | None]] = []
+    handler = functools.partial(Smart, root=tmp_path / "served", seen=seen, other=[servers[0].url])
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+    monkeypatch.setenv(variable, str(certificates / path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
+        listening.socket = tls.wrap_socket(listening.socket, server_side=True)
+        thread = threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        assert taken(f"https://127.0.0.1:{listening.server_port}/moved/repo.git", tmp_path / "c") == ["f"]
+        listening.shutdown()
+        thread.join()
+    assert {header for _, header in seen} == {HEADER}
+
+
+def test_a_redirect_is_asked_for_by_the_rules_for_proxies(servers: tuple[Server, Server]) -> None:
+    """This machine itself never through one: it would see the header."""
+    environ = {"HTTP_PROXY": servers[1].url, "http_proxy": servers[1].url}
+    url = servers[0].url
+    assert _landing(f"{url}/moved/repo.git", HEADER, environ) == f"{url}/repo.git"
+    assert servers[1].seen == []
+    far = "http://192.0.2.1/moved/repo.git"
+    assert _landing(far, HEADER, environ) != ""
+    assert [header for _, header in servers[1].seen] == [HEADER]
+
+
+def test_a_redirect_that_a_proxy_keeps_from_being_asked_for(
+    servers: tuple[Server, Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git may know proxies that we do not."""
+    monkeypatch.setenv("ALL_PROXY", "nonsense://x")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")  # which git reads
+    with pytest.raises(ContextError, match="proxy settings") as caught:
+        taken(f"{servers[0].url}/moved/repo.git", tmp_path / "c")
+    assert caught.value.place == f"{servers[0].url}/moved/repo.git"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import ssl
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from builder.context.http import add_filename, fetch, filename, redacted
 from builder.errors import ContextError
+from tests.support.certificates import make_certificates
 
 BODY = b"content " * 50_000
 MODIFIED = 1_546_300_800
@@ -134,6 +137,23 @@ def test_proxies_that_cannot_be_used(server: str, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ContextError, match="proxy settings") as caught:
         fetch(f"{server}/file.txt", io.BytesIO())
     assert (caught.value.place, "HTTP_PROXY" in (caught.value.remedy or "")) == (f"{server}/file.txt", True)
+
+
+def test_the_authorities_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A company's own are among them, and not among those that come with httpx."""
+    made = make_certificates(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(made / "server.crt", made / "server.key")
+    paths = ssl.get_default_verify_paths()._replace(cafile=str(made / "ca.crt"))
+    with Server(("127.0.0.1", 0), Handler) as listening:
+        listening.socket = tls.wrap_socket(listening.socket, server_side=True)
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        url = f"https://127.0.0.1:{listening.server_port}/file.txt"
+        with pytest.raises(ContextError, match="certificate"):
+            fetch(url, io.BytesIO())
+        monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+        assert fetch(url, io.BytesIO()).size == len(BODY)
+        listening.shutdown()
 
 
 def test_a_full_disk_is_said(server: str) -> None:

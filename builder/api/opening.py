@@ -13,7 +13,7 @@ from builder import config as configuration
 from builder.api.inputs import Inputs, load_inputs
 from builder.api.options import BuildOptions, SecretSource
 from builder.api.special import given_epoch
-from builder.errors import BuilderError, StepFailed
+from builder.errors import StepFailed
 from builder.places import default_root
 from builder.store.store import Store
 
@@ -48,7 +48,7 @@ def inputs_of(
     keep_git_dir: bool = False,
 ) -> Inputs:
     """The inputs that the options name. Raises BuilderError, without the value of a secret in it."""
-    try:
+    with redacting(options, credentials):  # a server may have written back what it was sent
         return load_inputs(
             store,
             options.context,
@@ -62,7 +62,14 @@ def inputs_of(
             agent=credentials.agents.get("default", ""),
             offline=options.offline,
         )
-    except BuilderError as error:  # a server may have written back what it was sent
+
+
+@contextmanager
+def redacting(options: BuildOptions, credentials: Credentials) -> Iterator[None]:
+    """Masks the build's secrets in an error that ends the block."""
+    try:
+        yield
+    except Exception as error:
         from builder.api.prepare import guard_of
 
         guard = guard_of(options, credentials)

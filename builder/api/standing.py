@@ -13,7 +13,7 @@ import msgspec
 
 from builder.api.failing import states_of
 from builder.api.inputs import Inputs, load_inputs
-from builder.api.opening import Credentials, secret_reader, secret_readers, ssh_agents
+from builder.api.opening import Credentials, redacting, secret_reader, secret_readers, ssh_agents
 from builder.api.options import BuildOptions, SecretSource
 from builder.api.prepare import make_environment
 from builder.api.running import exit_status
@@ -156,15 +156,11 @@ def _environment(
         _agents(kept, step.agents.keys() if again else asked & step.agents.keys(), report) as agents,
     ):
         credentials = Credentials(secret_readers(options), agents)
-        inputs = _inputs(store, step, scratch, credentials) if contexts else Inputs("Dockerfile", b"", {}, {})
-        environment = make_environment(store, inputs, options, Special(epoch=step.epoch), credentials, report)
-        with closing(environment):
-            try:
+        with redacting(options, credentials):
+            inputs = _inputs(store, step, scratch, credentials) if contexts else Inputs("Dockerfile", b"", {}, {})
+            environment = make_environment(store, inputs, options, Special(epoch=step.epoch), credentials, report)
+            with closing(environment):
                 yield environment
-            except Exception as error:
-                if environment.guard is not None:
-                    environment.guard.redact(error)
-                raise
 
 
 def _inputs(store: Store, step: FailedStep, scratch: str, credentials: Credentials) -> Inputs:

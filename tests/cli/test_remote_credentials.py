@@ -119,6 +119,9 @@ def test_a_step_that_failed_has_them_again(cli: Cli, server: Server, tmp_path: P
     again = cli("debug", "--rerun", environ={"TOKEN": TOKEN})
     assert again.out == b"A /new\n", again.err
     assert TOKEN.encode() not in kept(cli.root)
+    refused = cli("--debug", "debug", "--rerun", environ={"TOKEN": TOKEN[::-1]})
+    assert (refused.status, "who sends Bearer ***?" in refused.err) == (1, True)
+    assert TOKEN[::-1] not in refused.err
 
 
 def test_a_secret_that_cannot_be_read(cli: Cli, server: Server) -> None:

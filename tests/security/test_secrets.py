@@ -82,6 +82,17 @@ def test_logs_are_masked_across_pieces(parts: list[bytes], data: st.DataObject) 
     assert RAW not in shown
 
 
+@given(st.binary(min_size=8, max_size=300), st.sampled_from([b"", b"x-access-token:", b"a", b"me"]))
+def test_base64_is_masked_as_a_whole(value: bytes, before: bytes) -> None:
+    """But for the characters that it shares with what is around it."""
+    value = b"7" + value + b"8"
+    left = guard(value).mask_text(f"basic {base64.b64encode(before + value).decode()}!").partition("***")
+    known = base64.b64encode(before).decode().rstrip("=")[: len(before) * 8 // 6]
+    assert left[0].startswith(f"basic {known}")
+    assert len(left[0]) <= len("basic ") + len(known) + 1
+    assert len(left[2].rstrip("!").rstrip("=")) <= 1
+
+
 def test_streams_are_masked_apart_and_not_delayed() -> None:
     masking = guard(RAW).masking()
     assert masking.feed(1, b"prompt> ") == b"prompt> "

@@ -36,7 +36,8 @@ class Lease:
         with self._no_collection():
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             try:
-                self._file = os.open(self._path, flags, 0o644)  # root's, too, is read by whoever the store belongs to
+                self._file = os.open(self._path, flags, 0o644)
+                _let_read(self._file)
             except OSError as error:
                 raise _error("cannot make a lease", error, directory) from error
             fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -99,9 +100,19 @@ def held(directory: str) -> frozenset[str]:
 def _open_gate(directory: str) -> int:
     path = os.path.join(directory, _GATE)
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except PermissionError:  # root made it; to lock it, reading is enough
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    _let_read(descriptor)
+    return descriptor
+
+
+def _let_read(descriptor: int) -> None:
+    """Have our file read by whoever the store belongs to, although it is root's and whatever the umask was when it was
+    made. Raises OSError."""
+    found = os.fstat(descriptor)
+    if found.st_uid == os.geteuid() and found.st_mode & 0o777 != 0o644:
+        os.fchmod(descriptor, 0o644)
 
 
 def _read(directory: str, *, clean: bool) -> frozenset[str]:

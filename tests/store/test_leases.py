@@ -35,7 +35,7 @@ def ask(directory: Path, question: str) -> str:
     """What the store's user is told, or the error."""
     script = (
         "import encodings.ascii, os; from builder.errors import StoreError; from builder.store import leases\n"
-        "os.setuid(65534)\n"  # who may not load modules here
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"  # who may not load modules here
         f"try:\n    {question}\nexcept StoreError as error: print(error, error.remedy)"
     )
     environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
@@ -47,10 +47,15 @@ def ask(directory: Path, question: str) -> str:
 
 
 @needs_root
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
 @pytest.mark.parametrize("question", ASKING.values(), ids=ASKING)
-def test_what_root_uses_is_seen_by_the_user(directory: Path, question: str) -> None:
+def test_what_root_uses_is_seen_by_the_user(directory: Path, question: str, mask: int) -> None:
     directory.parent.chmod(0o755)
-    lease = Lease(str(directory))
+    before = os.umask(mask)
+    try:
+        lease = Lease(str(directory))
+    finally:
+        os.umask(before)
     lease.pin("sha256:1")
     assert ask(directory, question) == "sha256:1"
     lease.release()

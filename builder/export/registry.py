@@ -14,12 +14,11 @@ from builder.oci.reference import Reference
 from builder.oci.spec import INDEXES, Descriptor, is_image
 from builder.progress import Reporter
 from builder.registry.push import Pushed, push
+from builder.store.records import PUSHED
 from builder.store.store import Store
 
 if TYPE_CHECKING:
     from builder.registry.transport import Session
-
-_KIND = "pushed-1"
 
 
 def push_image(
@@ -61,7 +60,7 @@ def _origins(store: Store, descriptor: Descriptor, domain: str) -> dict[str, lis
     for image in _images(store, descriptor):
         manifest = store.images.manifest(image)
         for blob in (manifest.config, *manifest.layers):
-            if known := store.database.memo(_KIND, f"{domain} {blob.digest}"):
+            if known := store.database.memo(PUSHED, f"{domain} {blob.digest}"):
                 found.setdefault(blob.digest, []).append(known.decode())
         for diff_id in (store.images.config(image).rootfs.diff_ids or ()) if is_image(image) else ():
             for record in store.database.layers(diff_id):
@@ -77,7 +76,7 @@ def _remember(store: Store, domain: str, path: str, done: Pushed) -> None:
     """Note where the blobs are now, so that the next repository of the registry takes them over."""
     with suppress(StoreError):  # the image has been pushed: a cache that cannot be written to must not fail it
         for digest in (*done.uploaded, *done.mounted):
-            store.database.add_memo(_KIND, f"{domain} {digest}", path.encode())
+            store.database.add_memo(PUSHED, f"{domain} {digest}", path.encode())
 
 
 def _images(store: Store, descriptor: Descriptor) -> Iterator[Descriptor]:

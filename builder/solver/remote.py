@@ -18,10 +18,10 @@ from builder.plan.steps import MAIN_CONTEXT, CopyFiles, CopyGit, CopyUrl, FromCo
 from builder.solver.environment import Environment
 from builder.solver.gather import FetchedSource, FilesSource
 from builder.solver.inline import MemoryTree
+from builder.store.records import COMMITS
 from builder.store.store import Store
 
 _KIND = "url-1"
-_COMMIT = "git-commit-1"
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -138,7 +138,7 @@ def missing_source(store: Store, source: CopyUrl | CopyGit) -> str | None:
     if isinstance(source, CopyUrl):
         return redacted(source.url) if _remembered(store, source.url) is None else None
     ref = _git_ref(source)
-    return ref.place if not _is_pinned(ref) and store.database.memo(_COMMIT, _commit_key(ref)) is None else None
+    return ref.place if not _is_pinned(ref) and store.database.memo(COMMITS, _commit_key(ref)) is None else None
 
 
 def not_here(cause: str) -> OfflineError:
@@ -155,15 +155,15 @@ def _resolve(environment: Environment, ref: GitRef, agent: str) -> Resolved:
     """The commit, from the remote or, offline, as it was the last time."""
     database, key = environment.store.database, _commit_key(ref)
     if environment.offline and not _is_pinned(ref):
-        data = database.memo(_COMMIT, key)
+        data = database.memo(COMMITS, key)
         if data is None:
             raise not_here(f"{ref.place} was not fetched before")
         return msgspec.msgpack.decode(data, type=Resolved)
     resolved = resolve_git(ref, authorization=git_authorization(environment.secrets, ref.remote), agent=agent)
     if not _is_pinned(ref):
         data = msgspec.msgpack.encode(resolved)
-        if database.memo(_COMMIT, key) != data:
-            database.add_memo(_COMMIT, key, data)
+        if database.memo(COMMITS, key) != data:
+            database.add_memo(COMMITS, key, data)
     return resolved
 
 

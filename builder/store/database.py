@@ -21,7 +21,7 @@ import msgspec
 
 from builder.errors import DiskFull, StoreError
 from builder.filesystem.locks import exclusive
-from builder.store.records import Holding, LayerRecord, RecipeRecord, StepRecord
+from builder.store.records import OBSERVED, Holding, LayerRecord, RecipeRecord, StepRecord
 from builder.store.room import is_full
 
 VERSION = 3
@@ -304,10 +304,13 @@ class Database:
             )
 
     def forget_unused_memos(self, before: float) -> None:
-        """Forget the memos that hold nothing and were last used `before`, in seconds since the epoch. Those that hold
-        something go as steps do."""
+        """Forget the memos that hold nothing and were last used `before`, in seconds since the epoch: what is derived
+        from what is here. Those that hold something go as steps do, what was OBSERVED stays."""
         with self._cursor() as connection:
-            connection.execute("DELETE FROM memos WHERE holds = '' AND used < ?", (before,))
+            others = ", ".join("?" * len(OBSERVED))
+            connection.execute(
+                f"DELETE FROM memos WHERE holds = '' AND used < ? AND kind NOT IN ({others})", (before, *OBSERVED)
+            )
 
     # --- what is kept
 

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
+COMMITS = "git-commit-1"
+"""Memos of which commit a git reference meant when it was last looked up: `solver.remote`."""
+PUSHED = "pushed-1"
+"""Memos of the repository of a registry that has a blob: `export.registry`."""
+OBSERVED = (COMMITS, PUSHED)
+"""Memos of what was seen elsewhere: nothing here could derive it again, and what needs it (a build that is offline, a
+push that spares an upload) may come long after."""
+
 
 def storable(text: str) -> str:
     """The text, if it is Unicode, which is all that SQLite and JSON take; or another for it, in quotes, as no absolute

@@ -87,6 +87,7 @@ def test_a_repository(cli: Cli, server: Server, commit: str, tmp_path: Path) -> 
     done = watched(cli, "build", "--offline", built)
     assert f"Dockerfile:2: the build is offline and lacks {server.url}/repo.git" in done.err
     cli.build("-t", "x", built)
+    assert cli("prune", "-f", "--filter", "until=0s").status == 0, "the image has it, so it stays with its commit"
     done = watched(cli, "build", "--offline", "--progress", "plain", "-t", "x", built)
     assert done.status == 0, done.err
     assert done.cached() == 1

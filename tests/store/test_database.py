@@ -12,7 +12,7 @@ import pytest
 
 from builder.errors import DiskFull, StoreError
 from builder.store.database import _LARGE, VERSION, Database, failure
-from builder.store.records import Holding, LayerRecord, RecipeRecord, StepRecord
+from builder.store.records import OBSERVED, Holding, LayerRecord, RecipeRecord, StepRecord
 
 
 @pytest.fixture
@@ -128,9 +128,12 @@ def test_memos_that_nobody_used_lately(database: Database, monkeypatch: pytest.M
         monkeypatch.setattr("time.time", lambda moment=moment: moment)
         database.add_memo("kind", key, b"")
         database.add_memo("holding", key, b"", holds="sha256:1")
+        for kind in OBSERVED:
+            database.add_memo(kind, key, b"")
     database.memo("kind", "used")
     database.forget_unused_memos(before=5000.0)
     assert [database.memo("kind", key) for key in ("old", "used", "new")] == [None, b"", b""]
+    assert all(database.memo(kind, "old") is not None for kind in OBSERVED), "nothing here could tell it again"
     assert len(database.holdings()) == 3, "these are the build cache's, and go with it"
 
 

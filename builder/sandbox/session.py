@@ -34,9 +34,10 @@ class Session:
       typed there. A terminal at `stdin` is in raw mode meanwhile, and afterwards as it was; if it hangs up, so does the
       command's.
     - Signals (FORWARDED) go to the command if this runs in the main thread; after the third SIGINT or SIGTERM that it
-      leaves unanswered it is killed. So it is when it outlives a SIGHUP by some seconds and the caller has no terminal
-      then: as process 1 a command ignores what it has no handler for, and nobody is left to end it. A SIGHUP that the
-      caller ignores (nohup) stays ignored. A change of the window's size is passed on.
+      leaves unanswered it is killed. So it is when it outlives a SIGHUP by some seconds and the caller's terminal is
+      gone then: as process 1 a command ignores what it has no handler for, and nobody is left to end it. Where there
+      was no terminal (a service, a job) a SIGHUP is no more than that. One that the caller ignores (nohup) stays
+      ignored. A change of the window's size is passed on.
 
     For one command only: `Sandbox.attach` runs it.
     """
@@ -51,6 +52,7 @@ class Session:
         self._pending = b""
         self._at_end = False
         self._interrupts = 0
+        self._had_terminal = False
         self._hung_up: float | None = None  # until when the command may outlive a SIGHUP
         self._is_keyboard = stdin is not None and os.isatty(stdin)
 
@@ -88,6 +90,7 @@ class Session:
         Raises OSError where the output cannot be written: nobody is there to see it.
         """
         self._outputs = dict(outputs)
+        self._had_terminal = has_terminal()
         with raw(self.stdin if self.terminal and self._is_keyboard else None), signals() as woken:
             return self._follow(control, woken)
 
@@ -208,7 +211,7 @@ class Session:
             if self._interrupts >= _PATIENCE:
                 _kill(control)
                 continue
-            if number == signal.SIGHUP and self._hung_up is None:
+            if number == signal.SIGHUP and self._had_terminal and self._hung_up is None:
                 self._hung_up = time.monotonic() + _LAST_MOMENTS
             with suppress(OSError):  # it has just ended
                 control.send(bytes([number]))

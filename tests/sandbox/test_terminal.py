@@ -6,6 +6,7 @@ import fcntl
 import os
 import select
 import signal
+import subprocess
 import sys
 import termios
 import threading
@@ -20,6 +21,7 @@ from builder.sandbox.command import Command, Result
 from builder.sandbox.session import Session
 from builder.sandbox.terminal import get_size, set_size
 from tests.sandbox.outcome import PATH, Run
+from tests.support.builds import PROJECT
 from tests.support.terminal import Program
 
 
@@ -67,6 +69,7 @@ class Attached:
 
 
 Attach = Callable[..., Attached]
+Overlay = Callable[[], tuple[str, str]]
 
 
 @pytest.fixture
@@ -241,10 +244,10 @@ sys.exit(result.exit_status if result.exit_status is not None else 128 + result.
 
 @pytest.fixture
 def program(
-    run: Run, busybox: Path, overlay: Callable[[], tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    run: Run, busybox: Path, overlay: Overlay, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Program]]:
     made: list[Program] = []
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
 
     def program(script: str, *, terminal: bool = True, ignoring: bool = False) -> Program:
         kind = "ignored" if ignoring else "yes" if terminal else "no"
@@ -303,6 +306,25 @@ def test_the_signal_alone_ends_nothing_while_the_terminal_is_there(program: Call
     running.read_until("again")
     time.sleep(4)
     assert os.waitpid(running.pid, os.WNOHANG) == (0, 0)
+
+
+def test_the_signal_ends_nothing_where_no_terminal_was(run: Run, busybox: Path, overlay: Overlay) -> None:
+    """As of a service or a job: that there is none now does not tell that one was lost."""
+    script = "trap 'echo again' HUP; echo ready; while :; do sleep 0.05; done"
+    arguments = [sys.executable, "-c", CHILD, str(busybox), *overlay(), "no", script]
+    environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen(
+        arguments, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+    ) as running:
+        try:
+            assert running.stdout is not None
+            assert running.stdout.readline() == b"ready\n"
+            running.send_signal(signal.SIGHUP)
+            assert running.stdout.readline() == b"again\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                running.wait(4)
+        finally:
+            running.kill()
 
 
 def test_a_hang_up_that_the_caller_ignores_ends_nothing(program: Callable[..., Program]) -> None:

@@ -132,6 +132,9 @@ class Mounting:
         """Take the caches that a command shares with others, or waits for if they are `locked`. Commands that take
         several do so in one order, so that they do not wait for each other.
 
+        Only the next in turn looks whether a cache is free, and the others wait for their turn: or a build that has the
+        cache would take it for its next command between two looks of one that has waited for long.
+
         A command in a chroot has each alone: files are copied from there and back, by their paths, which another
         command that writes there at the same time could lead anywhere on this machine.
         """
@@ -147,8 +150,9 @@ class Mounting:
             modes[path], names[path] = max(mode, modes.get(path, mode)), mount.cache
         for path, mode in sorted(modes.items()):
             waiting = self._waiting(names[path])
-            while not self._take(path, mode):
-                waiting()
+            with self._environment.store.step_locks.exclusive(f"turn {os.path.basename(path)}", waiting):
+                while not self._take(path, mode):
+                    waiting()
 
     def _waiting(self, cache: str) -> Waiting:
         text = f"a command waits for the cache mount {cache.removeprefix('/')}, which another uses"

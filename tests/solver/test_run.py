@@ -5,6 +5,9 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -36,7 +39,7 @@ from builder.solver.trace import Trace
 from builder.store.store import Store
 from tests.solver.support import HOST, base_layer, environment, node, run_copy, write
 from tests.solver.test_staging import FILE
-from tests.support.builds import Cli, busybox_context, needs_sandbox
+from tests.support.builds import PROJECT, Cli, busybox_context, needs_sandbox
 
 STEP = RunNode(label="RUN x", stage="s", platform=HOST, parent=0, argv=("x",), env=())
 
@@ -254,6 +257,56 @@ def test_sharing_of_caches(mounting: Any) -> None:
         assert waiting.is_alive()
     waiting.join(10)
     assert not waiting.is_alive()
+
+
+AGAIN_AND_AGAIN = """
+import sys, time
+from contextlib import ExitStack
+from builder.plan.steps import CacheMount
+from builder.solver.mounts import Mounting
+from builder.store.store import Store
+from tests.solver.support import environment
+root, sharing = sys.argv[1:]
+environ, _ = environment(Store(root))
+for turn in range(12):
+    with ExitStack() as held:
+        Mounting(environ, {}, {}, "", held).claim([CacheMount(target="/c", cache="k", sharing=sharing)])
+        print(turn, flush=True)
+        time.sleep(0.3)
+print("end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("sharing", ["locked", "shared"])
+def test_who_waits_for_a_cache_gets_it_next(store: Store, mounting: Any, sharing: str) -> None:
+    """Although a build that has it claims it for its next command at once."""
+    command = [sys.executable, "-c", AGAIN_AND_AGAIN, store.root, sharing]
+    planned = CacheMount(target="/c", cache="k", sharing="locked")
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(PROJECT)}, stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"0\n"
+            with ExitStack() as held:
+                mounting(held).claim([planned])
+                other.send_signal(signal.SIGSTOP)
+                os.set_blocking(other.stdout.fileno(), False)
+                assert (other.stdout.read() or b"").split() in ([], [b"1"])
+        finally:
+            other.kill()
+
+
+def test_a_private_cache_waits_for_nobody(mounting: Any) -> None:
+    locked, private = (CacheMount(target="/c", cache="k", sharing=sharing) for sharing in ("locked", "private"))
+    with ExitStack() as one, ExitStack() as two, ExitStack() as three:
+        mounting(one).claim([locked])
+        waiting = threading.Thread(target=mounting(two).claim, args=([locked],), daemon=True)
+        waiting.start()
+        (mount,) = mounting(three).mounts(private)
+        assert waiting.is_alive()
+        assert mount.source.endswith(".1/data")
+        one.close()
+        waiting.join(10)
+        assert not waiting.is_alive()
 
 
 def test_commands_with_several_caches_do_not_wait_for_each_other(

@@ -16,6 +16,7 @@ from builder.errors import StoreError
 from builder.filesystem.locks import LockTable
 from builder.store.check import check
 from builder.store.check_session import LEFTOVER, Depth
+from builder.store.check_snapshots import _Listing
 from builder.store.mounts import hold
 from tests.support.builds import Cli, busybox_context, needs_sandbox
 from tests.support.checks import CHECK, DEEP, DROP, REPAIR, blob_path, database, run, spoil
@@ -274,6 +275,24 @@ def test_a_snapshot_that_a_collection_takes_meanwhile(cli: Cli) -> None:
 
     assert check(str(cli.root), CHECK, take).problems == ()
     assert not files.parent.exists()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_snapshot_that_a_collection_takes_while_its_files_are_looked_for(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Also where it is being unpacked again by then."""
+    files = snapshot_files(cli)
+    compare = _Listing.compare
+
+    def take(listing: _Listing, path: str) -> str:
+        shutil.move(files.parent, cli.root / "taken")
+        if again:
+            files.mkdir(parents=True)
+        return compare(listing, path)
+
+    monkeypatch.setattr(_Listing, "compare", take)
+    assert run(cli, CHECK).problems == ()
 
 
 UNCHANGED = "cat <> /tmp/a; cat <> /tmp/b; chmod 700 /tmp/run; chmod 755 /tmp/run; mkdir /tmp/x; rmdir /tmp/x"

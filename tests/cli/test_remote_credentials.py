@@ -14,12 +14,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.cli.test_remote_contexts import archive, git, kept
+from tests.cli.test_remote_contexts import archive, git, kept, needs_git
 from tests.support.builds import Cli, context
 
 TOKEN = "hunter2hunter2"
 BASIC = "basic " + b64encode(f"x-access-token:{TOKEN}".encode()).decode()
-needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
 
 class Files(http.server.SimpleHTTPRequestHandler):

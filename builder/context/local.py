@@ -24,6 +24,7 @@ from builder.errors import ContextError
 from builder.filesystem import kinds
 from builder.filesystem.descriptor import Directory, open_directory
 from builder.filesystem.kinds import Kind
+from builder.filesystem.moments import Moment
 from builder.filesystem.tree import FileInfo
 
 _READ_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -38,8 +39,9 @@ _NONE = (0, 0)
 class LocalTree:
     """A FileTree over a directory of the host, without what a matcher hides.
 
-    `owners` gives files owners other than 0:0 (an unpacked archive has them). May be used by several threads; files
-    that change meanwhile are reported as they are when looked at. What cannot be read raises ContextError.
+    `owners` gives files owners other than 0:0 (an unpacked archive has them). All is looked at after the moment
+    `since`. May be used by several threads; files that change meanwhile are reported as they are when looked at. What
+    cannot be read raises ContextError.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class LocalTree:
             remedy = None if os.path.exists(root) else "the build context must be an existing directory"
             raise ContextError(_reason(problem), place=root, remedy=remedy) from problem
         self.root = root
+        self.since = Moment()
         self.matcher = matcher if matcher is not None and matcher.rules.rules else None
         self._owners = owners or {}
         self._last = ("", self._root)

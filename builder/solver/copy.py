@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
+from builder.context.local import LocalTree
 from builder.oci.spec import Platform
 from builder.plan.checks import is_sensitive
 from builder.plan.steps import (
@@ -196,9 +197,9 @@ def overrides_of(node: CopyNode) -> Overrides:
     return Overrides(owner=node.chown is not None, mode=isinstance(node.chmod, int))
 
 
-def _fingerprints(environment: Environment, root: str, selection: Sequence[str]) -> Fingerprints | None:
+def _fingerprints(environment: Environment, tree: LocalTree, selection: Sequence[str]) -> Fingerprints | None:
     """What is known of a context's files. One that was fetched lies in a new directory each time: nothing is known."""
     store = environment.store
-    if os.path.commonpath((os.path.abspath(root), store.root)) == store.root:
+    if os.path.commonpath((os.path.abspath(tree.root), store.root)) == store.root:
         return None
-    return Fingerprints(store.database, root, selection)
+    return Fingerprints(store.database, tree.root, selection, tree.since)

@@ -3,19 +3,20 @@
 What a COPY takes is recognised in two steps. The first is one xxh3 over what the file system says of everything that
 is taken (names, kinds, modes, sizes, times, inodes): if that is as it was, so is the content, whose digest is kept with
 it. Else each file is compared: size, time of modification, inode and its change time, kept with the SHA-256 of the
-content that was read then. A file that changed less than two seconds before it was read is not trusted, because a
-later change could bear the same time. What is learnt of a few files later is kept apart: to write all takes time.
+content that was read then. A file that changed just before it was looked at is not trusted, because a later change
+could bear the same time (`filesystem.moments`). What is learnt of a few files later is kept apart: to write all takes
+time.
 """
 
 # No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 import msgspec
 import xxhash
 
 from builder.filesystem import kinds
+from builder.filesystem.moments import Moment
 from builder.solver.select import Item, Match
 from builder.store.database import Database
 from builder.store.records import storable
@@ -24,7 +25,6 @@ _FILES = "files-3"
 _LATER = "files-3-later"
 _SELECTION = "selection-3"
 _AT_ONCE = 10_000  # items; encoding all of a million would take as much memory as they do
-_SETTLED_NS = 2_000_000_000
 _FEW = 8  # times as many files there are at least as are kept apart
 
 
@@ -39,11 +39,13 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Fingerprints:
-    """What is known of the files of one context. `root` is its directory, `selection` what tells a COPY of it from
-    others: its path and patterns."""
+    """What is known of the files of one context. `root` is its directory, which was looked at after the moment `since`,
+    `selection` what tells a COPY of it from others: its path and patterns."""
 
-    def __init__(self, database: Database, root: str, selection: Sequence[str]) -> None:
+    def __init__(self, database: Database, root: str, selection: Sequence[str], since: Moment) -> None:
         self._database = database
+        self._root = root
+        self._since = since
         self._key = storable("\0".join((os.path.abspath(root), *selection)))
         self._seen: tuple[Sequence[Match], bytes | None] = ((), None)
         self._later: dict[str, Fingerprint] | None = None  # what is kept apart; None: there is nothing else
@@ -58,15 +60,17 @@ class Fingerprints:
 
     def keep(self, matches: Sequence[Match], digest: str) -> None:
         """Keep the digest of what the matches hold, unless some file is too young to be trusted."""
-        settled = time.time_ns() - _SETTLED_NS
         for match in matches:
             for item in match.items:
-                info = item.info
-                if info.kind == kinds.FILE and (not info.inode or info.changed_ns >= settled):
+                if item.info.kind == kinds.FILE and not self._is_trusted(item):
                     return
         state = self._state(matches)
         if state is not None:
             self._database.add_memo(_SELECTION, self._key, state + digest.encode("ascii"))
+
+    def _is_trusted(self, item: Item) -> bool:
+        """Whether a file will look otherwise when it has changed once more."""
+        return item.info.inode != 0 and self._since.is_past(item.info.changed_ns, self._root)
 
     def _state(self, matches: Sequence[Match]) -> bytes | None:
         """What `_state` says of the matches, which nobody changes."""
@@ -106,18 +110,17 @@ class Fingerprints:
     def learn(self, matches: Sequence[Match], digests: Mapping[str, bytes], read: Set[str] | None = None) -> None:
         """Keep the digests of the matches' files. `read` are the paths of those that `known` did not know (None: that
         was not asked); if they are few, nothing else is written."""
-        settled = time.time_ns() - _SETTLED_NS
         later = self._later
         if later is not None and read is not None:
             few = (len(later) + len(read)) * _FEW
             if few < sum(len(match.items) for match in matches):
                 items = [item for match in matches for item in match.items if item.path in read]
-                new = _prints(items, digests, settled)
+                new = self._prints(items, digests)
                 if new:
                     self._database.add_memo(_LATER, self._key, _encode([{**later, **new}]))
                 return
         parts = (
-            _prints(match.items[start : start + _AT_ONCE], digests, settled)
+            self._prints(match.items[start : start + _AT_ONCE], digests)
             for match in matches
             for start in range(0, len(match.items), _AT_ONCE)
         )
@@ -125,14 +128,13 @@ class Fingerprints:
         if later is None or later:
             self._database.add_memo(_LATER, self._key, _encode(()))
 
-
-def _prints(items: Sequence[Item], digests: Mapping[str, bytes], settled: int) -> dict[str, Fingerprint]:
-    """What is to be kept of those items that are old enough to be trusted."""
-    return {
-        item.path: Fingerprint(item.info.size, item.info.mtime_ns, item.info.inode, item.info.changed_ns, digest)
-        for item in items
-        if (digest := digests.get(item.path)) is not None and item.info.inode and item.info.changed_ns < settled
-    }
+    def _prints(self, items: Sequence[Item], digests: Mapping[str, bytes]) -> dict[str, Fingerprint]:
+        """What is to be kept of those items that can be trusted."""
+        return {
+            item.path: Fingerprint(item.info.size, item.info.mtime_ns, item.info.inode, item.info.changed_ns, digest)
+            for item in items
+            if (digest := digests.get(item.path)) is not None and self._is_trusted(item)
+        }
 
 
 def _encode(parts: Iterable[dict[str, Fingerprint]]) -> bytes:

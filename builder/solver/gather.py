@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from builder.config import ArchiveLimits
+from builder.context.local import LocalTree
 from builder.filesystem import kinds
 from builder.filesystem.tree import FileTree
 from builder.oci.digests import hex_of
@@ -80,7 +81,7 @@ class FilesSource:
         excludes: tuple[str, ...],
         *,
         layers: Sequence[str] | None = None,
-        fingerprints: Callable[[str, Sequence[str]], Fingerprints | None] | None = None,
+        fingerprints: Callable[[LocalTree, Sequence[str]], Fingerprints | None] | None = None,
         overrides: Overrides = KEPT,
     ) -> None:
         self._source = source
@@ -100,13 +101,12 @@ class FilesSource:
 
     @cached_property
     def _fingerprints(self) -> Fingerprints | None:
-        root = getattr(self.tree, "root", None)
-        if self._open_fingerprints is None or root is None:
+        if self._open_fingerprints is None or not isinstance(self.tree, LocalTree):
             return None
         source = self._source
         overrides = f"{self._overrides.owner:d}{self._overrides.mode:d}"
         return self._open_fingerprints(
-            root, (source.path, repr(source.pattern), str(source.unpack), overrides, *self._excludes)
+            self.tree, (source.path, repr(source.pattern), str(source.unpack), overrides, *self._excludes)
         )
 
     def identity(self) -> Any | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from builder.context.local import LocalTree
+from builder.filesystem import moments
 from builder.store.store import Store
 
 
@@ -33,5 +33,5 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time goes on: whatever was written so far is old enough to be trusted."""
-    real = time.time_ns
-    monkeypatch.setattr("builder.solver.fingerprints.time.time_ns", lambda: real() + 3_000_000_000)
+    real = moments.now
+    monkeypatch.setattr(moments, "now", lambda: real() + 3_000_000_000)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.solver import fingerprints
+from builder.filesystem import moments
 from builder.store.layers import Layers
 from tests.support.builds import Cli, Done, context
 
@@ -16,7 +16,7 @@ VALUE = b"tok/en+s3cr3t~0xC0FFEE?"
 
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    monkeypatch.setattr(fingerprints, "_SETTLED_NS", -(10**12))  # files are recognised however new they are
+    monkeypatch.setattr(moments, "_ROUNDED", -(10**12))  # files are recognised however new they are
     (tmp_path / "secret").write_bytes(VALUE + b"\n")
     return Cli(tmp_path / "store")
 

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 from builder.api.repeat.notes import Note, state_of
 from builder.api.repeat.question import Question
+from builder.filesystem.moments import Moment
 
 KEPT = 128
 """Files beside each other in one store: notes, of some kilobytes, and what command lines gave."""
-SETTLED = 2.0  # seconds: the coarsest times of file systems that contexts lie on (FAT, some servers')
 
 
 def settled_state(question: Question, paths: Sequence[str]) -> bytes:
     """The state of what a command looked at, which is done. Raises OSError, and ValueError for what cannot be noted:
-    files that changed within the last `SETTLED` seconds, since they may change twice within what is one moment to their
-    file system, and a store whose images are others by now."""
-    state = state_of(paths, settled=question.began - SETTLED)
+    files that changed just before, since they may change twice within what is one moment to their file system, and a
+    store whose images are others by now."""
+    state = state_of(paths, Moment(question.looked))
     if question.look_at_images() != question.images:
         raise ValueError("the store's images changed meanwhile")
     return state

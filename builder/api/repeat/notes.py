@@ -22,6 +22,8 @@ TYPE_CHECKING = False  # as type checkers know it; loading `typing` takes longer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from builder.filesystem.moments import Moment
+
 FORM = b"builder repeat 2"
 """How a note begins and ends; its fields are separated by NUL."""
 TREE, INPUT, FILE, PROGRAM = "t", "i", "f", "p"
@@ -32,7 +34,6 @@ HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 _LARGEST = 3_000
 """Files and directories of a context. Looking at so many takes a fifth of the time that loading the parts takes which
 know what is needed; it is in vain where something changed."""
-_EVER = float("inf")
 _UNSETTLED = "what people write changed just now"
 
 
@@ -66,25 +67,25 @@ class Note:
         return Note(state, output, errors, more[: int(count)], more[int(count) :])
 
 
-def state_of(paths: Iterable[str], settled: float | None = None) -> bytes:
+def state_of(paths: Iterable[str], moment: Moment | None = None) -> bytes:
     """The state of all that `paths` name, as a digest. Raises OSError, and ValueError for too many files, and for what
-    people write when an inode of it changed after `settled`, in seconds, as soon as that is seen."""
+    people write when a change of it is not past at the `moment`, as soon as that is seen."""
     state = xxhash.xxh3_128()
     for path in paths:
         kind, path = path[:1], path[1:]
         facts = look(path) if kind != PROGRAM else ()
-        latest = settled * 1e9 if settled is not None and kind in (TREE, INPUT) else _EVER
-        if any(changed > latest for changed in facts[_CHANGED::_FACTS]):
+        since = moment if kind in (TREE, INPUT) else None
+        if since is not None and not all(since.is_past(changed, path) for changed in facts[_CHANGED::_FACTS]):
             raise ValueError(_UNSETTLED)
         state.update(repr((path, facts)).encode("utf-8", "surrogateescape"))
         if kind in (TREE, PROGRAM):
-            _add_tree(path, state, latest, program=kind == PROGRAM)
+            _add_tree(path, state, since, program=kind == PROGRAM)
     return state.hexdigest().encode()
 
 
-def _add_tree(path: str, state: xxhash.xxh3_128, latest: float, *, program: bool) -> None:
+def _add_tree(path: str, state: xxhash.xxh3_128, since: Moment | None, *, program: bool) -> None:
     """Add all that is below a directory, of a program its modules alone, since Python writes beside them. Raises
-    ValueError for too many files, and for an inode that changed after `latest`, in nanoseconds."""
+    ValueError for too many files, and for a change that is not past at the moment `since`."""
     left, directories = _LARGEST, [path]
     while directories:
         directory = directories.pop()
@@ -99,7 +100,7 @@ def _add_tree(path: str, state: xxhash.xxh3_128, latest: float, *, program: bool
                 if program and not entry.name.endswith(".py"):
                     continue
                 facts = _facts(entry.stat(follow_symlinks=False))
-                if facts[_CHANGED] > latest:
+                if since is not None and not since.is_past(facts[_CHANGED], path):
                     raise ValueError(_UNSETTLED)
                 found += entry.name, facts
         state.update(repr(found).encode("utf-8", "surrogateescape"))

@@ -29,14 +29,16 @@ if TYPE_CHECKING:
 ARCHIVE = ".archive"
 IMAGES = ("index.json", os.path.join("blobs", "sha256"), "failed", "oci-layout")
 """What a build of cached steps leaves as it was, in the store: if it is otherwise, another process was there."""
+_FILE_CLOCK = 5  # as `filesystem.moments.now` reads it, which an answer need not load
 _GOOD_FOR = 1800.0
 """Seconds. Then the whole way is gone once more, on which the store's cache learns that it is used."""
 
 
 class Question:
-    """A `command` that was asked for with `arguments`, `build` or `push`, of the store `root` at the time `began`:
-    `note` is where its note is, or would be, `images` the state of the store's images before it. What is shown of one
-    that is `watched` on a terminal is moving: it is neither noted nor answered."""
+    """A `command` that was asked for with `arguments`, `build` or `push`, of the store `root` at the time `began`,
+    by the clock of files at `looked`: `note` is where its note is, or would be, `images` the state of the store's
+    images before it. What is shown of one that is `watched` on a terminal is moving: it is neither noted nor
+    answered."""
 
     def __init__(self, root: str, command: str, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
         """`arguments` are the whole command line. Raises OSError where not even the working directory or the boot is
@@ -46,6 +48,7 @@ class Question:
         self.arguments = arguments
         self.watched = command == "build" and os.isatty(2)
         self.began = time.time()
+        self.looked = time.clock_gettime_ns(_FILE_CLOCK)
         boot = current_boot()
         if boot == UNKNOWN:
             raise OSError("the machine's boot is not known")

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from builder.api.repeat import build, leave
+from builder.api.repeat import build
+from builder.filesystem import moments
 from tests.api.repeat.asking import Asking
 
 
 @pytest.fixture
 def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asking:
-    monkeypatch.setattr(leave, "SETTLED", 0.0)
+    monkeypatch.setattr(moments, "_ROUNDED", 0)
     monkeypatch.setattr(os, "isatty", lambda _: False)
     for name in build._REMOTE:  # which other tests loaded
         monkeypatch.delitem(sys.modules, name, raising=False)

@@ -20,6 +20,7 @@ from builder.api.options import BuildOptions
 from builder.api.public import build
 from builder.api.repeat import build as noting
 from builder.api.repeat import leave, notes, question
+from builder.filesystem import moments
 from builder.store.record_names import KEPT_BUILDS, SLACK
 from tests.api.repeat.asking import DOCKERFILE, LOG, Asking, build_with, options_with
 from tests.support.builds import PROJECT, Cli, context
@@ -238,7 +239,8 @@ def test_a_time_is_not_repeated(asking: Asking) -> None:
 
 def test_a_context_that_has_just_changed(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files may change again within what is one moment to the file system."""
-    monkeypatch.setattr(leave, "SETTLED", 60.0)
+    monkeypatch.setattr(moments, "_ROUNDED", 60_000_000_000)
+    monkeypatch.setattr(moments, "_UNSTAMPED", 60_000_000_000)
     asking.build()
     asking.build()
     assert not asking.answered()
@@ -253,7 +255,8 @@ def test_where_people_are_at_work_the_context_is_not_walked(asking: Asking, monk
     noting.remember(asking.ask(), asking.options, result, "", LOG)
     assert str(asking.context) in walked
     walked.clear()
-    monkeypatch.setattr(leave, "SETTLED", 60.0)
+    monkeypatch.setattr(moments, "_ROUNDED", 60_000_000_000)
+    monkeypatch.setattr(moments, "_UNSTAMPED", 60_000_000_000)
     noting.remember(asking.ask(), asking.options, result, "", LOG)
     assert not walked
 

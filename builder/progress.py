@@ -93,6 +93,14 @@ def ignore(event: Event) -> None:
     """A reporter that drops every event."""
 
 
+Check = Callable[[], None]
+"""Called again and again by what takes long; what it raises ends that."""
+
+
+def unchecked() -> None:
+    """A check that ends nothing."""
+
+
 def human_size(count: float) -> str:
     """Bytes for people, in powers of 1000 as Docker shows them: `1.23MB`."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

@@ -52,6 +52,7 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
         record.text = inputs.text
         bases = Bases(store, connector(options.environ, record), record, pull=options.pull, offline=options.offline)
         environment = make_environment(store, inputs, options, special, credentials, record)
+        environment.ended.append(bases.close)
         environment.copied = warn_of_large_copies(locator(inputs), record)
         try:
             if environment.guard is not None:

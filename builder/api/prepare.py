@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +27,7 @@ from builder.store.store import Store
 if TYPE_CHECKING:
     from builder.api.caches import Caches
     from builder.solver.secrets import Guard
+    from builder.solver.waiting import Waiting
 
 
 def check_options(options: BuildOptions) -> tuple[Reference, ...]:
@@ -55,7 +57,7 @@ def make_environment(
     report: Reporter,
 ) -> Environment:
     """The environment of a build's steps."""
-    return Environment(
+    environment = Environment(
         store,
         Contexts(inputs.openers),
         report,
@@ -69,6 +71,16 @@ def make_environment(
         guard=guard_of(options, credentials),
         isolation=options.isolation,
     )
+    store.layers.check = environment.check_cancelled
+    store.layers.waiting = partial(_fetched_elsewhere, environment)
+    return environment
+
+
+def _fetched_elsewhere(environment: Environment, digest: str) -> Waiting:
+    """What waits for a layer that another build fetches or unpacks."""
+    from builder.solver.waiting import Waiting
+
+    return Waiting(environment, f"waiting for another build that fetches or unpacks {digest[:19]}")
 
 
 def caches_of(options: BuildOptions, special: Special, environment: Environment, bases: Bases) -> Caches | None:

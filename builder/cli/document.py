@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from builder.cli.template_functions import Map, Record, Slice
+from builder.cli.template_functions import Duration, Map, Record, Slice
 from builder.oci.reference import Reference
 from builder.oci.spec import ContainerConfig, Descriptor, Healthcheck
 from builder.store.describe import PlatformImage, Summary
@@ -76,10 +76,10 @@ def _healthcheck(check: Healthcheck | None) -> Record | None:
         return None
     fields = {
         "Test": check.test,
-        "Interval": check.interval,
-        "Timeout": check.timeout,
-        "StartPeriod": check.start_period,
-        "StartInterval": check.start_interval,
+        "Interval": Duration(check.interval),
+        "Timeout": Duration(check.timeout),
+        "StartPeriod": Duration(check.start_period),
+        "StartInterval": Duration(check.start_interval),
         "Retries": check.retries,
     }
     return Record.of(fields, frozenset(fields))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+_DIGITS = 6  # of a width: Go takes none above a million
 _VERB = re.compile(r"%([-+# 0]*)(\d+)?(?:\.(\d+))?(.?)", re.DOTALL)
 
 
@@ -47,6 +48,10 @@ class Map(dict[str, Any]):
         made = cls(values or ())
         made.nil, made.zero = values is None, zero
         return made
+
+
+class Duration(int):
+    """A Go time.Duration: nanoseconds to JSON and to computing, `1m30s` as text."""
 
 
 class TemplateFailure(Exception):
@@ -115,6 +120,10 @@ def text_of(value: Any, *, top: bool = False) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return _float(value)
+    if isinstance(value, Duration):
+        from builder.dockerfile.values import format_duration
+
+        return "-" * (value < 0) + format_duration(abs(value))
     if isinstance(value, Record):
         return "{" + " ".join(text_of(item) for item in value.values()) + "}"
     if isinstance(value, dict):
@@ -233,6 +242,8 @@ def _printf(form: str, *values: Any) -> str:
 
 
 def _formatted(value: Any, flags: str, width: str, precision: str | None, verb: str) -> str:
+    if len(width) > _DIGITS or len(precision or "") > _DIGITS:
+        raise TemplateFailure(f"printf: {width or precision} is too wide")
     if verb in "sv" and verb:
         text = text_of(value)
         text = text if precision is None else text[: int(precision)]

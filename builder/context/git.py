@@ -20,6 +20,7 @@ from builder.context.git_program import Git, GitFailed
 from builder.context.git_url import GitRef, parse_git_url
 from builder.errors import ContextError
 from builder.oci.digests import is_hex
+from builder.progress import Check, unchecked
 
 __all__ = ["CheckedOut", "GitRef", "Resolved", "checkout", "is_commit", "parse_git_url", "resolve"]
 
@@ -49,11 +50,12 @@ def is_commit(text: str) -> bool:
     return any(is_hex(text, digits) for digits in _COMMIT)
 
 
-def resolve(ref: GitRef, *, authorization: str | None = None, agent: str = "") -> Resolved:
+def resolve(ref: GitRef, *, authorization: str | None = None, agent: str = "", check: Check = unchecked) -> Resolved:
     """Ask the remote which commit `ref` is, without fetching it; a full commit needs no question.
 
     `authorization` is the value of an Authorization header, `agent` the socket of an SSH agent (by default that of the
-    environment). Raises ContextError, also if it is not `ref.checksum`.
+    environment); `check` is called while git runs, and ends it by what it raises. Raises ContextError, also if it is
+    not `ref.checksum`.
     """
     if ref.checksum and not _CHECKSUM.fullmatch(ref.checksum):
         remedy = "give a commit, or at least its first 7 digits"
@@ -63,7 +65,8 @@ def resolve(ref: GitRef, *, authorization: str | None = None, agent: str = "") -
             raise ContextError("fetch-by-commit needs a complete commit as checksum", place=ref.place)
         name = ref.ref if ref.ref.startswith("refs/") else f"refs/heads/{ref.ref}"
         return Resolved(name if ref.ref else ref.checksum, ref.checksum, ref.checksum)
-    found = Resolved(*[ref.ref] * 3) if is_commit(ref.ref) else _look_up(ref, Git(ref, None, authorization, agent))
+    git = Git(ref, None, authorization, agent, check)
+    found = Resolved(*[ref.ref] * 3) if is_commit(ref.ref) else _look_up(ref, git)
     if not any(commit.startswith(ref.checksum.lower()) for commit in (found.object, found.commit)):
         raise ContextError(
             f"{ref.ref or 'the default branch'} is commit {found.commit}, not {ref.checksum}",
@@ -81,6 +84,7 @@ def checkout(
     resolved: Resolved | None = None,
     authorization: str | None = None,
     agent: str = "",
+    check: Check = unchecked,
 ) -> CheckedOut:
     """Put the files of `ref` (or of its `subdir`) into the existing, empty directory `into`.
 
@@ -93,11 +97,11 @@ def checkout(
     import tempfile
 
     if resolved is None:
-        resolved = resolve(ref, authorization=authorization, agent=agent)
+        resolved = resolve(ref, authorization=authorization, agent=agent, check=check)
     subdir = posixpath.normpath("/" + ref.subdir).lstrip("/")
     keep = (bool(ref.keep_git_dir) if keep_git_dir is None else keep_git_dir) and not subdir
     work = tempfile.mkdtemp(prefix=".checkout-", dir=into)
-    git = Git(ref, work, authorization, agent)
+    git = Git(ref, work, authorization, agent, check)
     try:
         sha256 = ("--object-format=sha256",) if len(resolved.object) == 64 else ()
         git.run("init", "--quiet", *sha256)

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from builder import proxies
 from builder.authorities import system_context
 from builder.context.git_url import GitRef
 from builder.errors import ContextError, ProxyError
+from builder.progress import Check, unchecked
 
 if TYPE_CHECKING:
     import ssl
+    import subprocess
 
 _KEPT_VARIABLES = (
     "PATH", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH",
@@ -32,6 +35,7 @@ _REDIRECTED = re.compile(r"unable to access '(https?://[^']+?)/?': The requested
 _QUESTION = "/info/refs?service=git-upload-pack"
 _MAX_REDIRECTS = 10
 _TIMEOUT = 60.0
+_LOOK = 0.1  # seconds between two looks whether git is to end
 
 
 class GitFailed(Exception):
@@ -43,10 +47,14 @@ class GitFailed(Exception):
 
 
 class Git:
-    """The git program with one repository, or none (`directory` None)."""
+    """The git program with one repository, or none (`directory` None). `check` is called while git runs; when it raises
+    something, git is ended."""
 
-    def __init__(self, ref: GitRef, directory: str | None, authorization: str | None, agent: str) -> None:
+    def __init__(
+        self, ref: GitRef, directory: str | None, authorization: str | None, agent: str, check: Check = unchecked
+    ) -> None:
         self.directory = directory
+        self._check = check
         self._ref = ref
         self._environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | {
             "HOME": os.devnull,
@@ -123,13 +131,13 @@ class Git:
             command += ("-C", self.directory)
             environment = self._environment | {"GIT_CEILING_DIRECTORIES": os.path.dirname(self.directory)}
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 [*command, *arguments],
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 env=environment,
                 umask=0o022,
-                check=False,
             )
         except FileNotFoundError as problem:
             raise ContextError(
@@ -137,10 +145,25 @@ class Git:
                 place=self._ref.place,
                 remedy="install git (on Debian: apt-get install git)",
             ) from problem
-        if done.returncode != 0:
-            message = done.stderr.decode(errors="replace").strip() or f"git exited with status {done.returncode}"
+        output, errors = self._wait(process)
+        if process.returncode != 0:
+            message = errors.decode(errors="replace").strip() or f"git exited with status {process.returncode}"
             raise GitFailed(message)
-        return done.stdout.decode(errors="surrogateescape")
+        return output.decode(errors="surrogateescape")
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+        """What git wrote to standard output and error, once it has ended."""
+        from subprocess import TimeoutExpired
+
+        with process:
+            try:
+                while True:
+                    with suppress(TimeoutExpired):
+                        return process.communicate(timeout=_LOOK)
+                    self._check()
+            except BaseException:
+                process.terminate()  # then git ends what it started
+                raise
 
     def error(self, cause: str, problem: GitFailed) -> ContextError:
         """The error to show: git's own last words, without credentials."""

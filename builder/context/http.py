@@ -11,7 +11,6 @@ import hashlib
 import os
 import posixpath
 import unicodedata
-from collections.abc import Callable, Mapping
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
@@ -20,8 +19,8 @@ import msgspec
 from builder import proxies
 from builder.authorities import system_context
 from builder.errors import ContextError, ProxyError
+from builder.progress import Check, unchecked
 
-_CHUNK = 1 << 18
 _REDIRECTS = 10
 _TIMEOUT = 60.0
 
@@ -46,14 +45,14 @@ def fetch(
     etag: str | None = None,
     last_modified: int | None = None,
     authorization: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    check: Check = unchecked,
 ) -> Fetched:
     """Write what `url` (http or https) names to `into`.
 
     `etag` and `last_modified` (seconds) of an earlier answer make the request conditional. `authorization` is the value
     of a header of that name, which counts more than credentials in the URL; no other host that the server redirects to
-    gets it. `progress` is called with the bytes done and the total (-1 if unknown). Raises ContextError, with the URL
-    without credentials as its place.
+    gets it. `check` is called with each piece that arrives. Raises ContextError, with the URL without credentials as
+    its place.
     """
     import httpx
 
@@ -91,13 +90,11 @@ def fetch(
                 raise ContextError(
                     f"the server answers {response.status_code} {response.reason_phrase}".rstrip(), place=place
                 )
-            total = _length(response.headers)
-            for data in response.iter_bytes(_CHUNK):
+            for data in response.iter_bytes():
+                check()
                 digest.update(data)
                 size += len(data)
                 _write(into, data, place)
-                if progress is not None:
-                    progress(size, total)
             return Fetched(False, name, modified, response.headers.get("ETag"), f"sha256:{digest.hexdigest()}", size)
     except ProxyError as problem:
         raise ContextError(problem.cause, place=place, remedy=problem.remedy) from problem
@@ -170,11 +167,6 @@ def _seconds(date: str | None) -> int | None:
         return int(parsedate_to_datetime(date).timestamp())
     except (ValueError, OverflowError):
         return None
-
-
-def _length(headers: Mapping[str, str]) -> int:
-    text = headers.get("Content-Length", "")
-    return int(text) if text.isascii() and text.isdigit() and "Content-Encoding" not in headers else -1
 
 
 def _write(into: BinaryIO, data: bytes, place: str) -> None:

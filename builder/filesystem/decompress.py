@@ -13,6 +13,7 @@ from typing import Protocol
 from builder.config import ArchiveLimits
 from builder.errors import LayerError, Unsupported
 from builder.filesystem.readable import Readable
+from builder.progress import Check, unchecked
 
 _INPUT = 128 << 10
 # One zstd block of 4 bytes can hold 128 KiB, and the library gives all output at once: this bounds a bomb to 32 MiB.
@@ -72,19 +73,20 @@ def decompressor(
     *,
     limits: ArchiveLimits | None = None,
     place: str | None = None,
+    check: Check = unchecked,
 ) -> Reader:
     """The uncompressed bytes of `stream`, whatever its compression.
 
     `media_type` is only checked: encrypted layers are refused by it with Unsupported. `limits` bound the uncompressed
-    size and its ratio to what was read; `place` is what errors call the stream. Reading raises LayerError for damaged,
-    truncated or too large data.
+    size and its ratio to what was read; `place` is what errors call the stream; `check` is called with each piece.
+    Reading raises LayerError for damaged, truncated or too large data.
     """
     if media_type is not None and media_type.endswith("+encrypted"):
         raise Unsupported(f"encrypted layers ({media_type}) cannot be read", place=place)
     start = b""
     while len(start) < 6 and (more := stream.read(6 - len(start))):
         start += more
-    return Reader(stream, start, sniff(start), limits, place)
+    return Reader(stream, start, sniff(start), limits, place, check)
 
 
 def _factory(compression: str) -> tuple[Callable[[], Decompressor], tuple[type[Exception], ...], int]:
@@ -111,7 +113,13 @@ class Reader:
     """A readable binary stream of uncompressed bytes; `compression` says what the source was."""
 
     def __init__(
-        self, stream: Readable, start: bytes, compression: str, limits: ArchiveLimits | None, place: str | None
+        self,
+        stream: Readable,
+        start: bytes,
+        compression: str,
+        limits: ArchiveLimits | None,
+        place: str | None,
+        check: Check,
     ) -> None:
         self.compression = compression
         self.total = 0
@@ -120,6 +128,7 @@ class Reader:
         self._limits = limits or ArchiveLimits(0, 0, 0)
         self._consumed = len(start)
         self._place = place
+        self._check = check
         self._ready = b""
         self._position = 0
         self._finished = False
@@ -200,6 +209,7 @@ class Reader:
         return self._take(wanted if wanted > 0 else 1 << 20)
 
     def _take(self, size: int) -> bytes:
+        self._check()
         data = self._stream.read(size)
         self._consumed += len(data)
         return data

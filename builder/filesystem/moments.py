@@ -56,9 +56,10 @@ class Moment:
 def has_exact_times(place: str, mounts: str = _MOUNTS) -> bool:
     """Whether each file system that `place` lies on, that its link lies on if it is one, or that is mounted below it,
     stores times as the kernel gives them. False if that cannot be known."""
-    place = os.path.abspath(place)
     real = os.path.realpath(place)
-    link = os.path.join(os.path.realpath(os.path.dirname(place)), os.path.basename(place))
+    paths = [real]
+    if os.path.islink(place):
+        paths.append(os.path.join(os.path.realpath(os.path.dirname(place)), os.path.basename(place)))
     try:
         with open(mounts, "rb") as file:
             table = [_Mount(line) for line in file]
@@ -66,7 +67,7 @@ def has_exact_times(place: str, mounts: str = _MOUNTS) -> bool:
         return False
     below = os.path.join(os.fsencode(real), b"")
     kinds = {mount.kind for mount in table if mount.point.startswith(below)}
-    kinds.update(_kind_at(os.fsencode(path), table) for path in (real, link))
+    kinds.update(_kind_at(os.fsencode(path), table) for path in paths)
     return kinds <= _EXACT
 
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 
 from builder.boot import current_boot
 from builder.errors import StoreError
-from builder.filesystem.locks import LockTable
+from builder.filesystem.locks import LockTable, Wait
 from builder.filesystem.syscalls import remove_tree, syncfs
 from builder.oci.digests import is_hex, is_sha256
 
@@ -51,10 +51,10 @@ class SnapshotEntries:
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def making(self, diff_id: str) -> Iterator[str]:
-        """The name of a layer's snapshot, while nobody else makes or removes it."""
+    def making(self, diff_id: str, wait: Wait | None = None) -> Iterator[str]:
+        """The name of a layer's snapshot, while nobody else makes or removes it; `wait` waits until then."""
         name = hex_of(diff_id)
-        with self._locks().exclusive(name):
+        with self._locks().exclusive(name, wait):
             yield name
 
     @contextlib.contextmanager

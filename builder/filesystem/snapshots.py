@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import LayerError, StoreError
 from builder.filesystem.erofs_mounts import ErofsMounts
+from builder.filesystem.locks import Wait
 from builder.filesystem.readable import Readable
 from builder.filesystem.snapshot_entries import DIRECTORY, EROFS, SnapshotEntries, hex_of, write_new
 from builder.filesystem.syscalls import remove_tree
@@ -77,15 +78,16 @@ class Snapshots:
         max_entries: int | None = None,
         max_bytes: int | None = None,
         large: bool = True,
+        wait: Wait | None = None,
     ) -> str:
         """The directory of a layer, unpacked now unless it is already. A `large` one is worth an image, or a place of
-        its own on the disk (`placement`).
+        its own on the disk (`placement`). `wait` waits for another process that unpacks it.
 
         `open_tar` gives the uncompressed tar stream; it is called again where the layer has no place in an image. The
         streams are the caller's to close.
         Raises LayerError when the stream is malformed or when its digest is not `diff_id`.
         """
-        with self.entries.making(diff_id) as name:
+        with self.entries.making(diff_id, wait) as name:
             known = self.path(diff_id, below)
             if known is not None:
                 return known

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from builder.errors import BuilderError, NotFoundError, OfflineError, StoreError
+from builder.errors import BuilderError, Interrupted, NotFoundError, OfflineError, StoreError
 from builder.oci import reference as references
 from builder.oci.layout import Layout
 from builder.oci.spec import (
@@ -72,6 +72,7 @@ class Bases:
         self.offline = offline
         self.named_digests: dict[ImageKey, str] = {}
         self._session: Session | None = None
+        self._closed = False
         self._lock = threading.Lock()
         self._layers: dict[ImageKey, tuple[str, ...]] = {}
         self._digests: dict[ImageKey, str] = {}
@@ -211,6 +212,8 @@ class Bases:
     def session(self) -> "Session":
         """The session with the registries, opened when it is first asked for and closed by `close`."""
         with self._lock:
+            if self._closed:
+                raise _interrupted()
             if self._session is None:
                 self._session = self._connect()
             return self._session
@@ -247,14 +250,23 @@ class Bases:
         file.truncate()
         with layout.open(descriptor.digest) as source:
             while piece := source.read(1 << 20):
+                if self._closed:
+                    raise _interrupted()
                 hasher.update(piece)
                 file.write(piece)
         if f"sha256:{hasher.hexdigest()}" != descriptor.digest:
             raise StoreError(f"blob {descriptor.digest} is damaged", place=layout.path)
 
     def close(self) -> None:
+        """End what other threads fetch."""
+        with self._lock:
+            self._closed = True
         if self._session is not None:
             self._session.close()
+
+
+def _interrupted() -> Interrupted:
+    return Interrupted("the build was interrupted")
 
 
 def _entry(layout: Layout, name: str) -> Descriptor:

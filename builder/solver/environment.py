@@ -90,6 +90,7 @@ class Environment:
         # end before, with their process.
         self.spent: Sequence[Source] = ()
         self.cancelled = False  # set once, by any thread
+        self.ended: list[Callable[[], None]] = []  # what else is to be ended when the build is cancelled
         self._sandbox: Sandbox | None = None
         self._prepared = False
         self._folds: Folds | None = None
@@ -159,6 +160,8 @@ class Environment:
             sandbox = self._sandbox
         if sandbox is not None:
             sandbox.cancel()
+        for end in self.ended:
+            end()
 
     def close(self) -> None:
         """End what still runs."""

@@ -14,6 +14,7 @@ from builder.context.local import LocalTree
 from builder.errors import OfflineError, StepFailed
 from builder.filesystem import kinds
 from builder.filesystem.tree import FileInfo
+from builder.oci.digests import hex_of
 from builder.plan.steps import MAIN_CONTEXT, CopyFiles, CopyGit, CopyUrl, FromContext
 from builder.solver.environment import Environment
 from builder.solver.gather import FetchedSource, FilesSource
@@ -21,7 +22,7 @@ from builder.solver.inline import MemoryTree
 from builder.store.records import COMMITS
 from builder.store.store import Store
 
-_KIND = "url-1"
+_KIND = "url-2"
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -51,6 +52,7 @@ def url_source(environment: Environment, source: CopyUrl, scratch: str) -> Fetch
                 etag=known.etag if known else None,
                 last_modified=known.last_modified if known and not known.etag else None,
                 authorization=http_authorization(environment.secrets, source.url),
+                check=environment.check_cancelled,
             )
     unchanged = known is not None and (got is None or got.unchanged)
     if known is not None and unchanged:
@@ -81,11 +83,16 @@ def url_source(environment: Environment, source: CopyUrl, scratch: str) -> Fetch
 
 
 def _remembered(store: Store, url: str) -> _Remembered | None:
-    data = store.database.memo(_KIND, url)
+    data = store.database.memo(_KIND, _key(url))
     if data is None:
         return None
     known = msgspec.msgpack.decode(data, type=_Remembered)
     return known if store.layout.has(known.digest) else None
+
+
+def _key(url: str) -> str:
+    """What a URL is remembered by: it may hold a password, which the store has no business to keep."""
+    return hex_of(url.encode("utf-8", "surrogateescape"))
 
 
 def _remember(environment: Environment, url: str, what: _Remembered, path: str) -> None:
@@ -97,7 +104,7 @@ def _remember(environment: Environment, url: str, what: _Remembered, path: str) 
         finally:
             os.close(descriptor)
         layout.adopt(path, what.digest)
-    environment.store.database.add_memo(_KIND, url, msgspec.msgpack.encode(what), holds=what.digest)
+    environment.store.database.add_memo(_KIND, _key(url), msgspec.msgpack.encode(what), holds=what.digest)
 
 
 def git_source(environment: Environment, source: CopyGit, excludes: tuple[str, ...], scratch: str) -> FetchedSource:
@@ -125,7 +132,15 @@ def git_source(environment: Environment, source: CopyGit, excludes: tuple[str, .
                 raise not_here(f"{ref.place} cannot be fetched, and this step is not cached")
             os.mkdir(into)
             authorization = git_authorization(environment.secrets, ref.remote)
-            checkout(ref, into, keep_git_dir=keep, resolved=resolved, authorization=authorization, agent=agent)
+            checkout(
+                ref,
+                into,
+                keep_git_dir=keep,
+                resolved=resolved,
+                authorization=authorization,
+                agent=agent,
+                check=environment.check_cancelled,
+            )
             opened.append(LocalTree(into))
         return opened[0]
 
@@ -159,7 +174,12 @@ def _resolve(environment: Environment, ref: GitRef, agent: str) -> Resolved:
         if data is None:
             raise not_here(f"{ref.place} was not fetched before")
         return msgspec.msgpack.decode(data, type=Resolved)
-    resolved = resolve_git(ref, authorization=git_authorization(environment.secrets, ref.remote), agent=agent)
+    resolved = resolve_git(
+        ref,
+        authorization=git_authorization(environment.secrets, ref.remote),
+        agent=agent,
+        check=environment.check_cancelled,
+    )
     if not _is_pinned(ref):
         data = msgspec.msgpack.encode(resolved)
         if database.memo(COMMITS, key) != data:

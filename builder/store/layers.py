@@ -18,9 +18,10 @@ from builder.boot import current_boot
 from builder.config import ArchiveLimits
 from builder.errors import BuilderError, Interrupted, LayerError, StoreError, store_error
 from builder.filesystem.compression import Compression, kind_of
-from builder.filesystem.locks import exclusive
+from builder.filesystem.locks import Wait, exclusive
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
+from builder.progress import Check, unchecked
 from builder.store.records import LayerRecord
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class MissingLayer(StoreError):
 
 
 class Layers:
-    """The layers of one store. `fetch` brings a blob from where its record says it comes from."""
+    """The layers of one store. `fetch` brings a blob from where its record says it comes from; `waiting` makes, of the
+    digest of a blob that another process fetches or unpacks, what waits for that; `check` ends by what it raises what
+    reads a layer to its end."""
 
     def __init__(
         self,
@@ -78,6 +81,8 @@ class Layers:
         self._partial = partial
         self._limits = limits
         self.fetch: Fetch = _nowhere
+        self.waiting: Callable[[str], Wait | None] = lambda _: None
+        self.check: Check = unchecked
         self._boot = current_boot()
 
     @property
@@ -273,7 +278,7 @@ class Layers:
         record = self.ensure_blob(diff_id)
         from builder.filesystem.decompress import decompressor
 
-        return decompressor(self._layout.open(record.digest))
+        return decompressor(self._layout.open(record.digest), check=self.check)
 
     def _required(self, diff_id: str, failure: BuilderError | None = None) -> LayerRecord:
         record = self.record(diff_id)
@@ -284,7 +289,7 @@ class Layers:
     @contextmanager
     def _once(self, digest: str) -> Iterator[None]:
         path = os.path.join(self._layout.temporary, f"fetch-{digest.partition(':')[2]}.lock")
-        with exclusive(path):
+        with exclusive(path, self.waiting(digest)):
             yield
 
 

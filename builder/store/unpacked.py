@@ -144,11 +144,16 @@ class UnpackedLayers:
 
         def open_tar() -> Reader:
             nonlocal reader
-            reader = decompressor(next(streams), limits=limits, place=record.digest)
+            reader = decompressor(next(streams), limits=limits, place=record.digest, check=self._layers.check)
             return reader
 
         path = self._snapshots.unpack(
-            record.diff_id, open_tar, below, max_entries=limits.entries or None, large=record.size > _SMALL
+            record.diff_id,
+            open_tar,
+            below,
+            max_entries=limits.entries or None,
+            large=record.size > _SMALL,
+            wait=self._layers.waiting(record.digest),
         )
         if not record.uncompressed and reader is not None and reader.total:
             self._layers.note_size(record, reader.total)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.cli.template import Template
-from builder.cli.template_functions import MISSING, Map, Record, Slice, plain, text_of
+from builder.cli.template_functions import MISSING, Duration, Map, Record, Slice, plain, text_of
 from builder.errors import UsageError
 
 DATA = Record(
@@ -107,6 +107,16 @@ def test_go_values_that_are_nil_have_their_type(template: str, expected: str) ->
 
 
 @pytest.mark.parametrize(
+    ("nanoseconds", "text"), [(0, "0s"), (5, "5ns"), (1_500_000_000, "1.5s"), (-90_000_000_000, "-1m30s")]
+)
+def test_durations(nanoseconds: int, text: str) -> None:
+    """Text as Go's, numbers to JSON and to what computes."""
+    data = Record(D=Duration(nanoseconds))
+    shown = Template('{{.D}}|{{json .D}}|{{printf "%d %v" .D .D}}|{{eq .D 5}}').render(data)
+    assert shown == f"{text}|{nanoseconds}|{nanoseconds} {text}|{str(nanoseconds == 5).lower()}"
+
+
+@pytest.mark.parametrize(
     ("template", "cause"),
     [
         ("{{.Foo}}", "there is no field 'Foo'"),
@@ -138,6 +148,8 @@ def test_go_values_that_are_nil_have_their_type(template: str, expected: str) ->
         ("{{eq .List .List}}", "cannot be compared"),
         ('{{printf "%d" .ID}}', "does not fit"),
         ('{{printf "%d"}}', "too few"),
+        ('{{printf "%9999999d" .Size}}', "too wide"),
+        ('{{printf "%.9999999f" .Big}}', "too wide"),
         ("{{slice .ID 5 2}}", "outside"),
         ("{{" + "(" * 500 + ".ID" + ")" * 500 + "}}", "nested too deeply"),
         ("{{break}}", "outside of a range"),

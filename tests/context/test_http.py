@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 from builder.context.http import add_filename, fetch, filename, redacted
-from builder.errors import ContextError
+from builder.errors import ContextError, Interrupted
 from tests.support.certificates import make_certificates
 
 BODY = b"content " * 50_000
@@ -70,14 +70,26 @@ def server() -> Iterator[str]:
 
 
 def test_fetch(server: str) -> None:
-    out, steps = io.BytesIO(), []
-    fetched = fetch(f"{server}/file.txt?x=1", out, progress=lambda done, total: steps.append((done, total)))
+    out = io.BytesIO()
+    fetched = fetch(f"{server}/file.txt?x=1", out)
     assert out.getvalue() == BODY
     assert (fetched.unchanged, fetched.filename, fetched.size) == (False, "file.txt", len(BODY))
     assert (fetched.last_modified, fetched.etag) == (MODIFIED, '"one"')
     assert fetched.digest == "sha256:" + hashlib.sha256(BODY).hexdigest()
-    assert steps[-1] == (len(BODY), len(BODY))
     assert Handler.seen[-1]["Accept-Encoding"] == "identity"
+
+
+def test_what_ends_it(server: str) -> None:
+    out = io.BytesIO()
+    pieces = iter(range(2))
+
+    def check() -> None:
+        if next(pieces, None) is None:
+            raise Interrupted("enough")
+
+    with pytest.raises(Interrupted):
+        fetch(f"{server}/file.txt", out, check=check)
+    assert 0 < len(out.getvalue()) < len(BODY)
 
 
 @pytest.mark.parametrize("validators", [{"etag": '"one"'}, {"last_modified": MODIFIED}])

@@ -59,6 +59,8 @@ def test_a_link_and_what_it_leads_to(tmp_path: Path) -> None:
     (far / "to-near").symlink_to(near)
     (near / "to-far").symlink_to(far)
     (tmp_path / "mountinfo").write_text(ROOT + f"28 27 0:30 / {far.resolve()} rw - nfs4 s:/ rw\n")
+    assert not has_exact_times(f"{near}/to-far/../far/x", str(tmp_path / "mountinfo"))  # `..` is that of where it leads
+    assert has_exact_times(f"{near}/to-far/../near", str(tmp_path / "mountinfo"))
     answers = {path: has_exact_times(str(path), str(tmp_path / "mountinfo")) for path in tmp_path.rglob("*")}
     assert [path.name for path, exact in answers.items() if exact] == ["near", "mountinfo"]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import pytest
 
-from builder.errors import LayerError, StoreError
+from builder.errors import Interrupted, LayerError, StoreError
 from builder.filesystem.compression import ZSTD, Compression
+from builder.progress import unchecked
 from builder.store.store import Store
 from builder.store.unpacked import top_first
 from tests.support.archives import archive
@@ -52,6 +54,27 @@ def test_what_is_known_of_directories_goes_with_their_paths(store: Store) -> Non
     with store.lease(), store.unpacked.tree((layer,)) as tree:
         assert [name for name, _ in tree.scan("e")] == ["a"]
         assert tree.lstat("d/a") is None
+
+
+def test_unpacking_can_be_ended(store: Store) -> None:
+    """By the build's end, in the middle; another build can unpack it then."""
+    noise = random.Random(1).randbytes(1 << 20)
+    layer = add(store, archive(("a", {"data": noise})))
+    pieces = iter(range(3))
+
+    def check() -> None:
+        if next(pieces, None) is None:
+            raise Interrupted("enough")
+
+    store.layers.check = check
+    with store.lease(), pytest.raises(Interrupted):
+        store.unpacked.tree((layer,))
+    with pytest.raises(Interrupted):
+        layer_bytes(store, layer)
+    assert os.listdir(store.layout.temporary) == []
+    store.layers.check = unchecked
+    with store.unpacked.tree((layer,)) as tree, os.fdopen(tree.open("a"), "rb") as file:
+        assert file.read() == noise
 
 
 def test_equal_layers_in_one_stack(store: Store) -> None:

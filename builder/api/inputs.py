@@ -27,7 +27,7 @@ from builder.context.source import (
 from builder.errors import ContextError, DockerfileError, UsageError
 from builder.oci import reference
 from builder.plan.options import ContextKind
-from builder.plan.stages import SCRATCH, context_name
+from builder.plan.stages import SCRATCH, context_key
 from builder.plan.steps import MAIN_CONTEXT
 from builder.store.store import Store
 
@@ -122,7 +122,7 @@ def load_inputs(
     openers[MAIN_CONTEXT] = lambda: _tree(main, rules())
     kinds: dict[str, ContextKind] = {}
     for key, value in named.items():
-        kinds[_context_key(key)] = _named(store, key, value, fetching, openers, remote)
+        kinds[context_key(key)] = _named(store, key, value, fetching, openers, remote)
     return Inputs(found.name, found.text, openers, kinds, rules, remote, origins, main.time, found.within)
 
 
@@ -165,10 +165,6 @@ def _dockerfile(
     path = find_dockerfile(main.path, given, local=local)
     within = os.path.relpath(path, main.path) if fetched and not local else ""
     return _Found(os.path.basename(path), _read(path), path, within)
-
-
-def _context_key(name: str) -> str:
-    return context_name(name) if name == name.lower() else name
 
 
 def _redacted(url: str) -> str:
@@ -295,7 +291,7 @@ def _named(
         return ContextKind(reference=source.digest or source.tag, layout=source.path)
     if isinstance(source, TargetContext):
         return ContextKind(stage=source.name)
-    key = _context_key(name)
+    key = context_key(name)
     if isinstance(source, LocalContext):
         path = source.path
         openers[key] = lambda: _tree(ContextDirectory(path), _ignore_rules(store, path, None))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
+from contextlib import suppress
 
 import msgspec
 
@@ -18,6 +19,7 @@ from builder.dockerfile.references import ImageUse, find_images
 from builder.errors import BuilderError, ContextError, DockerfileError, RegistryError
 from builder.oci import reference as references
 from builder.oci.reference import Reference
+from builder.plan.stages import context_key
 
 _AT_ONCE = 8
 
@@ -76,10 +78,12 @@ class Pinning(msgspec.Struct, frozen=True):
         return made
 
 
-def find_pins(text: bytes, name: str, look_up: Callable[[Reference], str]) -> Pinning:
+def find_pins(text: bytes, name: str, look_up: Callable[[Reference], str], contexts: Iterable[str] = ()) -> Pinning:
     """The pins of a Dockerfile called `name`. `look_up` gives the digest that a tag has now; it is called in threads,
-    once for each image. Raises DockerfileError; RegistryError that tells of all images that cannot be looked up."""
-    uses = find_images(decode(text), _parse(text, name))
+    once for each image. What `contexts` name is no image. Raises DockerfileError; RegistryError that tells of all
+    images that cannot be looked up."""
+    named = {context_key(context) for context in contexts}
+    uses = [_left_if_context(use, named) for use in find_images(decode(text), _parse(text, name))]
     wanted = {use: found for use in uses if (found := _followed(use, name)) is not None}
     current = _look_up_all(wanted, look_up, name)
     pins = []
@@ -87,6 +91,14 @@ def find_pins(text: bytes, name: str, look_up: Callable[[Reference], str]) -> Pi
         digest = use.name.partition("@")[2]
         pins.append(Pin(use, digest, current.get(wanted[use], "") if use in wanted else ""))
     return Pinning(name, text, tuple(pins))
+
+
+def _left_if_context(use: ImageUse, named: Set[str]) -> ImageUse:
+    """A name as it is, or, if it is a named context, as one that cannot be replaced."""
+    with suppress(BuilderError):
+        if use.name and context_key(use.name) in named:
+            return msgspec.structs.replace(use, span=None, obstacle="it is a named context")
+    return use
 
 
 def _parse(text: bytes, name: str) -> Dockerfile:

@@ -10,6 +10,7 @@ import click
 
 from builder.api.inputs import find_dockerfile
 from builder.api.pinning import Pin, Pinning, find_pins, replace_file
+from builder.cli import values
 from builder.cli.flags import Command
 from builder.cli.settings import Settings
 from builder.errors import EXIT_FAILED, DockerfileError, UsageError
@@ -22,11 +23,26 @@ _STDIN = "-"
 @click.command("pin", cls=Command, epilog="Example: builder pin --update -f app/Dockerfile")
 @click.argument("path", default=".", metavar="[PATH]")
 @click.option("-f", "--file", "dockerfile", default="", metavar="FILE", help="The Dockerfile; - is a filter.")
+@click.option(
+    "--build-context",
+    "contexts",
+    multiple=True,
+    metavar="NAME[=PLACE]",
+    help="A context that builds are given (repeatable); its name is no image's.",
+)
 @click.option("--update", is_flag=True, help="Move the pins that are outdated, too.")
 @click.option("--check", is_flag=True, help="Change nothing; say which pins are outdated, with status 1 if any is.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; show what would be changed as a diff.")
 @click.pass_obj
-def command(settings: Settings, path: str, dockerfile: str, update: bool, check: bool, dry_run: bool) -> int:
+def command(
+    settings: Settings,
+    path: str,
+    dockerfile: str,
+    contexts: tuple[str, ...],
+    update: bool,
+    check: bool,
+    dry_run: bool,
+) -> int:
     """Write NAME:TAG@DIGEST where a Dockerfile names images, with what their registries serve now.
 
     This concerns FROM, COPY --from and RUN --mount=…,from=; nothing else in the file changes. Pins that are there
@@ -37,7 +53,8 @@ def command(settings: Settings, path: str, dockerfile: str, update: bool, check:
         raise UsageError("--check changes nothing", remedy="leave out --update and --dry-run")
     filters = dockerfile == _STDIN
     file = "Dockerfile" if filters else _file(path, dockerfile)
-    pinning = find_pins(_read(file, filters), file, _registries())
+    names = values.pairs(contexts, "--build-context", value_optional=True)
+    pinning = find_pins(_read(file, filters), file, _registries(), names)
     if check:
         print("\n".join(_checked(pinning)))
         return EXIT_FAILED if pinning.outdated else 0

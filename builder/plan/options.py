@@ -19,7 +19,7 @@ class ContextKind(msgspec.Struct, frozen=True):
 class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     """`build_args` holds what --build-arg gave; `platforms` what --platform gave (none: the host's).
 
-    `contexts` are the named contexts under their normalised names (`stages.context_name`).
+    `contexts` are the named contexts under their normalised names (`stages.context_key`).
     `no_cache`: None for caching, else the stages to be run anew (empty: all of them).
     `allow`: the entitlements given with --allow.
     `cache_namespace`: put in front of the names of RUN's caches.

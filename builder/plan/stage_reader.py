@@ -21,7 +21,7 @@ from builder.plan.stages import (
     StageEntry,
     StageTable,
     check_cycles,
-    context_name,
+    context_key,
     did_you_mean,
     link,
     reachable,
@@ -138,7 +138,7 @@ class StageReader:
         """The named context that replaces the stage or image `name`, if there is one."""
         if not self.options.contexts or name == SCRATCH:
             return None
-        key = context_name(name) if name == name.lower() else name
+        key = context_key(name)
         return key if key in self.options.contexts else None
 
     def place(self, entry: StageEntry) -> Range | None:

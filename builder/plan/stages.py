@@ -161,9 +161,10 @@ def reachable(target: StageEntry) -> set[StageEntry]:
     return found
 
 
-def context_name(name: str) -> str:
-    """The form under which a named context is looked up: familiar, without `:latest` (buildx does the same)."""
-    return reference.parse(name).familiar.removesuffix(":latest")
+def context_key(name: str) -> str:
+    """The form under which a named context is looked up: familiar, without `:latest` (buildx does the same). What is
+    not in lower case, and so no image's name, stays as it is."""
+    return reference.parse(name).familiar.removesuffix(":latest") if name == name.lower() else name
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:

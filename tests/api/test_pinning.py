@@ -69,6 +69,20 @@ def test_pins_that_are_there() -> None:
     assert found.rewritten(update=True).decode() == with_digests(f"FROM a:1@\nFROM b@{OLD}\nFROM c:1@\n")
 
 
+def test_named_contexts_are_no_images() -> None:
+    text = b"FROM alpine:latest\nCOPY --from=assets / /\nRUN --mount=from=Files,target=/f ls\nFROM alpine:3\n"
+    asked: list[str] = []
+
+    def look_up(reference: Reference) -> str:
+        asked.append(reference.familiar)
+        return OLD
+
+    found = find_pins(text, "Dockerfile", look_up, ["alpine", "docker.io/library/assets:latest", "Files"])
+    assert asked == ["alpine:3"]
+    assert found.rewritten() == text.replace(b"alpine:3", f"alpine:3@{OLD}".encode())
+    assert [pin.use.obstacle for pin in found.pins] == [*["it is a named context"] * 3, ""]
+
+
 def test_an_image_is_looked_up_once() -> None:
     asked: list[str] = []
 

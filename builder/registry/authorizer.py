@@ -1,7 +1,9 @@
 """Keeps what each registry asked for and the tokens it gave, for all threads of a session.
 
 A registry's challenge is learnt once; from then on the token for a scope is fetched before the request, which saves
-a refused request each time. Tokens are kept by realm, service, scope and user.
+a refused request each time. Tokens are kept by the registry that they were asked for, its realm, service and scopes,
+and the repository, which may choose the user: a registry that names the token server of another one gets no token that
+the other one's user has.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from builder.registry.endpoints import Endpoint
 _EARLY = 10.0  # seconds before a token's end at which it is renewed, for the clocks and the request under way
 
 Send = Callable[[TokenRequest], TokenAnswer]
-_Key = tuple[str, str, tuple[str, ...]]
+_Key = tuple[str, str, str, str, tuple[str, ...]]
 
 
 class Authorizer:
@@ -72,13 +74,14 @@ class Authorizer:
                 return None
             wanted = merge_scopes([*scopes, *self._extra.get((endpoint, tuple(scopes)), ())])
             bearer = next((c.parameters for c in challenges if c.scheme == "bearer"), {})
-            key = (bearer.get("realm", endpoint.origin), bearer.get("service", ""), wanted)
+            repository = repository_of(scopes)
+            key = (endpoint.origin, repository, bearer.get("realm", ""), bearer.get("service", ""), wanted)
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
             kept = self._tokens.get(key)
             if kept is not None and kept[0].header != rejected and time.monotonic() < kept[1]:
                 return kept[0].header
-            fresh = self._authorize(endpoint, challenges, wanted, repository_of(scopes), send)
+            fresh = self._authorize(endpoint, challenges, wanted, repository, send)
             lifetime = float("inf") if fresh.lifetime is None else max(fresh.lifetime - _EARLY, fresh.lifetime / 2)
             self._tokens[key] = (fresh, time.monotonic() + lifetime)
             return fresh.header

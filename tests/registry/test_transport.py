@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,22 @@ def test_identity_tokens(session_for: MakeSession, tmp_path: Path) -> None:
         log_in(tmp_path, registry, identitytoken="i")
         resolve(session_for(), ref(registry), AMD64)
         assert registry.count("POST /token") == 1
+
+
+def test_a_token_is_shown_to_the_registry_alone_that_it_is_for(session_for: MakeSession, tmp_path: Path) -> None:
+    """Another one that names the same token server and service, as a mirror may, gets none of the user's tokens."""
+    with FakeRegistry(auth="token", users={"u": "p"}) as registry, FakeRegistry(auth="token") as other:
+        other.realm = registry.origin
+        log_in(tmp_path, registry, username="u", password="p")
+        session = session_for()
+        for one in (registry, other):
+            one.add_image("app", "1")
+            with suppress(RegistryError):  # the other one knows no token that it has not given
+                resolve(session, ref(one), AMD64)
+        shown = [{header.get("authorization", "") for header in one.headers} for one in (registry, other)]
+        tokens = [{header for header in headers if header.startswith("Bearer")} for headers in shown]
+        assert all(tokens)
+        assert not tokens[0] & tokens[1]
 
 
 def test_a_refusal_after_authentication(registry: FakeRegistry, session: Session) -> None:

@@ -61,6 +61,7 @@ class FakeRegistry:
     auth: str = ""
     users: dict[str, str] = field(default_factory=dict)
     anonymous_pull: bool = True
+    realm: str = ""  # the origin of its token server, if that is another one's
     identity_token: str = ""  # what is given to those who log in, and accepted in place of a password
     tls: ssl.SSLContext | None = None
     token_lifetime: int = 300
@@ -271,7 +272,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             wanted = "pull" if action == "pull" else "pull,push"
             scope = f',scope="repository:{name}:{wanted}"' if name else ""
-            value = f'Bearer realm="{registry.origin}/token",service="fake"{scope}'
+            value = f'Bearer realm="{registry.realm or registry.origin}/token",service="fake"{scope}'
         self._error(401, "UNAUTHORIZED", {"WWW-Authenticate": value})
 
     def _token(self, query: dict[str, list[str]], body: bytes) -> None:

@@ -3,6 +3,9 @@
 Two sets of rules: `find_owner` is that of --chown and WORKDIR (a name that nobody has means 0, as in BuildKit);
 `find_user` is that of RUN (runc's and moby/sys `user.GetExecUser`: an unknown name is an error). RUN after RUN asks the
 same files, so what they hold is kept for a build's stacks of layers: see `Accounts`.
+
+What stands in these files in the place of an ID and is no number means 0, as in both; a number that no ID can be is an
+error here, and never 0: whoever it was meant for must not be root.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 _PASSWD, _GROUP = "etc/passwd", "etc/group"
 _LIMIT = 10 << 20
 _MAX_ID = (1 << 31) - 1
+"""The largest ID that may be given as a number, as in both."""
+_MAX_LISTED_ID = (1 << 32) - 2
+"""The largest ID that the files may hold, as for `nfsnobody`: the one above means "leave it" to chown(2)."""
 
 
 class ExecUser(msgspec.Struct, frozen=True):
@@ -49,12 +55,12 @@ def find_owner(tree: FileTree, text: str) -> tuple[int, int]:
     else:
         for entry in _records(tree, _PASSWD, 4):
             if entry[0] == user:
-                uid, gid = _id(entry[2]), _id(entry[3])
+                uid, gid = _id(entry, 2, _PASSWD), _id(entry, 3, _PASSWD)
                 break
     if colon:
         number = 0 if group in ("", "root") else _number(group)
         if number is None:
-            number = next((_id(entry[2]) for entry in _records(tree, _GROUP, 3) if entry[0] == group), gid)
+            number = next((_id(entry, 2, _GROUP) for entry in _records(tree, _GROUP, 3) if entry[0] == group), gid)
         gid = number
     return uid, gid
 
@@ -109,8 +115,8 @@ def find_user(accounts: Accounts, text: str) -> ExecUser:
     number = _number(user)
     uid, gid, home, name = number or 0, 0, "", ""
     for entry in accounts.users:
-        if entry[0] == user or (number is not None and _id(entry[2]) == number):
-            uid, gid, name = _id(entry[2]), _id(entry[3]), entry[0]
+        if entry[0] == user or (number is not None and _listed(entry[2]) == number):
+            uid, gid, name = _id(entry, 2, _PASSWD), _id(entry, 3, _PASSWD), entry[0]
             home = entry[5] if len(entry) > 5 else ""
             break
     else:
@@ -121,15 +127,15 @@ def find_user(accounts: Accounts, text: str) -> ExecUser:
             )
     if colon and group:
         return ExecUser(uid, _find_group(accounts, group), (), home)
-    groups = [_id(entry[2]) for entry in accounts.groups if name and len(entry) > 3 and name in entry[3].split(",")]
-    return ExecUser(uid, gid, tuple(dict.fromkeys(groups)), home)
+    member = [entry for entry in accounts.groups if name and len(entry) > 3 and name in entry[3].split(",")]
+    return ExecUser(uid, gid, tuple(dict.fromkeys(_id(entry, 2, _GROUP) for entry in member)), home)
 
 
 def _find_group(accounts: Accounts, group: str) -> int:
     number = _number(group)
     for entry in accounts.groups:
-        if entry[0] == group or (number is not None and _id(entry[2]) == number):
-            return _id(entry[2])
+        if entry[0] == group or (number is not None and _listed(entry[2]) == number):
+            return _id(entry, 2, _GROUP)
     if number is None:
         raise StepFailed(
             f"there is no group {group!r} in the image's /etc/group",
@@ -144,8 +150,24 @@ def _number(text: str) -> int | None:
     return None
 
 
-def _id(text: str) -> int:
-    return _number(text.strip()) or 0
+def _id(entry: list[str], field: int, path: str) -> int:
+    """The ID in a field of an entry of the file `path`. Raises StepFailed for a number that is none."""
+    found = _listed(entry[field])
+    if not 0 <= found <= _MAX_LISTED_ID:
+        raise StepFailed(
+            f"/{path} gives {entry[0]!r} the number {entry[field].strip()}, which is not an ID",
+            remedy=f"correct it in an earlier RUN: IDs are from 0 to {_MAX_LISTED_ID}",
+        )
+    return found
+
+
+def _listed(text: str) -> int:
+    """The number in a field; 0 where there is none, -1 for one that is too large to be read."""
+    text = text.strip()
+    digits = text[1:] if text.startswith(("-", "+")) else text
+    if not (digits.isascii() and digits.isdigit()):
+        return 0
+    return int(text) if len(digits) < 32 else -1
 
 
 def _records(tree: FileTree, path: str, fields: int) -> Iterator[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ app:x:7:7:second:/no:
 1234:x:50:51::/numeric:
 odd:x:x:y::/odd:
 nogroups:x:77:78::/n:/bin/sh
+nfsnobody:x:4294967294:4294967294::/var/lib/nfs:/sbin/nologin
+above:x:4294967295:1::/:
+negative:x:-2:1::/:
+endless:x:99999999999999999999:1::/:
+groupless:x:1:4294967295::/:
+crowded:x:79:79::/:
 """
 GROUP = """\
 root:x:0:
@@ -33,6 +40,8 @@ audio:x:63:app
 audio2:x:63:app
 4321:x:60:
 few:x:61
+nfsgroup:x:4294967294:
+full:x:4294967295:crowded
 """
 
 
@@ -52,7 +61,7 @@ OWNERS = {
     "5": (5, 5), "5:app": (5, 1001), "5:6": (5, 6), "root": (0, 0), "root:wheel": (0, 10), ":wheel": (0, 10),
     "nobody": (0, 0), "nobody:wheel": (0, 10), "app:nogroup": (1000, 1001), "short": (5, 6), "odd": (0, 0),
     "few:few": (0, 61), "1234": (1234, 1234), "2147483647": (2147483647, 2147483647), "2147483648": (0, 0),
-    "9" * 5000: (0, 0),
+    "9" * 5000: (0, 0), "nfsnobody:nfsgroup": (4294967294, 4294967294),
 }  # fmt: skip
 
 
@@ -76,6 +85,9 @@ USERS = {
     "1234": ExecUser(50, 51, (), "/numeric"),  # a name goes before a number
     "77:4321": ExecUser(77, 60, (), "/n"),
     "short": ExecUser(5, 6, (), ""),
+    "nfsnobody": ExecUser(4294967294, 4294967294, (), "/var/lib/nfs"),
+    "app:nfsgroup": ExecUser(1000, 4294967294, (), "/home/app"),
+    "odd": ExecUser(0, 0, (), "/odd"),
 }
 
 
@@ -91,6 +103,20 @@ def test_names_that_nobody_has(tree: FileTree, text: str, cause: str) -> None:
     with pytest.raises(StepFailed, match=cause) as caught:
         find_user(read_accounts(tree), text)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("text", ["above", "negative", "endless", "groupless", "app:full"])
+def test_ids_that_no_system_has(tree: FileTree, text: str) -> None:
+    """They stand for nobody, and for root least of all."""
+    with pytest.raises(StepFailed, match=r"/etc/(passwd|group) .* not an ID"):
+        find_user(read_accounts(tree), text)
+    with pytest.raises(StepFailed, match=r"/etc/(passwd|group) .* not an ID"):
+        find_owner(tree, text)
+
+
+def test_a_supplementary_group_that_no_system_has(tree: FileTree) -> None:
+    with pytest.raises(StepFailed, match="/etc/group gives 'full' the number 4294967295"):
+        find_user(read_accounts(tree), "crowded")
 
 
 def test_an_image_without_users(bare: FileTree) -> None:
@@ -118,8 +144,7 @@ def test_any_passwd_can_be_read(tmp_path_factory: pytest.TempPathFactory, data: 
     root = tmp_path_factory.mktemp("any")
     write(root, {"etc/passwd": b"app:x:" + b"9" * 5000 + b":1::\n" + data, "etc/group": data})
     tree = LocalTree(str(root))
-    find_owner(tree, name)
-    try:
+    with suppress(StepFailed):
+        find_owner(tree, name)
+    with suppress(StepFailed):
         find_user(read_accounts(tree), name)
-    except StepFailed:
-        return

@@ -82,7 +82,7 @@ def layer_blobs(session: Session) -> set[str]:
     found = {record.digest for record in session.records}
     if session.path("index.json") not in session.damaged:
         reached = Needed()
-        walker = Walker(session.layout)
+        walker = Walker(session.layout, lenient=True)
         walker.reach([entry.digest for entry in session.layout.index().manifests], reached)
         for digest in reached.blobs:
             found.update(walker.layers(digest))

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from builder.errors import StoreError, lacks_room, store_error
+from builder.oci.digests import is_sha256
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
 from builder.store.leases import frozen
@@ -24,6 +25,8 @@ from builder.store.room import room_to_remove
 from builder.store.store import Store, remove_tree
 
 _LARGEST_DOCUMENT = 8 << 20  # bytes
+_BEGINNINGS = frozenset((b"{", b" ", b"\t", b"\r", b"\n"))
+"""What a JSON object may begin with (RFC 8259: white space may be before it); a layer begins with none of these."""
 _GONE = "gone."
 
 
@@ -58,10 +61,14 @@ class Collected(msgspec.Struct, frozen=True):
 
 
 class Walker:
-    """Follows descriptors through a layout. Blobs that are not there end the walk; documents are read once."""
+    """Follows descriptors through a layout. Blobs that are not there end the walk; documents are read once.
 
-    def __init__(self, layout: Layout) -> None:
+    What cannot be read raises StoreError, as nobody knows what it needs; `lenient` walks end there too, for those that
+    remove nothing."""
+
+    def __init__(self, layout: Layout, *, lenient: bool = False) -> None:
         self._layout = layout
+        self._lenient = lenient
         self._read: dict[str, tuple[list[str], list[str]]] = {}
 
     def reach(self, roots: Iterable[str], needed: Needed) -> None:
@@ -97,13 +104,23 @@ class Walker:
         return [one.digest for one in pointed], diff_ids
 
     def _document(self, digest: str) -> _Document | None:
+        if not is_sha256(digest):
+            return None  # the store keeps no others
+        path = self._layout.blob_path(digest)
         try:
-            with open(self._layout.blob_path(digest), "rb") as file:
-                if os.fstat(file.fileno()).st_size > _LARGEST_DOCUMENT or file.read(1) != b"{":
+            with open(path, "rb") as file:
+                if os.fstat(file.fileno()).st_size > _LARGEST_DOCUMENT:
                     return None
-                return _decode(b"{" + file.read())
-        except (OSError, StoreError):
+                first = file.read(1)
+                return _decode(first + file.read()) if first in _BEGINNINGS else None
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            if self._lenient:
+                return None
+            raise StoreError(
+                f"cannot read what an image needs: {error.strerror}", place=path, remedy="run 'builder fsck'"
+            ) from error
 
 
 def needed(store: Store, holdings: Iterable[Holding], pins: frozenset[str]) -> Needed:

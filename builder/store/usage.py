@@ -104,7 +104,7 @@ def cache_records(store: Store) -> list[tuple[Holding, int, bool]]:
 
 def _reached(layout: Layout, roots: list[str]) -> Needed:
     found = Needed()
-    Walker(layout).reach(roots, found)
+    Walker(layout, lenient=True).reach(roots, found)
     return found
 
 

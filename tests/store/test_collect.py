@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from builder.errors import StoreError
 from builder.filesystem.compress import LayerSink
 from builder.oci import reference
 from builder.oci.spec import (
@@ -51,13 +52,14 @@ def add_layer(store: Store, content: bytes) -> str:
     return blob.diff_id
 
 
-def add_image(store: Store, *diff_ids: str, name: str = "") -> Descriptor:
-    config = encode(ImageConfig(architecture="amd64", os="linux", rootfs=RootFS(diff_ids=list(diff_ids))))
+def add_image(store: Store, *diff_ids: str, name: str = "", before: bytes = b"") -> Descriptor:
+    """An image of layers; its documents begin with `before`."""
+    config = before + encode(ImageConfig(architecture="amd64", os="linux", rootfs=RootFS(diff_ids=list(diff_ids))))
     layers = []
     for diff_id in diff_ids:
         record = store.layers.ensure_blob(diff_id)
         layers.append(Descriptor(record.media_type, record.digest, record.size))
-    manifest = encode(
+    manifest = before + encode(
         Manifest(
             schema_version=2,
             media_type=OCI_MANIFEST,
@@ -100,6 +102,27 @@ def test_an_index_keeps_all_of_its_manifests(store: Store) -> None:
     assert store.images.untag(reference.parse("multi"))
     assert collect(store).blobs == 7
     assert store.layout.digests() == []
+
+
+def test_documents_may_begin_with_white_space(store: Store) -> None:
+    add_image(store, add_layer(store, b"content"), name="app", before=b" \r\n\t")
+    assert collect(store).blobs == 0
+
+
+def test_a_manifest_that_cannot_be_read_ends_a_collection(store: Store) -> None:
+    """What it needs is not known, so that nothing may go."""
+    manifest = add_image(store, add_layer(store, b"content"), name="app")
+    path = store.layout.blob_path(manifest.digest)
+    os.rename(path, f"{path}.away")
+    os.mkdir(path)
+    before = store.layout.digests()
+    with pytest.raises(StoreError, match="cannot read") as caught:
+        collect(store)
+    assert caught.value.place == path
+    assert store.layout.digests() == before
+    os.rmdir(path)
+    os.rename(f"{path}.away", path)
+    assert collect(store).blobs == 0
 
 
 def test_snapshots_go_with_their_layers(store: Store) -> None:

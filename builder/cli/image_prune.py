@@ -18,6 +18,7 @@ def command(settings: Settings, everything: bool, force: bool, filters: tuple[st
     """Remove images without a name, with -a all images. The build cache stays: see 'builder prune'."""
     from builder.cli import pruning
 
+    wanted = pruning.wanted(everything, filters)
     if not force:
-        pruning.ask(f"This will remove all {'' if everything else 'dangling '}images.")
-    pruning.run(open_store(settings, as_root=True), everything=everything, filters=filters, cache=False)
+        pruning.ask(f"This will remove all {'' if wanted.everything else 'dangling '}images.")
+    pruning.run(open_store(settings, as_root=True), wanted, cache=False)

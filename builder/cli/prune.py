@@ -22,8 +22,9 @@ def command(settings: Settings, everything: bool, force: bool, filters: tuple[st
     """
     from builder.cli import pruning
 
+    wanted = pruning.wanted(everything, filters)
     if not force:
-        what = ("all images", "all build cache") if everything else ("all dangling images", "unused build cache")
+        what = ("all images", "all build cache") if wanted.everything else ("all dangling images", "unused build cache")
         items = (*what, "all kept states of failed steps")
         pruning.ask("This will remove:\n" + "".join(f"  - {item}\n" for item in items))
-    pruning.run(open_store(settings, as_root=True), everything=everything, filters=filters, cache=True)
+    pruning.run(open_store(settings, as_root=True), wanted, cache=True)

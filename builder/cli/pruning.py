@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+
+import msgspec
 
 from builder.cli.filters import PRUNING, moment_of, parse_filters, predicate, truth
 from builder.cli.format import size
-from builder.errors import BuilderError
+from builder.errors import BuilderError, UsageError
 from builder.store.describe import Describer
 from builder.store.prune import Pruned, prune
 from builder.store.room import is_full
 from builder.store.store import Store
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What is to be removed: dangling images, or with `everything` all, that pass the filters."""
+
+    everything: bool
+    filters: dict[str, list[str]]
+    before: float | None
+
+
+def wanted(everything: bool, texts: Iterable[str]) -> Wanted:
+    """What the options ask for. Raises UsageError, also for those that contradict each other: Docker's `-a` stands for
+    dangling=false, and its daemon refuses that beside dangling=true."""
+    filters = parse_filters(texts, PRUNING)
+    dangling = {truth(text, "dangling") for text in filters.pop("dangling", ())}
+    if len(dangling | ({False} if everything else set())) > 1:
+        other = "dangling=false" if False in dangling else "-a"
+        raise UsageError(f"--filter dangling=true contradicts {other}", remedy="give one of them only")
+    before = min((moment_of(text).timestamp() for text in filters.get("until", ())), default=None)
+    return Wanted(everything or False in dangling, filters, before)
 
 
 def ask(warning: str) -> None:
@@ -21,18 +44,14 @@ def ask(warning: str) -> None:
         raise BuilderError("nothing was removed: the answer was not yes", remedy="-f does not ask")
 
 
-def run(store: Store, *, everything: bool, filters: tuple[str, ...], cache: bool) -> None:
-    """Prune dangling images (with `everything` all) that pass the filters, with `cache` build cache too; print it."""
-    given = parse_filters(filters, PRUNING)
-    dangling = given.pop("dangling", None)
-    if dangling is not None and not truth(dangling[-1], "dangling"):
-        everything = True
+def run(store: Store, wanted: Wanted, *, cache: bool) -> None:
+    """Prune the images that are wanted, with `cache` build cache too; print it."""
     describer = Describer(store)
-    passes = predicate(given, store.images, describer)
-    images = [row for row in describer.summaries() if (everything or row.reference is None) and passes(row)]
-    before = min((moment_of(text).timestamp() for text in given.get("until", ())), default=None)
-    about_cache = cache and not given.keys() & {"label", "label!"}  # cache has no labels
-    _print(prune(store, images, cache=("all" if everything else "unused") if about_cache else "", before=before))
+    passes = predicate(wanted.filters, store.images, describer)
+    images = [row for row in describer.summaries() if (wanted.everything or row.reference is None) and passes(row)]
+    about_cache = cache and not wanted.filters.keys() & {"label", "label!"}  # cache has no labels
+    kind = "all" if wanted.everything else "unused"
+    _print(prune(store, images, cache=kind if about_cache else "", before=wanted.before))
     if not cache:
         hint_at_cache(store)
 

@@ -370,6 +370,47 @@ def test_prune_asks(cli: Cli) -> None:
     assert cli.entries() == {}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (("image", "prune"), b"This will remove all dangling images."),
+        (("image", "prune", "--filter", "dangling=1"), b"This will remove all dangling images."),
+        (("image", "prune", "--filter", "dangling=false"), b"This will remove all images."),
+        (("prune", "--filter", "dangling=false"), b"  - all images\n  - all build cache\n"),
+        (("prune",), b"  - all dangling images\n  - unused build cache\n"),
+    ],
+)
+def test_prune_asks_about_what_filters_choose(cli: Cli, arguments: tuple[str, ...], asked: bytes) -> None:
+    refused = cli(*arguments, stdin=b"n\n")
+    assert refused.status == 1
+    assert asked in refused.out
+
+
+@pytest.mark.parametrize("command", [("prune",), ("image", "prune")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-a", "--filter", "dangling=true"), "--filter dangling=true contradicts -a"),
+        (
+            ("--filter", "dangling=true", "--filter", "dangling=0"),
+            "--filter dangling=true contradicts dangling=false",
+        ),
+        (("--filter", "dangling=what"), "invalid filter dangling=what"),
+        (("--filter", "until=what"), "what"),
+        (("--filter", "what=1"), "there is no filter 'what'"),
+    ],
+)
+def test_prune_refuses_filters_before_it_asks(
+    cli: Cli, command: tuple[str, ...], arguments: tuple[str, ...], message: str
+) -> None:
+    build(cli, "-t", "a")
+    for force in ((), ("-f",)):
+        refused = cli(*command, *force, *arguments, stdin=b"y\n")
+        assert (refused.status, refused.out) == (2, b"")
+        assert message in refused.err
+    assert list(cli.entries()) == ["docker.io/library/a:latest"]
+
+
 def test_prune_removes_dangling_images_and_says_what_was_reclaimed(cli: Cli) -> None:
     build(cli, "-t", "a", content="x" * 5000)
     identity = cli.image_id("a")

@@ -1,4 +1,5 @@
-"""Flags with a value, `--no-trunc=false` or `-H=true`, which Docker's command line takes and click does not."""
+"""What Docker's command line takes and click does not: flags with a value, `--no-trunc=false` or `-H=true`, and short
+options whose value follows `=`, `-o=FILE`, as pflag's `parseSingleShortArg` reads them."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ _WITH_VALUE = r"(?i)(-\w|--[\w-]+)=(true|false|t|f|1|0)"
 
 
 class Command(click.Command):
-    """A command all of whose flags may have a truth value."""
+    """A command all of whose flags may have a truth value, and whose short options' values may follow `=`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         options = {
@@ -25,31 +26,38 @@ class Command(click.Command):
 
 
 def _words(args: Sequence[str], options: Mapping[str, click.Option], *, interspersed: bool) -> Iterator[str]:
-    """The words, flags without their values. What follows an option is its value, and what follows `--`, or the first
-    operand where options must come first, is no option."""
+    """The words, flags without their values, and values behind a short option's `=` as words of their own. What follows
+    an option is its value, and what follows `--`, or the first operand where options must come first, is no option."""
     flags = {name: option for name, option in options.items() if option.is_flag and name in option.opts}
     words = iter(args)
     for word in words:
         if word == "--" or (not interspersed and (word == "-" or not word.startswith("-"))):
             yield word
             break
+        begin = _value_begins(word, options)
+        if 0 < begin < len(word) - 1 and word[begin] == "=":
+            yield from (word[:begin], word[begin + 1 :])
+            continue
         yield from _plain(word, flags)
-        if _wants_value(word, options):
+        if begin == len(word):
             yield from islice(words, 1)
     yield from words
 
 
-def _wants_value(word: str, options: Mapping[str, click.Option]) -> bool:
-    """Whether the next word is an option's value. Letters may stand together, the last of them with a value."""
+def _value_begins(word: str, options: Mapping[str, click.Option]) -> int:
+    """Where an option's value begins: at the word's end if it is the next word, 0 if there is none or it is `--…=`'s.
+    Letters may stand together, the last of them with a value."""
     if word.startswith("--"):
-        return _takes_value(options.get(word))
+        return len(word) if _takes_value(options.get(word)) else 0
     if not word.startswith("-"):
-        return False
+        return 0
     for place, letter in enumerate(word[1:], 1):
         option = options.get(f"-{letter}")
-        if option is None or _takes_value(option):
-            return option is not None and place == len(word) - 1
-    return False
+        if option is None:
+            return 0
+        if _takes_value(option):
+            return place + 1
+    return 0
 
 
 def _takes_value(option: click.Option | None) -> bool:

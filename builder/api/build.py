@@ -19,6 +19,7 @@ from builder.api.special import Dated, dated, special_arguments
 from builder.export.deliver import Approve, Delivery, deliver
 from builder.export.destination import WrittenFile
 from builder.export.output import image_names
+from builder.export.refused import refuse_undated
 from builder.oci import reference
 from builder.oci.spec import INDEXES
 from builder.plan.locate import Locator
@@ -62,6 +63,7 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
                 search_inputs(environment.guard, inputs, record)
             found = dated(options, inputs, parse_dockerfile(store, inputs, environment.guard), locator(inputs))
             environment.epoch = found.epoch
+            refuse_undated(options.outputs, found.epoch)
             if options.keep_failed or options.break_at:
                 from builder.api.failing import Keeper
 

@@ -17,6 +17,7 @@ from builder.api.planning import connector, locator, parse_dockerfile, plan_buil
 from builder.api.prepare import caches_of, check_options, make_environment
 from builder.api.recording import project_of
 from builder.api.special import dated, special_arguments
+from builder.export.refused import refuse_undated
 from builder.progress import Reporter, Warned, ignore
 from builder.solver.bases import Bases
 from builder.solver.forecast import RUNS, UNKNOWN, BlobToPull, Forecaster, StepForecast
@@ -61,6 +62,7 @@ def dry_run(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | 
                 search_inputs(guard, inputs, report)
             found = dated(options, inputs, parse_dockerfile(store, inputs, guard), locator(inputs))
             environment.epoch = found.epoch
+            refuse_undated(options.outputs, found.epoch)
             project = project_of(options)
             caches = caches_of(options, special, environment, bases)
             planned = plan_build(

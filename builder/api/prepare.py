@@ -12,9 +12,10 @@ from builder import config as configuration
 from builder.api.inputs import Inputs
 from builder.api.opening import Credentials, secret_reader
 from builder.api.options import BuildOptions, SecretSource
-from builder.api.special import Special
+from builder.api.special import Special, wants_index
 from builder.errors import UsageError
 from builder.export.output import image_names
+from builder.export.refused import refuse_outputs
 from builder.filesystem.compression import Compression
 from builder.oci import reference
 from builder.oci.reference import Reference
@@ -37,6 +38,8 @@ def check_options(options: BuildOptions) -> tuple[Reference, ...]:
     for name in (*names, *map(reference.parse, image_names(options.outputs, ()))):
         if name.digest is not None:
             raise UsageError("a new name cannot have a digest", place=name.familiar, remedy="write NAME[:TAG]")
+    several = len(options.platforms) > 1 or wants_index(options)
+    refuse_outputs(options.outputs, named=bool(names), several=several)
     if options.offline:
         from builder.api.offline import check_offline
 

@@ -63,7 +63,7 @@ def special_arguments(options: BuildOptions) -> Special:
         epoch=_epoch(given_epoch(options), None),
         hostname=hostname,
         cache_namespace=given.get("BUILDKIT_CACHE_MOUNT_NS", ""),
-        index=_index(options),
+        index=wants_index(options),
         keep_git_dir=bool(_boolean(given, "BUILDKIT_CONTEXT_KEEP_GIT_DIR")),
         inline_cache=bool(_boolean(given, "BUILDKIT_INLINE_CACHE")),
         warnings=tuple(_warnings(given)),
@@ -155,7 +155,8 @@ def parse_epoch(text: str) -> int | None:
     return int(digits)
 
 
-def _index(options: BuildOptions) -> bool:
+def wants_index(options: BuildOptions) -> bool:
+    """Whether an index is asked for even for one platform. Raises UsageError for several without one."""
     wanted = _boolean(options.build_args, "BUILDKIT_MULTI_PLATFORM")
     if wanted is False and len(options.platforms) > 1:
         raise UsageError(

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from builder.errors import BuilderError, UsageError
+from builder.errors import BuilderError
 from builder.export.destination import WrittenFile, destination
 from builder.export.output import Output
+from builder.export.refused import refuse_outputs, refuse_undated
 from builder.filesystem.compression import Compression
 from builder.oci import reference
 from builder.oci.reference import Reference
@@ -59,6 +60,10 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 def deliver(delivery: Delivery) -> Committed | None:
     """Write the outputs; returns the image (None if only files were written). Raises BuilderError."""
+    if delivery.outputs:
+        several = delivery.index or len(delivery.images) > 1
+        refuse_outputs(delivery.outputs, named=bool(delivery.names), several=several)
+        refuse_undated(delivery.outputs, delivery.epoch)
     if delivery.squash:
         delivery = _squashed(delivery)
     if delivery.approve is not None:
@@ -77,10 +82,6 @@ def deliver(delivery: Delivery) -> Committed | None:
                 made[key] = _commit(delivery, *key)
         first = first or made[key]
         if output.type == "image":
-            if not names and output.push:
-                raise UsageError(
-                    "an image without a name cannot be pushed", remedy="name it with -t, or with name= in --output"
-                )
             named.append((made[key], names, output.push))
         else:
             _write_archive(delivery, output, made[key])
@@ -107,10 +108,6 @@ def _push(delivery: Delivery, committed: Committed, names: list[Reference]) -> N
 
 
 def _form(delivery: Delivery, output: Output) -> Form:
-    if output.rewrite_timestamp and delivery.epoch is None:
-        raise UsageError(
-            "rewrite-timestamp needs a time", remedy="set SOURCE_DATE_EPOCH; what is built gets no later time"
-        )
     return Form(
         compression=output.compression,
         force=output.force_compression,
@@ -156,8 +153,6 @@ def _write_files(delivery: Delivery, output: Output) -> None:
 
     several = delivery.index or len(delivery.images) > 1
     if output.type == "tar":
-        if several:
-            raise UsageError("type=tar holds one platform", remedy="use type=local, which makes a directory for each")
         layers = delivery.roots[delivery.images[0].node].layers
         with _step(delivery, output.dest, f"writing files to {output.dest}"), destination(output.dest) as file:
             write_tar(delivery.store, layers, file.write, _statements(delivery, output, 0), delivery.epoch)

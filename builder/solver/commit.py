@@ -166,8 +166,13 @@ def layer_type(media_type: str, docker: bool) -> str:
     if not docker:
         return f"{OCI_LAYER}+{suffix}" if suffix else OCI_LAYER
     if kind == ZSTD:
-        raise UsageError("Docker's media types have no zstd layers", remedy="leave out oci-mediatypes=false")
+        raise docker_zstd()
     return f"{DOCKER_LAYER}.{suffix}" if suffix else DOCKER_LAYER
+
+
+def docker_zstd() -> UsageError:
+    """What is said to whoever wants layers in zstd by Docker's names."""
+    return UsageError("Docker's media types have no zstd layers", remedy="leave out oci-mediatypes=false")
 
 
 def _platform(platform: Platform) -> PlatformRecord:

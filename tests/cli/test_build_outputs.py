@@ -258,6 +258,28 @@ def test_a_wrong_name_of_an_output_is_refused_before_anything_is_built(cli: Cli,
     assert cli("builds", "-q").out == b""
 
 
+IMPOSSIBLE = {
+    "--push": "an image without a name cannot be pushed",
+    "-o type=registry": "an image without a name cannot be pushed",
+    "-o type=image,rewrite-timestamp=true": "rewrite-timestamp needs a time",
+    "--platform linux/amd64,linux/arm64 -o type=tar,dest=x": "type=tar holds one platform",
+    "--build-arg BUILDKIT_MULTI_PLATFORM=1 -o type=tar,dest=x": "type=tar holds one platform",
+    "-o type=image,compression=zstd,oci-mediatypes=false": "Docker's media types have no zstd layers",
+    "-o type=oci -o type=tar": "several outputs go to standard output",
+}
+
+
+@pytest.mark.parametrize("options", IMPOSSIBLE)
+@pytest.mark.parametrize("command", ["build", "plan"])
+def test_an_output_that_no_build_can_write_is_refused_before_the_first_step(
+    cli: Cli, tmp_path: Path, options: str, command: str
+) -> None:
+    directory = context(tmp_path / "context", "FROM scratch\nCOPY none /\n")  # the step itself would fail
+    done = cli(command, *options.split(), directory)
+    assert (done.status, done.out) == (2, b"")
+    assert IMPOSSIBLE[options] in done.err
+
+
 @pytest.mark.parametrize("option", ["--tag={}", "--output=type=image,name={}"])
 def test_a_name_with_a_digest_is_refused(cli: Cli, directory: Path, option: str) -> None:
     done = cli("build", option.format(f"x@sha256:{'0' * 64}"), directory)

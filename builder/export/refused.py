@@ -1,0 +1,36 @@
+"""Outputs that no build can write. A build refuses them before its first step, `deliver` for callers of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builder.errors import UsageError
+from builder.export.output import Output
+from builder.filesystem.compression import ZSTD
+
+
+def refuse_outputs(outputs: Sequence[Output], *, named: bool, several: bool) -> None:
+    """Raises UsageError, with `named` for a build that has tags, with `several` for one that makes several images.
+
+    That only one output may have standard output is buildx's rule, too."""
+    for output in outputs:
+        if output.push and not (named or output.names):
+            raise UsageError(
+                "an image without a name cannot be pushed", remedy="name it with -t, or with name= in --output"
+            )
+        if output.type == "tar" and several:
+            raise UsageError("type=tar holds one platform", remedy="use type=local, which makes a directory for each")
+        if output.oci_media_types is False and output.compression and output.compression.kind == ZSTD:
+            from builder.solver.commit import docker_zstd
+
+            raise docker_zstd()
+    if [output.dest for output in outputs].count("-") > 1:
+        raise UsageError("several outputs go to standard output", remedy="add dest=FILE to all but one of them")
+
+
+def refuse_undated(outputs: Sequence[Output], epoch: int | None) -> None:
+    """Raises UsageError for outputs that need the time of the build, if it has none."""
+    if epoch is None and any(output.rewrite_timestamp for output in outputs):
+        raise UsageError(
+            "rewrite-timestamp needs a time", remedy="set SOURCE_DATE_EPOCH; what is built gets no later time"
+        )

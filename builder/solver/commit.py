@@ -85,7 +85,9 @@ def commit(
     said = [attest(number, *made) for number, made in enumerate(manifests)] if attest is not None else []
     outer = chosen(form.annotations, "index-descriptor")
     if len(images) == 1 and not for_index and not said:
-        descriptor = msgspec.structs.replace(manifests[0][0], annotations=outer)
+        descriptor, _ = manifests[0]
+        if outer:
+            descriptor = msgspec.structs.replace(descriptor, annotations={**(descriptor.annotations or {}), **outer})
         return Committed(descriptor, configs)
     index = Index(
         schema_version=2,

@@ -184,13 +184,18 @@ def test_several_outputs_share_what_is_the_same(store: Store, layers: tuple[str,
 
 def test_annotations(store: Store, layers: tuple[str, ...], tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
-    annotations = (Annotation("manifest", "a", "1"), Annotation("manifest-descriptor", "b", "2"))
+    annotations = (
+        Annotation("manifest", "a", "1"),
+        Annotation("manifest-descriptor", "b", "2"),
+        Annotation("index-descriptor", "d", "4"),
+    )
     output = parse_output(f"type=oci,dest={path},annotation.c=3")
     deliver(delivery(store, layers, outputs=(output,), annotations=annotations))
     layout = Layout(str(read_layout(path.read_bytes(), tmp_path / "x")))
     (entry,) = layout.index().manifests
     assert json.loads(layout.read(entry.digest))["annotations"] == {"a": "1", "c": "3"}
-    assert entry.annotations is not None
+    names = {IMAGE_NAME: "docker.io/library/app:1", REF_NAME: "1"}
+    assert entry.annotations == names | {"b": "2", "d": "4"}
 
 
 @pytest.mark.parametrize("how", ["all", "new"])

@@ -19,7 +19,7 @@ from builder.api.special import Dated, dated, special_arguments
 from builder.export.deliver import Approve, Delivery, deliver
 from builder.export.destination import WrittenFile
 from builder.export.output import image_names
-from builder.export.refused import refuse_undated
+from builder.export.refused import refuse_annotations, refuse_undated
 from builder.oci import reference
 from builder.oci.spec import INDEXES
 from builder.plan.locate import Locator
@@ -163,6 +163,7 @@ def _solve(
     """Plan the build and solve all that its images need."""
     options = msgspec.structs.replace(options, build_args=found.build_args)
     planned = plan_build(inputs, options, found.dockerfile, bases, environment.report)
+    refuse_annotations(options.annotations, options.outputs, [image.platform for image in planned.images])
     locate = locator(inputs)
     if environment.guard is not None:
         from builder.api.guarding import search_planned

@@ -17,7 +17,7 @@ from builder.api.planning import connector, locator, parse_dockerfile, plan_buil
 from builder.api.prepare import caches_of, check_options, make_environment
 from builder.api.recording import project_of
 from builder.api.special import dated, special_arguments
-from builder.export.refused import refuse_undated
+from builder.export.refused import refuse_annotations, refuse_undated
 from builder.progress import Reporter, Warned, ignore
 from builder.solver.bases import Bases
 from builder.solver.forecast import RUNS, UNKNOWN, BlobToPull, Forecaster, StepForecast
@@ -68,6 +68,7 @@ def dry_run(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | 
             planned = plan_build(
                 inputs, msgspec.structs.replace(options, build_args=found.build_args), found.dockerfile, bases, report
             )
+            refuse_annotations(options.annotations, options.outputs, [image.platform for image in planned.images])
             if guard is not None:
                 from builder.api.guarding import search_planned
 

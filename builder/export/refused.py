@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from builder.errors import UsageError
 from builder.export.output import Output
 from builder.filesystem.compression import ZSTD
+from builder.oci.spec import Platform
+from builder.solver.annotations import Annotation
 
 
 def refuse_outputs(outputs: Sequence[Output], *, named: bool, several: bool) -> None:
@@ -34,3 +36,15 @@ def refuse_undated(outputs: Sequence[Output], epoch: int | None) -> None:
         raise UsageError(
             "rewrite-timestamp needs a time", remedy="set SOURCE_DATE_EPOCH; what is built gets no later time"
         )
+
+
+def refuse_annotations(
+    annotations: Iterable[Annotation], outputs: Iterable[Output], platforms: Sequence[Platform]
+) -> None:
+    """Raises UsageError for one that is for a platform which is not built, as BuildKit's image writer does."""
+    for annotation in (*annotations, *(one for output in outputs for one in output.annotations)):
+        if annotation.platform is not None and annotation.platform not in platforms:
+            raise UsageError(
+                f"the annotation {annotation.key!r} is for {annotation.platform}, which is not built",
+                remedy=f"built: {', '.join(map(str, platforms))}",
+            )

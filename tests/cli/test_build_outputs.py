@@ -280,6 +280,19 @@ def test_an_output_that_no_build_can_write_is_refused_before_the_first_step(
     assert IMPOSSIBLE[options] in done.err
 
 
+@pytest.mark.parametrize(
+    "option", ["--annotation=manifest[linux/s390x]:k=v", "--output=type=image,annotation[linux/s390x].k=v"]
+)
+@pytest.mark.parametrize("command", ["build", "plan"])
+def test_an_annotation_for_a_platform_that_is_not_built_is_refused(
+    cli: Cli, directory: Path, option: str, command: str
+) -> None:
+    done = cli(command, "-t", "x", "--platform=linux/amd64,linux/arm64", option, directory)
+    assert (done.status, done.out) == (2, b"")
+    assert "the annotation 'k' is for linux/s390x, which is not built" in done.err
+    assert cli("build", "-t", "x", "--platform=linux/amd64,linux/s390x", option, directory).status == 0
+
+
 @pytest.mark.parametrize("option", ["--tag={}", "--output=type=image,name={}"])
 def test_a_name_with_a_digest_is_refused(cli: Cli, directory: Path, option: str) -> None:
     done = cli("build", option.format(f"x@sha256:{'0' * 64}"), directory)

@@ -120,11 +120,22 @@ def _from_values(values: dict[str, str], text: str) -> Output:
             f"unknown option {unknown!r} in --output {text!r}",
             remedy=f"did you mean {close[0]}?" if close else f"the options are {', '.join(_KEYS)}",
         )
-    if output.type in ("oci", "docker", "local", "tar") and not output.dest:
-        if output.type == "local":
-            raise UsageError("--output type=local needs a dest", remedy="add dest=DIRECTORY")
+    if output.type == "local" or (output.type in ("oci", "docker") and not output.tar):
+        _check_directory(output)
+    elif output.type in ("oci", "docker", "tar") and not output.dest:
         return msgspec.structs.replace(output, dest="-")
     return output
+
+
+def _check_directory(output: Output) -> None:
+    """Raises UsageError for a directory that is none: as in buildx it has no other place than `dest`."""
+    what = "type=local" if output.type == "local" else f"type={output.type},tar=false"
+    if not output.dest:
+        raise UsageError(f"--output {what} needs a dest", remedy="add dest=DIRECTORY")
+    if output.dest == "-":
+        raise UsageError(
+            f"--output {what} cannot go to standard output", remedy="write dest=./- for a directory - here"
+        )
 
 
 def _flag(values: dict[str, str], key: str, default: bool) -> bool:

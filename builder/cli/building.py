@@ -11,7 +11,7 @@ from builder.cli import values
 from builder.cli.echo import MOST, listening
 from builder.cli.progress import open_view
 from builder.cli.settings import Settings
-from builder.errors import BuilderError
+from builder.errors import BuilderError, UsageError
 
 if TYPE_CHECKING:
     from builder.api.options import BuildOptions, BuildResult
@@ -32,12 +32,12 @@ def run_build(settings: Settings, given: dict[str, Any]) -> int:
         from builder.cli.plan import show_plan
 
         return show_plan(settings, given)
-    for path in (given["iidfile"], given["metadata_file"], given["report"], given["trace"]):
-        if path:
-            _prepare(path)
     options = values.build_options(settings.root, given, dict(os.environ))
     if given["on_error"] != "fail" or given["break_at"]:
         options = _interactive(options, given)
+    if given["iidfile"] and options.outputs and all(output.type in ("tar", "local") for output in options.outputs):
+        raise UsageError("--iidfile needs an image, and only files are written", remedy="leave it out")  # as in buildx
+    _prepare_files(given)
     if os.geteuid() != 0:
         from builder.cli.rootless import become_root
 
@@ -109,18 +109,26 @@ def _answer(settings: Settings, call: Call, given: dict[str, Any]) -> int:
     """Answer a `--call`; nothing is built, so what only concerns the image has no effect, as with Docker."""
     from builder.cli.call import metadata, print_answer, run_call
 
+    options = values.build_options(settings.root, given, dict(os.environ))
+    values.refuse_accounts(options)
     if given["metadata_file"]:
         _prepare(given["metadata_file"])
     view = open_view("quiet" if given["quiet"] else given["progress"])
     try:
-        options = values.build_options(settings.root, given, dict(os.environ))
-        values.refuse_accounts(options)
         answer, shown = run_call(call, options, view)
     finally:
         view.close()
     if given["metadata_file"]:
         _write(given["metadata_file"], metadata(shown))
     return print_answer(call, answer, shown)
+
+
+def _prepare_files(given: dict[str, Any]) -> None:
+    """Prepare the files that a build writes about itself; a report or a trace may go to standard output."""
+    for option in ("iidfile", "metadata_file", "report", "trace"):
+        path = given[option]
+        if path and not (path == "-" and option in ("report", "trace")):
+            _prepare(path)
 
 
 def _prepare(path: str) -> None:

@@ -310,7 +310,44 @@ def test_a_failed_build_leaves_no_old_result_files(cli: Cli, directory: Path, tm
     assert not (tmp_path / "meta.json").exists()
 
 
-@pytest.mark.parametrize("option", ["--iidfile", "--metadata-file", "--report", "--trace"])
+RESULT_FILES = ["--iidfile", "--metadata-file", "--report", "--trace"]
+
+
+@pytest.mark.parametrize("wrong", ["--squash=foo", "--output=type=floppy"])
+@pytest.mark.parametrize(
+    "options", [*([option] for option in RESULT_FILES), ["--call=targets", "--metadata-file"]], ids=str
+)
+def test_wrong_usage_leaves_old_result_files(
+    cli: Cli, directory: Path, tmp_path: Path, options: list[str], wrong: str
+) -> None:
+    (tmp_path / "file").write_text("old")
+    assert cli("build", *options, tmp_path / "file", wrong, directory).status == 2
+    assert (tmp_path / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize("option", ["--report", "--trace"])
+def test_standard_output_is_no_file_of_that_name(
+    cli: Cli, directory: Path, tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-").write_text("old")
+    assert cli.build(option, "-", directory).out
+    assert (tmp_path / "-").read_text() == "old"
+
+
+@pytest.mark.parametrize("output", ["type=local,dest=out", "type=tar"])
+def test_files_have_no_image_id(
+    cli: Cli, directory: Path, tmp_path: Path, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "id").write_text("old")
+    done = cli("build", "--iidfile", tmp_path / "id", "-o", output, directory)
+    assert (done.status, done.out) == (2, b"")
+    assert "--iidfile needs an image" in done.err
+    assert (tmp_path / "id").read_text() == "old"
+
+
+@pytest.mark.parametrize("option", RESULT_FILES)
 @pytest.mark.parametrize("there", [True, False], ids=["there", "not there"])
 def test_links_are_written_through(cli: Cli, directory: Path, tmp_path: Path, option: str, there: bool) -> None:
     """/dev/stdout is one."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from builder.api.options import BuildOptions, BuildResult
 
 _PROGRAM = "builder.cli.worker"
+_PIECE = 1 << 16
+_LOOK = 0.1  # seconds between two looks whether the worker has ended
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -64,6 +67,7 @@ class _Worker:
     def __init__(self, function: Callable[..., Any], *arguments: Any, reports: bool = False, **streams: int) -> None:
         request = pickle.dumps((function, arguments, reports))
         self._over = False
+        self._unread: Exception | None = None  # why its standard input could not be read
         self.patience = 10.0  # seconds that it may take to end when it is told to
         asked, asking = os.pipe()
         told, telling = os.pipe()
@@ -90,24 +94,47 @@ class _Worker:
     def __exit__(self, *_: object) -> None:
         if not self._over:
             self.process.terminate()
-            try:
-                self.process.wait(self.patience)
-            except subprocess.TimeoutExpired:  # its steps die with it, and the next one tidies up
+            if not self._ends():  # its steps die with it, and the next one tidies up
                 self.process.kill()
         self._messages.close()
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
         self.process.wait()
+        if self.process.stdin is not None:
+            with suppress(OSError):
+                self.process.stdin.close()
+
+    def _ends(self) -> bool:
+        """Whether it ends in time. Its messages are read meanwhile: it cannot end while it waits to tell of output."""
+        end = time.monotonic() + self.patience
+        messages = self._messages.fileno()
+        readable = select.poll()
+        readable.register(messages, select.POLLIN)
+        while self.process.poll() is None:
+            if time.monotonic() > end:
+                return False
+            if readable.poll(_LOOK * 1000) and not os.read(messages, _PIECE):
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(_LOOK)
+        return True
 
     def _start(self, target: Callable[[], None]) -> None:
         threading.Thread(target=target, daemon=True).start()
 
     def feed(self, stream: BinaryIO | None) -> None:
-        """Give it what a stream holds as its standard input."""
+        """Give it what a stream holds as its standard input. An error of the stream ends it, and is its outcome."""
         into = self.process.stdin
         assert into is not None
-        self._start(lambda: _copy(stream, into))
+
+        def copy() -> None:
+            try:
+                _copy(stream, into)
+            except Exception as error:
+                self._unread = error
+                self.process.terminate()  # its input stays open: an end would make half of a stream the whole
+
+        self._start(copy)
 
     def outcome(self, report: Reporter | None = None) -> Any:
         """Report the events until the end; what the function returned. Raises what it raised."""
@@ -117,10 +144,12 @@ class _Worker:
             except (EOFError, pickle.UnpicklingError):  # the latter where it ended in the middle of a message
                 self._over = True
                 status = self.process.wait()
-                raise BuilderError(
+                message = BuilderError(
                     f"the worker process ended with status {status}", remedy="see what it wrote to standard error"
-                ) from None
+                )
             self._over = not isinstance(message, Event)
+            if self._over and self._unread is not None:
+                raise self._unread
             if isinstance(message, _Returned):
                 return message.value
             if isinstance(message, BaseException):
@@ -147,9 +176,14 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _copy(stream: BinaryIO | None, into: IO[bytes]) -> None:
-    with suppress(OSError), into:
-        if stream is not None:
-            shutil.copyfileobj(stream, into)
+    """Write all of a stream, or as much as is wanted. Raises what reading it raises, and leaves `into` open then."""
+    while stream is not None and (data := stream.read(_PIECE)):
+        try:
+            into.write(data)
+        except BrokenPipeError:  # a worker that has ended says why itself
+            break
+    with suppress(BrokenPipeError):
+        into.close()
 
 
 def serve(prepare: Callable[[], None], requests: int, outcomes: int) -> None:

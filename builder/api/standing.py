@@ -47,13 +47,16 @@ class Kept(msgspec.Struct, frozen=True):
 
 @contextmanager
 def kept_step(store: Store, name: str = "") -> Iterator[Kept]:
-    """The step kept of a build, by the first digits of its name or an image's name; '' is the last that was kept. It
-    stays as long as the block lasts. Raises StoreError, UsageError."""
+    """The step kept of a build, by a name of it as `Builds.find` takes it; '' is the last that was kept. It stays as
+    long as the block lasts. Raises StoreError, UsageError."""
     states = states_of(store)
-    if name and not any(build.startswith(name) for build in states.builds()):
-        name = store.builds.find(name).build
-    with store.lease(), states.hold(name) as (build, data, upper):
-        yield Kept(build, decode_step(data), upper)
+    if name and name not in (known := states.builds()):
+        if build := store.builds.of_image(name):
+            name = build.build
+        elif not any(one.startswith(name) for one in known):  # also of a build that is no longer recorded
+            name = store.builds.find(name).build
+    with store.lease(), states.hold(name) as (held, data, upper):
+        yield Kept(held, decode_step(data), upper)
 
 
 def enter(

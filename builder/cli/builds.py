@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,12 +10,12 @@ import click
 
 from builder.api.critical import critical_path, in_words
 from builder.api.explain import find_step
-from builder.cli.flags import Command
+from builder.cli.flags import BuildCommand, Command
 from builder.cli.format import ago, moment, print_rows, table
 from builder.cli.progress import warning
 from builder.cli.settings import Settings
 from builder.cli.stores import Failures, archive_output, open_store
-from builder.errors import BuilderError, StoreError, UsageError
+from builder.errors import BuilderError, UsageError
 from builder.filesystem.names import printable
 from builder.store.builds import BASES, CACHED, NOT_NEEDED, NOT_STARTED, Build, BuiltStep
 from builder.store.store import Store
@@ -39,7 +38,6 @@ _HEADERS = {
 _COLUMNS = "{{.ID}}\t{{.Created}}\t{{.Name}}\t{{.Target}}\t{{.Status}}\t{{.Cached}}\t{{.Ran}}\t{{.Duration}}"
 _WIDEST = 100
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-_POSITION = re.compile(r"-([1-9][0-9]{0,5})")
 
 
 class _Builds(click.Group):
@@ -51,40 +49,11 @@ class _Builds(click.Group):
         return super().parse_args(ctx, args)
 
 
-class _BuildCommand(Command):
-    """A command on builds, of which `-1` is the newest, `-2` the one before. Anything may stand after `--`."""
-
-    ignore_unknown_options = True
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        words = args[args.index("--") + 1 :] if "--" in args else []
-        rest = super().parse_args(ctx, args)
-        for value in ctx.params.values():
-            for text in value if isinstance(value, tuple) else (value,):
-                if isinstance(text, str) and len(text) > 1 and text[0] == "-" and not _POSITION.fullmatch(text):
-                    if text not in words:
-                        raise click.NoSuchOption(text, ctx=ctx)
-                    words.remove(text)
-        return rest
-
-
-def find_build(store: Store, name: str) -> Build:
-    """A build by its first digits, by its image's name, by how new it is (`-1`), or the newest. Raises StoreError,
-    UsageError."""
-    match = _POSITION.fullmatch(name)
-    if match is None:
-        return store.builds.find("" if name == "latest" else name)
-    for position, build in enumerate(store.builds.all(), 1):
-        if position == int(match[1]):
-            return build
-    raise StoreError(f"there is no build {name}", remedy="'builder builds' lists those that are recorded")
-
-
 @click.group("builds", cls=_Builds, context_settings=_SETTINGS, epilog="Example: builder builds show -1")
 def command() -> None:
     """Look at past builds; without a command, list them.
 
-    BUILD is the first digits of a build's ID, the name of an image for the newest build of it, latest, or -1 for the
+    BUILD is the name of an image for the newest build of it, the first digits of a build's ID, latest, or -1 for the
     newest build, -2 for the one before and so on; by default it is the newest. The last 100 builds are kept.
     """
 
@@ -139,13 +108,13 @@ def _counts(build: Build) -> tuple[int, int]:
     return cached, sum(step.outcome not in (CACHED, NOT_NEEDED, NOT_STARTED) for step in steps)
 
 
-@command.command("show", cls=_BuildCommand, epilog="Example: builder builds show -1")
+@command.command("show", cls=BuildCommand, epilog="Example: builder builds show -1")
 @_build
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Text, or JSON.")
 @click.pass_obj
 def show(settings: Settings, name: str, form: str) -> None:
     """Show a build: what it made, its steps and their times."""
-    build = find_build(open_store(settings), name)
+    build = open_store(settings).builds.find(name)
     if form == "json":
         import msgspec
 
@@ -197,7 +166,7 @@ def _step_row(step: BuiltStep, cost: float | None) -> str:
 
 @command.command(
     "logs",
-    cls=_BuildCommand,
+    cls=BuildCommand,
     short_help="Write what the steps of a build wrote",
     epilog='Example: builder builds logs app:1 "build 4/6"',
 )
@@ -211,7 +180,7 @@ def logs(settings: Settings, name: str, step: str) -> None:
     begin with a dash.
     """
     store = open_store(settings)
-    build = find_build(store, name)
+    build = store.builds.find(name)
     out = sys.stdout.buffer
     if step:
         _copy_log(store, build, find_step(build, step))
@@ -237,7 +206,7 @@ def _copy_log(store: Store, build: Build, step: BuiltStep) -> bytes:
 
 @command.command(
     "report",
-    cls=_BuildCommand,
+    cls=BuildCommand,
     short_help="Write a page about a build, as HTML",
     epilog="Example: builder builds report -1 -o build.html",
 )
@@ -249,14 +218,14 @@ def report(settings: Settings, name: str, output: str) -> None:
     from builder.api.report import render_report
 
     store = open_store(settings)
-    build = find_build(store, name)
+    build = store.builds.find(name)
     with archive_output(output) as file:
         render_report(store, build, file)
 
 
 @command.command(
     "trace",
-    cls=_BuildCommand,
+    cls=BuildCommand,
     short_help="Write the times of a build for Perfetto",
     epilog="Example: builder builds trace -1 -o build.json",
 )
@@ -268,12 +237,12 @@ def trace(settings: Settings, name: str, output: str) -> None:
     from builder.api.trace import trace_of
     from builder.export.destination import destination
 
-    build = find_build(open_store(settings), name)
+    build = open_store(settings).builds.find(name)
     with destination(output or "-") as file:
         file.write(trace_of(build))
 
 
-@command.command("rm", cls=_BuildCommand, epilog="Example: builder builds rm 1f3a")
+@command.command("rm", cls=BuildCommand, epilog="Example: builder builds rm 1f3a")
 @click.argument("names", metavar="BUILD…", nargs=-1)
 @click.option("-a", "--all", "everything", is_flag=True, help="Remove all builds.")
 @click.pass_obj
@@ -286,7 +255,7 @@ def rm(settings: Settings, names: tuple[str, ...], everything: bool) -> None:
     found: dict[str, Build] = {build.build: build for build in store.builds.all()} if everything else {}
     for name in names:
         try:
-            build = find_build(store, name)
+            build = store.builds.find(name)
             found[build.build] = build
         except BuilderError as error:
             failures.add(error)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from builder.cli.flags import Command
+from builder.cli.flags import BuildCommand
 from builder.cli.progress import PlainView
 from builder.cli.settings import Settings
 from builder.errors import EXIT_FAILED, BuilderError, StoreError, UsageError, render
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _COMMAND = "builder.debug.command"
 
 
-class DebugCommand(Command):
+class DebugCommand(BuildCommand):
     """What follows `--` is a command, also where no build is named."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -61,8 +61,9 @@ def command(
     Of a COPY, ADD or WORKDIR the files are those before it. --rerun does it again with the context as it is now, and
     lists what it would add or change; then build again, which takes what was done before it from the cache.
 
-    BUILD is a build's name (its first digits do) or an image's; by default it is the last that was kept. The last five
-    are kept, until the same build goes well, or 'builder prune'. The exit status is that of the shell or command.
+    BUILD is an image's name for the newest build of it, the first digits of a build's ID, latest, or -1 for the newest
+    build, -2 for the one before; by default it is the last of which a step was kept. The last five are kept, until the
+    same build goes well, or 'builder prune'. The exit status is that of the shell or command.
     """
     arguments: tuple[str, ...] = ctx.meta[_COMMAND]
     settings: Settings = ctx.obj

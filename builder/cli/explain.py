@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from builder.api.explain import ExplainedStep, Explanation, document, explain
-from builder.cli.flags import Command
+from builder.cli.flags import BuildCommand
 from builder.cli.format import human_duration, table
 from builder.cli.settings import Settings
 from builder.cli.stores import open_store
@@ -22,7 +22,7 @@ from builder.store.builds import CACHED, ELSEWHERE, STOPPED, Build, BuiltStep
 _WIDEST = 100
 
 
-@click.command("explain", cls=Command, epilog='Example: builder explain app:1 "build 4/6"')
+@click.command("explain", cls=BuildCommand, epilog='Example: builder explain app:1 "build 4/6"')
 @click.argument("build", metavar="[BUILD]", default="")
 @click.argument("step", metavar="[STEP]", default="")
 @click.option("--format", "form", default="", metavar="json", help="Print JSON.")
@@ -30,8 +30,9 @@ _WIDEST = 100
 def command(settings: Settings, build: str, step: str, form: str) -> None:
     """Say why the steps of a build ran, or all about one step.
 
-    BUILD is a build's name (its first digits do), or an image's for the newest build of it; by default the newest
-    build. STEP is a step's place as the build shows it (`build 4/6`, `4`), its line (`:7`), or a part of its text.
+    BUILD is an image's name for the newest build of it, the first digits of a build's ID, latest, or -1 for the newest
+    build, -2 for the one before; by default it is the newest. STEP is a step's place as the build shows it
+    (`build 4/6`, `4`), its line (`:7`), or a part of its text.
     """
     if form not in ("", "json", "text"):
         raise UsageError(f"unknown format {form!r}", remedy="write --format json, or nothing for text")

@@ -9,6 +9,8 @@ from itertools import islice
 
 import click
 
+from builder.store.record_names import POSITION
+
 _WITH_VALUE = r"(?i)(-\w|--[\w-]+)=(true|false|t|f|1|0)"
 
 
@@ -23,6 +25,24 @@ class Command(click.Command):
             for name in (*parameter.opts, *parameter.secondary_opts)
         }
         return super().parse_args(ctx, list(_words(args, options, interspersed=ctx.allow_interspersed_args)))
+
+
+class BuildCommand(Command):
+    """A command on builds, of which `-1` is the newest, `-2` the one before. Anything may stand after `--`."""
+
+    ignore_unknown_options = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = args[args.index("--") + 1 :] if "--" in args else []
+        rest = super().parse_args(ctx, args)
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name or "") if isinstance(parameter, click.Argument) else None
+            for text in value if isinstance(value, tuple) else (value,):
+                if isinstance(text, str) and len(text) > 1 and text[0] == "-" and not re.fullmatch(POSITION, text):
+                    if text not in words:
+                        raise click.NoSuchOption(text, ctx=ctx)
+                    words.remove(text)
+        return rest
 
 
 def _words(args: Sequence[str], options: Mapping[str, click.Option], *, interspersed: bool) -> Iterator[str]:

@@ -11,7 +11,9 @@ as none.
 
 # No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
 import contextlib
+import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, BinaryIO
@@ -22,7 +24,7 @@ from builder.dockerfile.stage_graph import StageGraph
 from builder.errors import StoreError, UsageError
 from builder.oci.spec import ImageConfig
 from builder.progress import Reason, Warned
-from builder.store.record_names import KEPT_BUILDS, LOG, RECORD, SLACK, record_stem
+from builder.store.record_names import KEPT_BUILDS, LOG, NEWEST, POSITION, RECORD, SLACK, record_stem
 from builder.store.records import storable
 
 if TYPE_CHECKING:
@@ -189,28 +191,40 @@ class Builds:
                 yield found
 
     def find(self, name: str = "") -> Build:
-        """A build by the beginning of its name, or the newest of an image's name; '' is the newest of all. Raises
-        StoreError, UsageError."""
-        if not name:
+        """A build by its name, the newest of an image's name, or a build by the beginning of its name; by how new it is
+        (`-1`); '' and `latest` are the newest of all. Raises StoreError, UsageError."""
+        if name in ("", NEWEST):
             newest = next(self.all(), None)
             if newest is None:
                 raise StoreError("no build is recorded yet", place=self.path, remedy="run 'builder build' first")
             return newest
+        if match := re.fullmatch(POSITION, name):
+            build = next(itertools.islice(self.all(), int(match[1]) - 1, None), None)
+            if build is None:
+                raise StoreError(f"there is no build {name}", remedy="'builder builds' lists those that are recorded")
+            return build
         stems = [stem for stem in self._stems() if stem.partition("-")[2].startswith(name)]
         found = [build for stem in stems if (build := self._read(stem)) is not None]
+        if len(found) == 1 and found[0].build == name:
+            return found[0]
+        if build := self.of_image(name):  # first, as it does not change with what other builds happen to be called
+            return build
         if len(found) > 1:
             names = ", ".join(build.build for build in found)
             raise UsageError(f"{name!r} means several builds: {names}", remedy="give more digits")
-        if found:
-            return found[0]
-        build = next((build for build in self.all() if _has_name(build, name)), None)
-        if build is None:
+        if not found:
             raise StoreError(
                 f"there is no build {name!r}",
                 place=self.path,
                 remedy=f"the last {KEPT_BUILDS} builds are kept; name one by its digits or by its image",
             )
-        return build
+        return found[0]
+
+    def of_image(self, name: str) -> Build | None:
+        """The newest build of an image's name."""
+        said = msgspec.json.encode(storable(name))[1:-1]
+        records = (self._read(stem, said) for stem in reversed(self._stems()))
+        return next((build for build in records if build is not None and _has_name(build, name)), None)
 
     def open_log(self, build: Build, step: str) -> BinaryIO | None:
         """What a step wrote, as it came; None if it wrote nothing."""

@@ -9,6 +9,8 @@ SLACK = 10
 """Builds more than are kept, before the oldest are dropped: not every build has to."""
 RECORD, LOG = ".json", ".log"
 REPEATS = "repeats"
+NEWEST, POSITION = "latest", "-([1-9][0-9]{0,5})"
+"""The newest build for people, and a pattern of how new another one is: `-1` is the newest, `-2` the one before."""
 
 
 def record_stem(started: float, build: str) -> str:

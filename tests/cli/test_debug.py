@@ -111,8 +111,15 @@ def test_by_name(cli: Cli, directory: Path, failed: Done) -> None:
     arguments = ("build", "--on-error=keep", "-t", "other:1", "-f", directory / "Dockerfile.other", directory)
     assert cli.spawn(*arguments).status == 1
     assert cli.spawn("debug", "--rerun").status == 4  # the newest
-    assert cli.spawn("debug", "--rerun", name).status == 7
-    assert cli.spawn("debug", "--rerun", "other:1").status == 4
+    for build in ("other:1", "-1", "latest"):
+        assert cli.spawn("debug", "--rerun", build).status == 4
+    for build in ("-2", name):
+        assert cli.spawn("debug", "--rerun", build).status == 7
+    assert cli.spawn("debug", "-2", "--", "cat", "made/file").out == b"n\n"
+    assert cli("debug", "-x").status == 2
+    arguments = ("build", "--on-error=keep", "-t", name[:3], "-f", directory / "Dockerfile.other", directory)
+    assert cli.spawn(*arguments).status == 1
+    assert cli.spawn("debug", "--rerun", name[:3]).status == 4, "an image's name, not the first digits of the other"
     done = cli("debug", "ffff:1")
     assert (done.status, "there is no build" in done.err) == (1, True)
 

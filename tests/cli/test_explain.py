@@ -56,7 +56,11 @@ def test_a_build(cli: Cli, built: Path) -> None:
     assert lines[6] == "because build:/src/a changed".split()
     assert lines[7] == "stage-2 2/2 cached WORKDIR /w".split()
     assert lines[8] == "unused not needed COPY other /".split()
-    assert done.out == cli("explain", "app:1").out
+    assert done.out == cli("explain", "app:1").out == cli("explain", "-1").out == cli("explain", "latest").out
+    assert cli("explain", "-2").out.startswith(b"build ")
+    assert cli("explain", "-2").out != done.out
+    assert cli("explain", "-2", ":2", "--format=json").out
+    assert cli("explain", "-x").status == 2
 
 
 def test_a_step_in_full(cli: Cli, built: Path) -> None:

@@ -93,6 +93,24 @@ def test_a_build_is_found_by_digits_or_by_its_image(builds: Builds) -> None:
         builds.find(one.build[:-1])
 
 
+def test_an_image_s_name_counts_more_than_the_first_digits_of_another_build(builds: Builds) -> None:
+    other = record(builds, 1.0, "web:latest")
+    short = record(builds, 2.0, f"{other.build[:2]}:latest")
+    assert builds.find(other.build[:2]) == builds.find(f"{other.build[:2]}:latest") == short
+    assert builds.find(other.build[:5]) == other
+    record(builds, 3.0, f"{other.build}:latest")
+    assert builds.find(other.build) == other, "a whole ID is no name"
+
+
+def test_a_build_is_found_by_how_new_it_is(builds: Builds) -> None:
+    one, two = (record(builds, at, "app:1") for at in (1.0, 2.0))
+    assert builds.find("latest") == builds.find("-1") == two
+    assert builds.find("-2") == one
+    for name in ("-3", "-0", "-x"):
+        with pytest.raises(StoreError, match=f"there is no build '?{name}"):
+            builds.find(name)
+
+
 def test_a_damaged_record_counts_as_none(builds: Builds) -> None:
     """As power loss leaves it; and what a kill leaves: logs without a record."""
     good = record(builds, 1.0)

@@ -210,15 +210,21 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         _as_root(_remove, self.root, self.digest, force)
 
     def save(self, path: Path, *, format: Literal["docker-archive", "oci"] = "docker-archive") -> None:
-        """Write an archive of the image with its tags; Docker, podman and skopeo read both forms. Raises StoreError."""
+        """Write an archive of the image with its tags, of a `variant` that alone; Docker, podman and skopeo read both
+        forms. Raises StoreError."""
         from builder.export.archive import ArchivedImage, write_archive
         from builder.export.destination import destination
+        from builder.store.describe import Describer
 
         if format not in ("docker-archive", "oci"):
             raise UsageError(f"unknown format {format!r}", remedy="the formats are docker-archive and oci")
         with closing(Opened(self.root)) as opened, opened.lease(), destination(os.fspath(path)) as file:
-            image = ArchivedImage(self.descriptor, tuple(references.parse(tag) for tag in self.tags))
-            write_archive(opened, [image], file, docker=format == "docker-archive")
+            descriptor = self.descriptor
+            if self.platform:
+                descriptor = _choose(opened, Describer(opened), self.digest, self.platform).descriptor
+            names = (references.parse(tag) for tag in self.tags)
+            named = tuple(name for name in names if name.digest in (None, descriptor.digest))
+            write_archive(opened, [ArchivedImage(descriptor, named)], file, docker=format == "docker-archive")
 
     def export(self, path: Path) -> None:
         """Write the image's files: as a tar archive if `path` ends with `.tar`, else into a directory. Raises
@@ -246,14 +252,17 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         by their path in the image. The result's `returncode` is 128 and the number if a signal ended it; `stdout` and
         `stderr` are texts, or bytes without `text`.
 
-        Raises StepFailed if nothing could be started, and subprocess.TimeoutExpired after `timeout` seconds; with
-        `check` subprocess.CalledProcessError for a status other than 0.
+        Raises UsageError for a network that is not known, StepFailed if nothing could be started, and
+        subprocess.TimeoutExpired after `timeout` seconds; with `check` subprocess.CalledProcessError for a status other
+        than 0.
         """
         import subprocess
 
+        from builder.api.options import NETWORKS, check_choice
         from builder.api.running import RunOptions, Volume
         from builder.api.worker import run_apart
 
+        check_choice("network", network, NETWORKS)
         options = RunOptions(
             image=self.digest,
             command=tuple(command),

@@ -93,7 +93,7 @@ def build(
     """
     stdin, given_context, given_file = _inputs(context, file, dockerfile)
     environ = dict(os.environ if environ is None else environ)
-    from builder.api.options import BuildOptions
+    from builder.api.options import NETWORKS, BuildOptions, check_choice
     from builder.errors import UsageError
     from builder.export.output import adjust_outputs, parse_output
     from builder.oci.platform import parse_target
@@ -101,6 +101,8 @@ def build(
 
     if squash not in (False, True, "", "all", "new"):
         raise UsageError(f"squash={squash!r} is neither True, 'all' nor 'new'")
+    check_choice("network", network or "default", NETWORKS)
+    check_choice("isolation", isolation, ("default", "chroot"))
     parsed = tuple(parse_output(one) if isinstance(one, str) else one for one in _texts(outputs))
     options = BuildOptions(
         context=given_context,

@@ -215,6 +215,8 @@ def test_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         {"context": "-"},
         {"context": io.BytesIO(b""), "dockerfile": "FROM scratch"},
         {"annotations": {"nowhere:k": "v"}},
+        {"isolation": "Chroot"},
+        {"network": "bridge"},
     ],
 )
 def test_what_makes_no_sense_is_refused(root: Path, wrong: dict[str, Any]) -> None:
@@ -347,6 +349,24 @@ def test_platforms_of_an_image(root: Path, directory: Path) -> None:
         image.variant("linux/s390x")
 
 
+@pytest.mark.parametrize("form", ["docker-archive", "oci"])
+def test_a_variant_is_saved_and_exported_alone(root: Path, directory: Path, tmp_path: Path, form: Any) -> None:
+    text = "FROM scratch\nARG TARGETARCH\nCOPY a.txt /$TARGETARCH\n"
+    platforms = ["linux/amd64", "linux/arm64"]
+    image = builder.build(directory, dockerfile=text, platforms=platforms, tags=["app:1", "app:2"], root=root).image
+    for architecture in ("amd64", "arm64"):
+        variant = image.variant(f"linux/{architecture}")
+        variant.save(tmp_path / "one.tar", format=form)
+        [loaded] = builder.Store(tmp_path / f"store-{architecture}").load(tmp_path / "one.tar")
+        assert (loaded.platforms, sorted(loaded.tags)) == ((f"linux/{architecture}",), ["app:1", "app:2"])
+        assert loaded.config == variant.config
+        assert loaded.digest != image.digest
+        variant.export(tmp_path / architecture)
+        assert os.listdir(tmp_path / architecture) == [architecture]
+    image.save(tmp_path / "both.tar", format=form)
+    assert builder.Store(tmp_path / "both").load(tmp_path / "both.tar")[0].digest == image.digest
+
+
 @pytest.mark.parametrize("call", [lambda s: s.image("none"), lambda s: s.load("/none.tar"), lambda s: s.image("A!")])
 def test_what_is_not_there(root: Path, call: Callable[[builder.Store], object]) -> None:
     with pytest.raises(builder.StoreError):
@@ -371,6 +391,13 @@ def test_run(root: Path, tmp_path: Path) -> None:
     assert image.run(["cat"], input=b"\xff", text=False).stdout == b"\xff"
     (tmp_path / "file").write_text("host")
     assert image.run(["cat", "/mnt/f"], volumes={"/mnt/f": tmp_path / "file"}).stdout == "host"
+    assert image.run(["1:2"], entrypoint="echo").stdout == "1:2\n"
+    assert image.run(["sh", "-c", "id -u; id -g; pwd"], user="5:6", workdir="/tmp/new").stdout == "5\n6\n/tmp/new\n"
+    interfaces = ["ls", "/sys/class/net"]
+    assert image.run(interfaces, network="none").stdout == "lo\n"
+    assert image.run(interfaces, network="host").stdout.split() == sorted(os.listdir("/sys/class/net"))
+    with pytest.raises(builder.UsageError, match="network='bridge'"):
+        image.run(["true"], network="bridge")  # type: ignore[arg-type]
     with pytest.raises(subprocess.CalledProcessError):
         image.run(["sh", "-c", "exit 1"], check=True)
     with pytest.raises(builder.StepFailed, match="not found"):

@@ -244,9 +244,9 @@ def _store(root: str, directory: str) -> Finding:
     free = status.f_bavail * status.f_frsize
     detail = f"{root}: {human_size(free)} free"
     if free < _LITTLE:
-        return Finding("store", LIMITED, detail, "builder prune -a, or choose another disk with --root")
+        return Finding("store", LIMITED, detail, "builder prune -a --cache, or choose another disk with --root")
     if status.f_files and not status.f_favail:
-        return Finding("store", LIMITED, f"{detail}, but no inodes", "builder prune -a, or choose another disk")
+        return Finding("store", LIMITED, f"{detail}, but no inodes", "builder prune -a --cache, or choose another disk")
     return Finding("store", OK, detail)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from builder.cli.filters import PRUNING, moment_of, parse_filters, predicate, truth
+from builder.cli.filters import CACHE_PRUNING, PRUNING, moment_of, parse_filters, predicate, truth
 from builder.cli.format import size
 from builder.errors import BuilderError, UsageError
 from builder.store.describe import Describer
@@ -24,10 +24,10 @@ class Wanted(msgspec.Struct, frozen=True):
     before: float | None
 
 
-def wanted(everything: bool, texts: Iterable[str]) -> Wanted:
-    """What the options ask for. Raises UsageError, also for those that contradict each other: Docker's `-a` stands for
-    dangling=false, and its daemon refuses that beside dangling=true."""
-    filters = parse_filters(texts, PRUNING)
+def wanted(everything: bool, texts: Iterable[str], *, images: bool = True) -> Wanted:
+    """What the options ask for; without `images` of build cache alone. Raises UsageError, also for those that
+    contradict each other: Docker's `-a` stands for dangling=false, and its daemon refuses that beside dangling=true."""
+    filters = parse_filters(texts, PRUNING if images else CACHE_PRUNING)
     dangling = {truth(text, "dangling") for text in filters.pop("dangling", ())}
     if len(dangling | ({False} if everything else set())) > 1:
         other = "dangling=false" if False in dangling else "-a"
@@ -44,14 +44,14 @@ def ask(warning: str) -> None:
         raise BuilderError("nothing was removed: the answer was not yes", remedy="-f does not ask")
 
 
-def run(store: Store, wanted: Wanted, *, cache: bool) -> None:
-    """Prune the images that are wanted, with `cache` build cache too; print it."""
+def run(store: Store, wanted: Wanted, *, images: bool = True, cache: bool) -> None:
+    """Prune the images that are wanted, with `cache` build cache too, without `images` that alone; print it."""
     describer = Describer(store)
     passes = predicate(wanted.filters, store.images, describer)
-    images = [row for row in describer.summaries() if (wanted.everything or row.reference is None) and passes(row)]
+    rows = [row for row in describer.summaries() if wanted.everything or row.reference is None] if images else []
     about_cache = cache and not wanted.filters.keys() & {"label", "label!"}  # cache has no labels
     kind = "all" if wanted.everything else "unused"
-    _print(prune(store, images, cache=kind if about_cache else "", before=wanted.before))
+    _print(prune(store, list(filter(passes, rows)), cache=kind if about_cache else "", before=wanted.before))
     if not cache:
         hint_at_cache(store)
 

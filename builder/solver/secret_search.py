@@ -118,7 +118,7 @@ def _search_layer(guard: Guard, store: Store, diff_id: str) -> None:
         form = search.feed(piece)
         if form is not None:
             error = leak(form, _place(guard, store, diff_id, form), "the image, in a layer of the step cache")
-            error.remedy = f"{error.remedy}; 'builder prune -a' removes the layer, which an earlier build made"
+            error.remedy = f"{error.remedy}; 'builder prune -a --cache' removes the layer, which an earlier build made"
             raise error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -434,6 +435,23 @@ def test_prune_filters(cli: Cli) -> None:
     assert list(cli.entries()) == ["docker.io/library/labelled:latest"]
     cli("prune", "-af", "--filter", "until=2020-06-01")
     assert cli.entries() == {}
+
+
+def test_prune_of_the_cache_alone_keeps_the_images(cli: Cli) -> None:
+    build(cli, "-t", "a")
+    build(cli, "-t", "a", content="x")
+    asked = cli("prune", "-a", "--cache", stdin=b"n\n").out
+    assert b"remove:\n  - all build cache\n  - all kept" in asked
+    assert b"remove:\n  - unused build cache\n  - all kept" in cli("prune", "--cache", stdin=b"n\n").out
+    assert "there is no filter 'label'" in cli("prune", "--cache", "-f", "--filter", "label=x").err
+    assert b"Total reclaimed space: 0B" in cli("prune", "--cache", "-f").out, "images have it all, named or not"
+    assert b"records" not in cli("prune", "-a", "--cache", "-f", "--filter", "until=1h").out
+    out = cli("prune", "-a", "--cache", "-f").out
+    assert b"Deleted build cache records: " in out
+    assert b"Deleted Images" not in out
+    assert len(cli.entries()) == 2
+    assert cli("export", "a", "-o", os.devnull).status == 0
+    assert rebuild(cli) == 0
 
 
 def test_prune_keeps_cache_that_images_have_and_recent_cache(cli: Cli) -> None:

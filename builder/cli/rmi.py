@@ -15,7 +15,7 @@ from builder.oci.platform import parse_platform
 
 @click.command("rmi", cls=Command, epilog="Example: builder rmi app:1 app:2")
 @click.argument("names", metavar="IMAGE…", nargs=-1, required=True)
-@click.option("-f", "--force", is_flag=True, help="Also with names in several repositories; missing ones are no error.")
+@click.option("-f", "--force", is_flag=True, help="Also an ID with several names; missing ones are no error.")
 @click.option(
     "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Only the variant for this platform (repeatable)."
 )

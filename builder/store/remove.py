@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import msgspec
 
 from builder.errors import StoreError
+from builder.oci import reference as references
 from builder.oci.layout import Layout
 from builder.oci.reference import Reference
 from builder.oci.spec import INDEXES, Descriptor, Platform
 from builder.store.collect import Needed, Walker
-from builder.store.images import StoredImage
+from builder.store.images import NoSuchImage, StoredImage
 from builder.store.leases import frozen, held
 from builder.store.room import room_to_remove
 from builder.store.store import Store
@@ -28,8 +29,9 @@ class Removal(msgspec.Struct, frozen=True):
 
 
 def remove(store: Store, text: str, *, force: bool = False) -> Removal:
-    """Take away the name `text`, and the image with its last name. Named by its ID or digest an image goes with all of
-    its names; it must be forced if they are in several repositories. The data stays until the next collection.
+    """Take away the name `text`, and the image with its last name. Named by its ID an image goes with all of its names;
+    it must be forced if they are in several repositories or have several tags. `NAME[:TAG]@DIGEST` takes away the names
+    of that repository (with that tag). The data stays until the next collection.
 
     Raises StoreError: there is no such image, it must be forced, or a running build uses it.
     """
@@ -39,18 +41,38 @@ def remove(store: Store, text: str, *, force: bool = False) -> Removal:
 
 def _remove_named(store: Store, text: str, force: bool) -> Removal:
     named = store.images.named(text)
-    entry = named if named is not None and "@" not in text else store.images.find(text)
+    entry = store.images.find(text) if named is None else named
     names = _names(store, entry.descriptor)
-    if entry is named and entry.reference is not None and len(names) > 1:
-        store.images.untag(entry.reference)
-        return Removal((entry.reference,))
-    if len({name.name for name in names}) > 1 and not force:
+    if named is not None:
+        meant = _meant(named, text, names)
+        if len(meant) < len(names):
+            for name in meant:
+                store.images.untag(name)
+            return Removal(tuple(meant))
+    elif not _is_single(names) and not force:
         raise StoreError(
-            f"the image has names in several repositories: {', '.join(name.familiar for name in names)}",
+            f"the image has several names: {', '.join(name.familiar for name in names)}",
             place=text,
             remedy="remove it by its names, or use -f",
         )
     return _remove(store, entry, names)
+
+
+def _meant(named: StoredImage, text: str, names: list[Reference]) -> list[Reference]:
+    """Which of an image's names a text means: `NAME@DIGEST` all of the repository, `NAME:TAG@DIGEST` that with the tag
+    (moby's `getSameReferences`). Raises NoSuchImage."""
+    wanted = references.parse(text)
+    if wanted.digest is None:
+        return [named.reference] if named.reference else []
+    meant = [name for name in names if name.name == wanted.name and wanted.tag in (None, name.tag)]
+    if not meant:
+        raise NoSuchImage(f"no such image: {text}", remedy="'builder images' lists what there is")
+    return meant
+
+
+def _is_single(names: list[Reference]) -> bool:
+    """Whether an image goes by its ID unforced: it has names in one repository, and one tag at most."""
+    return len({name.name for name in names}) < 2 and len({name.tag for name in names if name.tag}) < 2
 
 
 def remove_platforms(store: Store, text: str, platforms: Sequence[Platform]) -> Removal:

@@ -328,7 +328,7 @@ def test_images(root: Path, directory: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "files.tar") as tar:
         assert tar.getnames() == ["a.txt"]
 
-    with pytest.raises(builder.StoreError, match="several repositories"):
+    with pytest.raises(builder.StoreError, match="several names"):
         image.remove()
     image.remove(force=True)
     assert builder.images(root) == []

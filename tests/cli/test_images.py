@@ -287,17 +287,37 @@ def test_rmi_takes_names_away_and_the_image_with_the_last(cli: Cli) -> None:
     assert identity[7:] not in blobs(cli)
 
 
-def test_rmi_by_id_needs_force_for_several_repositories(cli: Cli) -> None:
+def test_rmi_by_id_needs_force_for_several_names(cli: Cli) -> None:
     build(cli, "-t", "a:1", "-t", "a:2")
     identity = cli.image_id("a:1")
-    cli("tag", "a:1", "b:1")
     refused = cli("rmi", identity[7:19])
     assert refused.status == 1
-    assert "several repositories" in refused.err
+    assert "error: " + identity[7:19] + ": the image has several names: a:1, a:2\nhelp: " in refused.err
+    cli("tag", "a:1", "b:1")
+    assert cli("rmi", identity).status == 1
     assert len(cli.entries()) == 3
     out = lines(cli("rmi", "-f", identity[7:19]))
     assert sorted(out[:3]) == ["Untagged: a:1", "Untagged: a:2", "Untagged: b:1"]
     assert out[3] == f"Deleted: {identity}"
+
+
+@pytest.mark.parametrize(
+    ("text", "gone"),
+    [("a@", "a:1 a:2"), ("a:2@", "a:2"), ("b@", "b:1"), ("b:1@", "b:1"), ("a:3@", ""), ("c@", "")],
+)
+def test_rmi_by_name_and_digest_takes_the_names_of_this_repository(cli: Cli, text: str, gone: str) -> None:
+    build(cli, "-t", "a:1", "-t", "a:2", "-t", "b:1")
+    digest = cli.entries()["docker.io/library/a:1"]["digest"]
+    done = cli("rmi", text + digest)
+    assert done.status == (0 if gone else 1)
+    assert done.out.decode().splitlines() == [f"Untagged: {name}" for name in gone.split()]
+    assert len(cli.entries()) == 3 - len(gone.split())
+
+
+def test_rmi_by_name_and_digest_of_all_names_removes_the_image(cli: Cli) -> None:
+    build(cli, "-t", "a:1", "-t", "a:2")
+    identity, digest = cli.image_id("a:1"), cli.entries()["docker.io/library/a:1"]["digest"]
+    assert lines(cli("rmi", f"a@{digest}")) == ["Untagged: a:1", "Untagged: a:2", f"Deleted: {identity}"]
 
 
 def test_rmi_goes_on_after_an_error(cli: Cli) -> None:

@@ -59,6 +59,16 @@ def configuration_files(environ: Mapping[str, str]) -> tuple[str, ...]:
     return (SYSTEM_FILE, os.path.join(user, "builder", "builder.toml")) if user else (SYSTEM_FILE,)
 
 
+def docker_file(environ: Mapping[str, str]) -> str:
+    """Docker's configuration file: `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`; '' for a user without a
+    home directory."""
+    directory = environ.get("DOCKER_CONFIG")
+    if not directory:
+        user = home(environ)
+        directory = user and os.path.join(user, ".docker")
+    return os.path.join(directory, "config.json") if directory else ""
+
+
 def home(environ: Mapping[str, str]) -> str | None:
     """The user's home directory; None if neither `$HOME` nor the system knows one. A relative path is none: it would be
     another one in each directory."""

@@ -12,6 +12,7 @@ from builder import config as configuration
 from builder.api.doctor_probe import NAMESPACES, OVERLAY, PROC, STORE, USER_NAMESPACE, Probed, probe
 from builder.errors import BuilderError
 from builder.filesystem.erofs_mount import is_able
+from builder.places import docker_file
 from builder.progress import human_size
 from builder.sandbox import capabilities, chroot
 
@@ -261,9 +262,9 @@ def _configuration(environ: Mapping[str, str]) -> Finding:
 
 def _credentials(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Docker's file and the helpers that it names."""
-    from builder.registry.credentials import config_path, decode_file, read_file
+    from builder.registry.credentials import decode_file, read_file
 
-    path = config_path(environ)
+    path = docker_file(environ)
     try:
         data = read_file(path)
         file = decode_file(data or b"", path)

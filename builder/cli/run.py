@@ -148,7 +148,10 @@ def start(settings: Settings, options: RunOptions, *, interactive: bool, termina
 
 
 def _environment(texts: tuple[str, ...], files: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables of files, then those given; without a value they come from here, and are left out if they are not."""
+    """Variables of files, then those given; without a value they come from here, and are left out if they are not.
+    Docker's configuration may give proxies."""
+    from builder.cli.docker_proxies import container_proxies
+
     found: dict[str, str] = {}
     lines = [line for path in files for line in _lines(path)]
     for text in (*lines, *texts):
@@ -159,7 +162,7 @@ def _environment(texts: tuple[str, ...], files: tuple[str, ...], environ: Mappin
             found[name] = value
         elif name in environ:
             found[name] = environ[name]
-    return found
+    return container_proxies([text.partition("=")[0] for text in texts], environ) | found
 
 
 def _lines(path: str) -> list[str]:

@@ -47,7 +47,7 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
         context=given["context"],
         dockerfile=given["dockerfile"],
         tags=given["tags"],
-        build_args=build_args(given["build_args"], environ),
+        build_args=_with_proxies(given["build_args"], environ),
         contexts=pairs(given["contexts"], "--build-context"),
         target=given["target"],
         platforms=platforms(given["platforms"]),
@@ -138,6 +138,14 @@ def build_args(texts: Iterable[str], environ: Mapping[str, str]) -> dict[str, st
         elif name in environ:
             found[name] = environ[name]
     return found
+
+
+def _with_proxies(texts: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Build arguments, and the proxies of Docker's configuration where none are given, as with buildx."""
+    from builder.cli.docker_proxies import build_proxies
+
+    found = build_args(texts, environ)
+    return build_proxies(found, environ) | found
 
 
 def pairs(texts: Iterable[str], option: str, *, value_optional: bool = False) -> dict[str, str]:

@@ -16,7 +16,7 @@ import msgspec
 
 from builder.errors import RegistryError
 from builder.oci.spec import NOT_JSON
-from builder.places import configuration_directory, home
+from builder.places import configuration_directory, docker_file
 from builder.registry import helpers
 
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
@@ -94,7 +94,7 @@ class CredentialStore:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self.path = config_path(environ)
+        self.path = docker_file(environ)
         self._files: list[tuple[str, AuthFile]] | None = None
         self._known: dict[tuple[str, str], Credential | None] = {}
         self._helped: dict[tuple[str, str], Credential | None] = {}
@@ -157,16 +157,6 @@ class CredentialStore:
         if answer.username == helpers.TOKEN_USER:
             return Credential(identity_token=answer.secret)
         return Credential(answer.username, answer.secret)
-
-
-def config_path(environ: Mapping[str, str]) -> str:
-    """Docker's configuration file: `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`; '' for a user without a
-    home directory."""
-    directory = environ.get("DOCKER_CONFIG")
-    if not directory:
-        user = home(environ)
-        directory = user and os.path.join(user, ".docker")
-    return os.path.join(directory, "config.json") if directory else ""
 
 
 def key_of(host: str) -> str:

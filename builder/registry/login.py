@@ -18,10 +18,11 @@ import msgspec
 
 from builder.config import Config
 from builder.errors import RegistryError
+from builder.places import docker_file
 from builder.progress import Reporter, ignore
 from builder.registry import helpers
 from builder.registry.clients import Patience
-from builder.registry.credentials import Credential, config_path, decode_file, host_of, key_of, read_file
+from builder.registry.credentials import Credential, decode_file, host_of, key_of, read_file
 from builder.registry.failures import said
 from builder.registry.transport import Session
 
@@ -64,7 +65,7 @@ def verify(
 ) -> Credential:
     """Show the registry `host` the credentials; returns what is worth keeping: them, or an identity token that the
     registry gave for them. Raises RegistryError when it refuses them, or is none."""
-    trial = _Trial(credential, config_path(environ))
+    trial = _Trial(credential, docker_file(environ))
     with Session(config, environ, credentials=trial, reporter=reporter, patience=patience, offline=True) as session:
         endpoint = session.endpoints(host, push=True)[0]
         reply = session.request(endpoint, "GET", f"{endpoint.origin}/v2/", scopes=())
@@ -85,7 +86,7 @@ def verify(
 
 def save(environ: Mapping[str, str], host: str, credential: Credential) -> Kept:
     """Keep credentials. Raises RegistryError."""
-    path = config_path(environ)
+    path = docker_file(environ)
     if not path:
         raise RegistryError("it is not known where credentials are kept", remedy="set HOME, or DOCKER_CONFIG")
     key = key_of(host)
@@ -103,7 +104,7 @@ def save(environ: Mapping[str, str], host: str, credential: Credential) -> Kept:
 
 def forget(environ: Mapping[str, str], host: str) -> None:
     """Forget a registry's credentials, under all names that it may be kept by. Raises RegistryError."""
-    path = config_path(environ)
+    path = docker_file(environ)
     if read_file(path) is None:
         return
     with _changing(path) as document:

@@ -149,6 +149,16 @@ def test_an_environment_file(cli: Cli, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_proxies_of_docker_configuration(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"proxies": {"default": {"httpProxy": "p", "noProxy": "x"}}}')
+    given = ("-e", "NO_PROXY=mine", "-e", "http_proxy")
+    done = cli.spawn("run", *given, "plain", "env", environ={"DOCKER_CONFIG": str(tmp_path)})
+    variables = dict(line.split("=", 1) for line in done.out.decode().splitlines())
+    assert {name: value for name, value in variables.items() if "PROXY" in name.upper()} == {
+        "HTTP_PROXY": "p", "NO_PROXY": "mine", "no_proxy": "x",
+    }  # fmt: skip
+
+
 def test_what_is_written_is_thrown_away(cli: Cli) -> None:
     assert cli.spawn("run", "plain", "sh", "-c", "echo x > /new; rm /etc/passwd").status == 0
     assert cli.spawn("run", "plain", "ls", "/new").status == 1

@@ -22,7 +22,7 @@ from builder.errors import BuilderError
 from builder.export.destination import WrittenFile
 from builder.oci.layout import Layout
 from builder.oci.spec import MANIFESTS, Manifest, decode
-from builder.places import configuration_files
+from builder.places import configuration_files, docker_file
 from builder.store.builds import CACHED, NOT_NEEDED
 from builder.store.record_names import RECORD
 
@@ -105,8 +105,9 @@ def _paths(question: Question, options: BuildOptions, result: BuildResult) -> It
         yield INPUT + _absolute(path) + ".dockerignore"
     yield INPUT + _absolute(f"{options.context}/.dockerignore")
     yield TREE + _absolute(options.context)
-    for path in configuration_files(options.environ):
-        yield INPUT + _absolute(path)
+    for path in (*configuration_files(options.environ), docker_file(options.environ)):
+        if path:  # Docker's, for its proxies
+            yield INPUT + _absolute(path)
     yield PROGRAM + HERE
     for name in IMAGES + _CACHE:
         yield FILE + os.path.join(question.root, name)

@@ -81,6 +81,9 @@ def changes() -> dict[str, Callable[[Asking], object]]:
             asking.context.rename(f"{asking.context}.old"), shutil.copytree(f"{asking.context}.old", asking.context)
         ),
         "the configuration": lambda asking: Path(asking.environ["BUILDER_CONFIG"]).write_text("[limits]\nsize = 1\n"),
+        "Docker's configuration": lambda asking: (
+            context(asking.root.parent / ".docker", "", **{"config.json": '{"proxies": {}}'})
+        ),
         "the image's name": lambda asking: Cli(asking.root)("rmi", "x"),
         "another image of the name": lambda asking: build(
             context(asking.root.parent / "other", "FROM scratch\nLABEL a=b\n"), tags=["x"], root=asking.root

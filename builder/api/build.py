@@ -127,7 +127,10 @@ def _result(
     platforms = tuple(str(image.platform) for image in planned.images)
     if committed is None:
         return BuildResult(platforms=platforms, seconds=seconds, root=store.root)
-    names = [reference.parse(name).familiar for name in image_names(options.outputs, options.tags)]
+    by_digest = any(output.by_digest for output in options.outputs)
+    names = [
+        reference.parse(name, default_tag=not by_digest).familiar for name in image_names(options.outputs, options.tags)
+    ]
     is_index = committed.descriptor.media_type in INDEXES
     return BuildResult(
         image_id=committed.descriptor.digest if is_index else committed.config_digests[0],

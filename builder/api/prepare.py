@@ -14,7 +14,7 @@ from builder.api.opening import Credentials, secret_reader
 from builder.api.options import BuildOptions, SecretSource
 from builder.api.special import Special, wants_index
 from builder.errors import UsageError
-from builder.export.output import image_names
+from builder.export.output import output_names
 from builder.export.refused import refuse_outputs
 from builder.filesystem.compression import Compression
 from builder.oci import reference
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 def check_options(options: BuildOptions) -> tuple[Reference, ...]:
     """The names that `tags` give. Raises InvalidReference, also for those of outputs, and UsageError for what no build
     can do: give a name with a digest (as in Docker's daemon), which is what the image turns out to have."""
-    names = tuple(reference.parse(tag) for tag in options.tags)
-    for name in (*names, *map(reference.parse, image_names(options.outputs, ()))):
+    by_digest = any(output.by_digest for output in options.outputs)  # then it matters whether people wrote a tag
+    names = tuple(reference.parse(tag, default_tag=not by_digest) for tag in options.tags)
+    stated = [name for output in options.outputs for name in output_names(output, names)[0]]
+    for name in (*names, *stated):
         if name.digest is not None:
             raise UsageError("a new name cannot have a digest", place=name.familiar, remedy="write NAME[:TAG]")
     several = len(options.platforms) > 1 or wants_index(options)

@@ -12,10 +12,9 @@ import msgspec
 
 from builder.errors import BuilderError
 from builder.export.destination import WrittenFile, destination
-from builder.export.output import Output
+from builder.export.output import Output, output_names
 from builder.export.refused import refuse_outputs, refuse_undated
 from builder.filesystem.compression import Compression
-from builder.oci import reference
 from builder.oci.reference import Reference
 from builder.oci.spec import History, RootFS
 from builder.plan.steps import HistoryLine, PlannedImage
@@ -38,7 +37,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
     `index` asks for an index, and for directories by platform, even where there is one platform only. `approve` is
     shown the images as they will be, before anything is written; it raises what keeps them from that. `attester`
-    says what goes beside them, if anything does. `wrote` is told of each file that images were written to.
+    says what goes beside them, if anything does. `names` without a tag get the usual one, unless they are pushed by
+    digest. `wrote` is told of each file that images were written to.
     """
 
     store: Store
@@ -70,26 +70,34 @@ def deliver(delivery: Delivery) -> Committed | None:
         delivery.approve(delivery.images, delivery.roots)
     first: Committed | None = None
     made: dict[tuple[Form, Said | None], Committed] = {}
-    named: list[tuple[Committed, list[Reference], bool]] = []
+    named: list[tuple[Committed, list[Reference], list[Reference]]] = []
     for output in delivery.outputs or (Output(type="image"),):
         if output.type in ("tar", "local"):
             _write_files(delivery, output)
             continue
-        names = [reference.parse(name) for name in output.names] or list(delivery.names)
+        names, pushed = output_names(output, delivery.names)
         key = _form(delivery, output), delivery.attester.choose(output, names) if delivery.attester else None
         if key not in made:
             with _step(delivery, f"export-{len(made)}", "exporting the image"):
                 made[key] = _commit(delivery, *key)
         first = first or made[key]
         if output.type == "image":
-            named.append((made[key], names, output.push))
+            if output.by_digest:
+                digest = made[key].descriptor.digest
+                names, pushed = _with_digest(names, pushed, digest), _with_digest(pushed, pushed, digest)
+            named.append((made[key], names, pushed if output.push else []))
         else:
             _write_archive(delivery, output, made[key])
-    for committed, names, push in named:  # names change last, when nothing else can fail but a push
+    for committed, names, pushed in named:  # names change last, when nothing else can fail but a push
         delivery.store.images.tag(committed.descriptor, names)
-        if push:
-            _push(delivery, committed, names)
+        if pushed:
+            _push(delivery, committed, pushed)
     return first
+
+
+def _with_digest(names: list[Reference], which: list[Reference], digest: str) -> list[Reference]:
+    """The names, those of `which` with the image's digest."""
+    return [msgspec.structs.replace(name, digest=digest) if name in which else name for name in names]
 
 
 def _commit(delivery: Delivery, form: Form, said: Said | None) -> Committed:
@@ -175,7 +183,7 @@ def _statements(delivery: Delivery, output: Output, position: int) -> dict[str, 
 def _write_archive(delivery: Delivery, output: Output, committed: Committed) -> None:
     from builder.export.archive import ArchivedImage, write_archive
 
-    names = tuple(reference.parse(name) for name in output.names) or delivery.names
+    names = tuple(output_names(output, delivery.names)[0])
     images = [ArchivedImage(committed.descriptor, names)]
     if not output.tar:
         from builder.export.layout import write_layout

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
-from builder.errors import UsageError
+from builder.errors import Unsupported, UsageError
 from builder.filesystem.compression import GZIP, KINDS, Compression
+from builder.oci import reference
+from builder.oci.reference import DEFAULT_TAG, Reference
 from builder.solver.annotations import Annotation, parse_output_annotation
 
 TYPES = ("oci", "docker", "local", "tar", "image", "registry")
 
 _KEYS = (
     "type", "dest", "name", "push", "tar", "compression", "compression-level", "force-compression",
-    "rewrite-timestamp", "oci-mediatypes", "oci-artifact", "annotation.KEY",
+    "rewrite-timestamp", "oci-mediatypes", "oci-artifact", "annotation.KEY", "push-by-digest", "name-canonical",
+    "store", "unpack",
 )  # fmt: skip
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
     """One `--output`. `dest` is a path, or `-` for standard output; `level` None for the format's default;
-    `oci_artifact` stores attestations as artifacts, not in the form of images."""
+    `oci_artifact` stores attestations as artifacts, not in the form of images; what is pushed `by_digest` gets no tag.
+    """
 
     type: str
     dest: str = ""
     names: tuple[str, ...] = ()
     push: bool = False
+    by_digest: bool = False
     tar: bool = True
     compression: Compression | None = None
     force_compression: bool = False
@@ -71,13 +77,25 @@ def adjust_outputs(outputs: tuple[Output, ...], *, push: bool = False, load: boo
     return outputs
 
 
+def output_names(output: Output, tags: Sequence[Reference]) -> tuple[list[Reference], list[Reference]]:
+    """The names that an output gives the image, and those of them that it pushes: what it states, or else the tags.
+    Tags beside what is stated stay here. What is pushed by digest has no tag. Raises InvalidReference, and UsageError
+    for a tag there, as BuildKit does."""
+    names = [reference.parse(name, default_tag=False) for name in output.names] or list(tags)
+    for name in names if output.by_digest else ():
+        if name.tag:
+            raise UsageError("push-by-digest pushes no tag", place=name.familiar, remedy=f"write {name.familiar_name}")
+    pushed = names if output.by_digest else [_tagged(name) for name in names]
+    beside = [_tagged(name) for name in tags] if output.names else []
+    return [*pushed, *(name for name in beside if name not in pushed)], pushed
+
+
 def image_names(outputs: tuple[Output, ...], tags: tuple[str, ...]) -> tuple[str, ...]:
-    """The names that the image of a build gets: those that outputs state, and the tags for outputs that state none, as
-    in BuildKit. Files alone have none."""
+    """The names that the image of a build gets: those that outputs state, and the tags. Files alone have none."""
     if not outputs:
         return tags
     images = [output for output in outputs if output.type not in ("tar", "local")]
-    return tuple(dict.fromkeys(name for output in images for name in output.names or tags))
+    return tuple(dict.fromkeys(name for output in images for name in (*output.names, *tags)))
 
 
 def _from_values(values: dict[str, str], text: str) -> Output:
@@ -103,6 +121,7 @@ def _from_values(values: dict[str, str], text: str) -> Output:
         dest=values.pop("dest", ""),
         names=tuple(name for name in values.pop("name", "").split(",") if name),
         push=_flag(values, "push", kind == "registry"),
+        by_digest=_flag(values, "push-by-digest", False),
         tar=_flag(values, "tar", True),
         compression=Compression(compression or GZIP, int(level) if level else None) if compression or level else None,
         force_compression=_flag(values, "force-compression", False),
@@ -111,6 +130,10 @@ def _from_values(values: dict[str, str], text: str) -> Output:
         oci_artifact=_flag(values, "oci-artifact", True),
         annotations=tuple(annotations),
     )
+    for key in ("name-canonical", "unpack"):  # an image is found by NAME@DIGEST anyway, and unpacked when it is used
+        _flag(values, key, True)
+    if not _flag(values, "store", True):
+        raise Unsupported("store=false is not supported: what is pushed is in the store too", remedy="leave it out")
     if values:
         from difflib import get_close_matches
 
@@ -136,6 +159,10 @@ def _check_directory(output: Output) -> None:
         raise UsageError(
             f"--output {what} cannot go to standard output", remedy="write dest=./- for a directory - here"
         )
+
+
+def _tagged(name: Reference) -> Reference:
+    return name if name.tag or name.digest else msgspec.structs.replace(name, tag=DEFAULT_TAG)
 
 
 def _flag(values: dict[str, str], key: str, default: bool) -> bool:

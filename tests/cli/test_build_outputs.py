@@ -241,13 +241,21 @@ def test_quiet_and_result_files(cli: Cli, directory: Path, tmp_path: Path) -> No
 def test_the_names_that_an_output_states_are_told(cli: Cli, directory: Path, tmp_path: Path, output: str) -> None:
     output = f'{output.replace("DIRECTORY", str(tmp_path))},"name=foo:1,foo:2"'
     done = cli("build", "--metadata-file", f"{tmp_path}/meta.json", "-t", "x", "-o", output, directory)
-    assert done.err.splitlines()[-1].endswith(" foo:1, foo:2")
-    assert json.loads((tmp_path / "meta.json").read_text())["image.name"] == "foo:1,foo:2"
+    assert done.err.splitlines()[-1].endswith(" foo:1, foo:2, x:latest")
+    assert json.loads((tmp_path / "meta.json").read_text())["image.name"] == "foo:1,foo:2,x:latest"
+    if "type=image" in output:
+        assert sorted(cli.entries()) == [f"docker.io/library/{name}" for name in ("foo:1", "foo:2", "x:latest")]
+    else:
+        with tarfile.open(tmp_path / "x.tar") as archive:
+            file = archive.extractfile("index.json")
+            assert file is not None
+            entries = json.load(file)
+        assert len(entries["manifests"]) == 3
     (directory / "a").unlink()
     assert cli("build", "-o", output, directory).status == 1
     assert cli("builds", "--format", "{{.Name}} {{.Status}}").out.decode().splitlines() == [
         "foo:1 foo:2 failed",
-        "foo:1 foo:2 done",
+        "foo:1 foo:2 x done",
     ]
 
 

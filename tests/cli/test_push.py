@@ -54,6 +54,42 @@ def test_an_image(cli: Cli, registry: FakeRegistry) -> None:
     assert lines(cli("push", "-q", name)) == [f"{name}:latest"]
 
 
+@pytest.mark.parametrize("given", ["tag", "name"])
+def test_a_build_pushes_by_digest(cli: Cli, registry: FakeRegistry, tmp_path: Path, given: str) -> None:
+    """As with one machine for each architecture, whose images `imagetools create` makes an index of."""
+    name = f"{registry.host}/team/app"
+    output = "type=image,push-by-digest=true,name-canonical=true,push=true"
+    how = ["-t", name, "-o", output] if given == "tag" else ["-o", f"{output},name={name}"]
+    directory = context(tmp_path / "context", "FROM scratch\nCOPY a /\n", a="a")
+    cli.build(*how, "--metadata-file", tmp_path / "meta.json", directory)
+    metadata = json.loads((tmp_path / "meta.json").read_text())
+    digest = metadata["containerimage.digest"]
+    assert metadata["image.name"] == name
+    assert list(registry.repositories["team/app"]) == [digest]
+    assert list(cli.entries()) == [f"{name}@{digest}"]
+    assert cli("imagetools", "create", "-t", f"{name}:1", f"{name}@{digest}").status == 0
+
+
+@pytest.mark.parametrize("how", ["-t NAME:1 -o OUT", "-t NAME:latest -o OUT", "-o OUT,name=NAME:1"])
+def test_a_tag_is_not_pushed_by_digest(cli: Cli, tmp_path: Path, how: str) -> None:
+    directory = context(tmp_path / "context", "FROM scratch\nCOPY a /\n", a="a")
+    words = how.replace("OUT", "type=registry,push-by-digest=true").replace("NAME", "127.0.0.1:1/app").split()
+    done = cli("build", *words, directory)
+    assert done.status == 2
+    assert "push-by-digest pushes no tag" in done.err
+    assert cli("builds", "-q").out == b""
+
+
+def test_tags_beside_the_name_of_an_output_stay_here(cli: Cli, registry: FakeRegistry, tmp_path: Path) -> None:
+    name = f"{registry.host}/app"
+    directory = context(tmp_path / "context", "FROM scratch\nCOPY a /\n", a="a")
+    cli.build("-t", "app", "-t", f"{name}:mine", "-o", f"type=registry,name={name}:1", directory)
+    assert set(cli.entries()) == {"docker.io/library/app:latest", f"{name}:1", f"{name}:mine"}
+    assert "mine" not in registry.repositories["app"]
+    cli.build("-t", "app:2", "-o", f"type=registry,name={name},push-by-digest=true", directory)
+    assert f"{name}@{cli.entries()['docker.io/library/app:2']['digest']}" in cli.entries()
+
+
 def test_several_names_are_sent_once(cli: Cli, registry: FakeRegistry) -> None:
     names = [f"{registry.host}/{rest}" for rest in ("app:1", "app:2", "team/other:1")]
     build(cli, *names)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.errors import BuilderError, UsageError
+from builder.errors import BuilderError, Unsupported, UsageError
 from builder.export.output import TYPES, Output, image_names, parse_output
 from builder.filesystem.compression import Compression
 from builder.solver.annotations import Annotation
@@ -23,6 +23,10 @@ TABLE = {
     'type=docker,"dest=a,b.tar"': Output(type="docker", dest="a,b.tar"),
     "type=docker,name=a:1": Output(type="docker", dest="-", names=("a:1",)),
     'type=image,"name=a:1,b:2"': Output(type="image", names=("a:1", "b:2")),
+    "type=image,name=r/a,push-by-digest=true,name-canonical=true,push=true": Output(
+        type="image", names=("r/a",), push=True, by_digest=True
+    ),
+    "type=image,store=true,unpack=true,name-canonical=": Output(type="image"),
     "type=image,push=true": Output(type="image", push=True),
     "type=image,push": None,
     "type=registry": Output(type="image", push=True),
@@ -62,13 +66,14 @@ REFUSED = {
     "type=oci,what=x": "unknown option 'what'", "type=oci,dest": "invalid --output field",
     "type=image,compression=lzo": "unsupported compression", "type=image,compression-level=x": "is not a number",
     "type=image,compression-level=--1": "is not a number", "type=image,push=maybe": "neither true nor false",
+    "type=image,store=false": "store=false is not supported", "type=image,unpack=x": "neither true nor false",
     "type=image,annotation-nowhere.a=b": "invalid annotation",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_refused(text: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises((UsageError, Unsupported)) as caught:
         parse_output(text)
     assert REFUSED[text] in caught.value.cause
 
@@ -99,10 +104,10 @@ def test_any_text_is_an_output_or_refused(text: str) -> None:
     [
         ([], ("a", "b")),
         (["type=image"], ("a", "b")),
-        (["type=image,name=x"], ("x",)),
+        (["type=image,name=x"], ("x", "a", "b")),
         (['type=registry,"name=x,y"', "type=oci,dest=c,name=y", "type=docker,dest=d"], ("x", "y", "a", "b")),
         (["type=local,dest=d", "type=tar,dest=t"], ()),
-        (["type=local,dest=d", "type=image,name=x"], ("x",)),
+        (["type=local,dest=d", "type=image,name=x"], ("x", "a", "b")),
     ],
 )
 def test_the_names_of_an_image(outputs: list[str], names: tuple[str, ...]) -> None:

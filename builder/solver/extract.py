@@ -51,8 +51,13 @@ def extract(
     root = _Below(staging, target)
     with os.fdopen(tree.open(path), "rb") as file, open(spool_path, "xb") as spool:
         stream = decompressor(file, limits=limits, place=f"/{path}")
-        for entry in read_archive(stream, max_entries=limits.entries or None):
-            _Extraction(root, ownership, spool, f"/{path}").put(entry)
+        try:
+            for entry in read_archive(stream, max_entries=limits.entries or None):
+                _Extraction(root, ownership, spool, f"/{path}").put(entry)
+        except LayerError as error:
+            if error.place != f"/{path}":  # it knows the entry alone, if any
+                error.place = f"/{path}:{error.place}" if error.place else f"/{path}"
+            raise
 
 
 class _Below:

@@ -100,7 +100,7 @@ def test_what_is_damaged_is_refused(target: Target, way: str, name: str) -> None
 
 def test_add_of_what_begins_as_an_archive_and_is_damaged_is_refused(target: Target) -> None:
     good = archive(("a", {"data": b"1"}), ("b", {"data": b"x" * 2000}))
-    assert "/evil.tar: the archive is truncated" in target.refuse("added", good[:2000]).replace("b: ", "/evil.tar: ")
+    assert "/evil.tar:b: the archive is truncated" in target.refuse("added", good[:2000])
 
 
 @pytest.mark.parametrize("way", ["loaded", "added", "context"])

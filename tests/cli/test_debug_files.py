@@ -315,8 +315,11 @@ def test_a_break_on_a_terminal(cli: Cli, directory: Path) -> None:
     program = Program([sys.executable, "-m", "builder", *command], cli.environ, (40, 200))
     try:
         program.read_until("ADD Dockerfile /app/: stopped before stage-0 4/4")
-        program.write("cat taken && ls /; exit\r")
+        program.write("cat /srv/taken && ls -d /* && echo saw $((6 * 7)); exit\r")
+        shown = program.read_until("saw 42\r\n")
         assert program.status() == 1
-        assert b"Dockerfile\r\n" not in program.output
+        assert "\r\nx\r\n" in shown
+        assert "/srv\r\n" in shown
+        assert "/app\r\n" not in shown
     finally:
         program.close()

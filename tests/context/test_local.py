@@ -177,6 +177,7 @@ def test_a_directory_that_becomes_a_link_is_not_followed(tmp_path: Path) -> None
     finally:
         stop.set()
         thread.join()
+    assert b"public" in seen
     assert b"secret" not in seen
 
 

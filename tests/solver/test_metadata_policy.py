@@ -37,7 +37,7 @@ MODES = st.sampled_from([0o644, 0o600, 0o755, 0o4711, 0o1777])
 OWNERS = st.sampled_from([(0, 0), (1, 2), (3, 0)])
 PLAIN = st.builds(File, st.sampled_from(["", "x"]), MODES, OWNERS, st.just(""), st.integers(0, 9))
 LINKS = st.builds(File, st.just(""), st.just(0o777), OWNERS, st.sampled_from(["a", "nowhere"]), st.integers(0, 9))
-DIRECTORIES = st.builds(File, st.none(), MODES.filter(lambda mode: mode & 0o100 or True), OWNERS, st.just(""))
+DIRECTORIES = st.builds(File, st.none(), MODES, OWNERS, st.just(""))
 TREES = st.fixed_dictionaries({"d": DIRECTORIES, "d/a": PLAIN}, optional={"b": PLAIN, "d/l": LINKS, "e/f/g": PLAIN})
 FLAGS = st.fixed_dictionaries(
     {},

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,18 @@ from tests.support.builds import PROJECT, Cli, busybox_context, needs_sandbox
 STEP = RunNode(label="RUN x", stage="s", platform=HOST, parent=0, argv=("x",), env=())
 
 
-def _run_in_process(root: str, layer: str, log: str) -> None:
+def _run_in_process(root: str, layer: str, log: str, meeting: Barrier) -> None:
     from builder.solver import execute
 
     def made(environment: Environment, node: RunNode, *_: object) -> Made:
         with open(log, "a") as file:
             file.write("run\n")
-        time.sleep(0.3)
+        time.sleep(0.3)  # time for the others to ask, too
         return Made(layer, 1.0)
 
     execute.execute = made  # type: ignore[assignment]
     environ, _ = environment(Store(root))
+    meeting.wait(60)
     run(environ, STEP, (layer,), {}, Trace("1", "here"))
 
 
@@ -62,7 +64,8 @@ def test_identical_steps_run_once_among_threads_and_processes(tmp_path: Path, st
     layer = base_layer(store, write(tmp_path / "a", {"f": "f"}))
     log = tmp_path / "log"
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_run_in_process, args=(store.root, layer, str(log))) for _ in range(3)]
+    arguments = (store.root, layer, str(log), context.Barrier(3))
+    processes = [context.Process(target=_run_in_process, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:

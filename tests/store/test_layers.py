@@ -6,6 +6,8 @@ import errno
 import multiprocessing
 import os
 import threading
+import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import BinaryIO
 
@@ -81,23 +83,26 @@ def test_a_layer_is_fetched_by_one_of_many_threads(store: Store) -> None:
     assert os.listdir(store.temporary) == []
 
 
-def _fetch_in_process(root: str, log: str) -> None:
+def _fetch_in_process(root: str, log: str, meeting: Barrier) -> None:
     store = Store(root)
 
     def fetch(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
         with open(log, "a") as lines:
             lines.write("fetched\n")
+        time.sleep(0.3)  # time for the other to ask, too
         file.write(DATA)
 
     store.layers.fetch = fetch
     store.layers.know(DIFF_ID, descriptor(), ORIGIN)
+    meeting.wait(60)
     store.unpacked.tree((DIFF_ID,)).lstat("d/f")
 
 
 def test_a_layer_is_fetched_by_one_of_two_processes(store: Store, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     log = tmp_path / "log"
-    processes = [context.Process(target=_fetch_in_process, args=(store.root, str(log))) for _ in range(2)]
+    arguments = (store.root, str(log), context.Barrier(2))
+    processes = [context.Process(target=_fetch_in_process, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -62,11 +62,11 @@ def attempt(target: Target, data: bytes) -> None:
         raise Defect(f"more than {SLOW} s for {data!r}")
 
 
-def run(target: Target, seeds: Sequence[bytes], seconds: float, seed: int = 0) -> int:
-    """Run inputs for so long; returns how many they were. Raises Defect."""
+def run(target: Target, seeds: Sequence[bytes], seconds: float, seed: int = 0, least: int = 0) -> int:
+    """Run inputs for so long, and `least` of them; returns how many they were. Raises Defect."""
     end = time.monotonic() + seconds
-    for count, data in enumerate(inputs(seeds, seed)):  # noqa: B007
-        if time.monotonic() > end:
+    for count, data in enumerate(inputs(seeds, seed)):
+        if count >= least and time.monotonic() > end:
             break
         attempt(target, data)
     return count

@@ -112,6 +112,7 @@ TARGETS: Mapping[str, Target] = {
 _LAYER = archive(
     ("d", {}), ("d/f", {"data": b"x" * 600}), ("ä" * 70, {"data": b"", "pax": {"SCHILY.xattr.user.a": "b"}})
 )
+_D = b"0123456789abcdef" * 4
 SEEDS: Mapping[str, tuple[bytes, ...]] = {
     "dockerfile": (
         b"# syntax=docker/dockerfile:1\n# escape=`\nFROM a:$X AS b\nRUN --mount=type=cache,target=/c <<EOF\nx\nEOF\n",
@@ -138,6 +139,8 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         b"\x01\xf7\nWed, 21 Oct 2026 07:28:00 GMT\n<html>",
     ),
     "caches": (
-        b'{"version":1,"records":[{"key":"sha256:1","layer":0}],"layers":[{"digest":"a"}],"mounts":[],"steps":[]}',
+        b'{"version":1,"records":[{"diff_id":"sha256:%b","created":1.5,"key":"%b","place":"%b","free":true},'
+        b'{"diff_id":"sha256:%b","created":0,"recipe":{"parent":"","a":1}}],"layers":["sha256:%b"],'
+        b'"mounts":[{"id":"a","name":"%b"}]}' % (_D, _D, _D[:16], _D, _D, _D[:32]),
     ),
 }

@@ -117,7 +117,8 @@ def changes() -> dict[str, Callable[[Pushing], object]]:
         "no answer": fault(hang_up=1),
         "a slow registry": fault(silent=2.0),
         "an image that is gone": lambda pushed: pushed.cli("rmi", f"{pushed.name}:latest"),
-        "a configuration": lambda pushed: pushed.cli.environ.update(BUILDER_CONFIG=_empty(pushed)),
+        "a configuration": lambda pushed: _configure(pushed, "builder/builder.toml").write_text("[limits]\n"),
+        "a certificate": lambda pushed: _configure(pushed, f"docker/certs.d/{pushed.registry.host}/x.crt").touch(),
         "an hour": lambda pushed: os.utime(_note(pushed), (time.time() - 3600,) * 2),
         "half a note": lambda pushed: os.truncate(_note(pushed), _note(pushed).stat().st_size // 2),
     }
@@ -133,10 +134,11 @@ def _notes(cli: Cli) -> list[Path]:
     return [path for path in (cli.root / "repeats").iterdir() if path.suffix != ".given"]
 
 
-def _empty(pushed: Pushing) -> str:
-    path = pushed.cli.root.parent / "empty.toml"
-    path.touch()
-    return str(path)
+def _configure(pushed: Pushing, name: str) -> Path:
+    """A file of the user's configuration, in a directory that is there."""
+    path = Path(pushed.cli.environ["HOME"]) / ".config" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 @pytest.mark.parametrize("change", changes())

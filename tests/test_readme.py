@@ -65,7 +65,7 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize("line", sorted(set(commands())))
 def test_every_command_is_one(line: str) -> None:
-    """Parses it, options and all, and runs nothing. Within a sentence no arguments are needed, and an option no value."""
+    """Parses it, options and all, and runs nothing. In a sentence no arguments are needed, nor an option's value."""
     words = words_of(line)
     command: click.Command = cli
     context = click.Context(cli, info_name="builder")

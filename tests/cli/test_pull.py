@@ -330,7 +330,7 @@ def test_two_processes_fetch_everything_once(cli: Cli, registry: FakeRegistry) -
 
 def test_layers_come_side_by_side(cli: Cli, registry: FakeRegistry) -> None:
     registry.add_image("app", "1", layers=(LARGE, ONE, TWO))
-    registry.faults = Faults(only=f"{digest_of(LARGE)}|{digest_of(ONE)}|{digest_of(TWO)}", silent=0.3)
+    registry.faults = Faults(only=f"{digest_of(LARGE)}|{digest_of(ONE)}|{digest_of(TWO)}", silent=0.3, meet=3)
     lines(cli("pull", f"{registry.host}/app:1"))
     assert registry.most_waiting == 3
 

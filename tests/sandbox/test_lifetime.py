@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -47,20 +48,23 @@ def test_background_processes_end_with_the_command(run: Run) -> None:
     assert processes_with(word) == []
 
 
-def test_many_at_once(run: Run) -> None:
+def test_many_at_once(run: Run, tmp_path: Path) -> None:
     outcomes = []
+    (tmp_path / "meeting").mkdir()
+    mounts = (Mount("/meeting", source=str(tmp_path / "meeting"), read_only=False),)
 
     def step(i: int) -> None:
-        outcomes.append((i, run(f"sleep 0.2; echo {i}; exit {i}")))
+        come = (
+            f"touch /meeting/{i}; until test $(ls /meeting | wc -l) = 8 || test $((n += 1)) = 1000; do sleep 0.02; done"
+        )
+        outcomes.append((i, run(f"{come}; echo {i} $((n < 1000)); exit {i}", mounts=mounts)))
 
     threads = [threading.Thread(target=step, args=(i,)) for i in range(8)]
-    started = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - started < 1.6
-    assert sorted((i, o.out, o.result.exit_status) for i, o in outcomes) == [(i, f"{i}\n", i) for i in range(8)]
+    assert sorted((i, o.out, o.result.exit_status) for i, o in outcomes) == [(i, f"{i} 1\n", i) for i in range(8)]
 
 
 def test_cancel(run: Run) -> None:
@@ -82,7 +86,10 @@ def test_a_helper_that_died_is_replaced(run: Run) -> None:
     with Sandbox() as own:
         assert run("true", by=own).result.exit_status == 0
         os.kill(own._pid, signal.SIGKILL)
-        time.sleep(0.1)
+        assert own._helper is not None
+        gone = select.poll()
+        gone.register(own._helper, 0)
+        assert gone.poll(10_000)  # later than its own end: what it forked has its socket, too
         assert run("true", by=own).result.exit_status == 0
 
 
@@ -237,5 +244,4 @@ def test_a_step_costs_milliseconds(
         sandbox.run(command, lambda stream, data: None)
         return time.perf_counter() - started
 
-    times = sorted(step() for _ in range(10))
-    assert times[0] < 0.1
+    assert any(step() < 0.1 for _ in range(100))  # whatever else the machine does

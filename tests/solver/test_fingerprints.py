@@ -18,8 +18,6 @@ from builder.solver.select import Match, select
 from builder.store.store import Store
 from tests.solver.support import entries, environment, node, run_copy, write
 
-SETTLED = 2.1
-"""Seconds after which a file that was written is trusted."""
 A, B = b"\xaa" * 32, b"\xbb" * 32
 """Digests."""
 
@@ -163,8 +161,12 @@ def change_often(tmp_path: Path, store: Store) -> None:
         assert entries(store, done.diff_id)["f"].endswith(f"{turn:04}")
 
 
-def test_young_files_are_not_trusted_until_they_are_read_again(tmp_path: Path, store: Store, reads: list[str]) -> None:
+def test_young_files_are_not_trusted_until_they_are_read_again(
+    tmp_path: Path, store: Store, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = write(tmp_path / "context", {"a": "1"})
+    written = (context / "a").stat().st_ctime_ns
+    monkeypatch.setattr(moments, "now", lambda: written + 1_000_000)
 
     def cached() -> bool:
         return run_copy(environment(store, context)[0], node("a")).cached
@@ -172,7 +174,7 @@ def test_young_files_are_not_trusted_until_they_are_read_again(tmp_path: Path, s
     assert not cached()
     assert cached()
     assert len(reads) == 2
-    time.sleep(SETTLED)
+    monkeypatch.setattr(moments, "now", lambda: written + 3_000_000_000)
     assert cached()
     assert len(reads) == 3
     assert cached()

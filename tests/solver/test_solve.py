@@ -137,13 +137,18 @@ def test_what_is_independent_runs_side_by_side(solver: Callable[..., tuple[Solve
 
 @pytest.mark.parametrize("jobs", [0, 1, 3])
 def test_no_more_than_jobs_at_once(solver: Callable[..., tuple[Solver, list[Any]]], jobs: int) -> None:
-    running, most, lock = 0, 0, threading.Lock()
+    running, most, begun, lock = 0, 0, 0, threading.Lock()
+    meeting = threading.Barrier(max(1, jobs), timeout=20)
 
     def action(_: Environment, step: RunNode) -> Made:
-        nonlocal running, most
+        nonlocal running, most, begun
         with lock:
             running += 1
             most = max(most, running)
+            begun += 1
+            first = begun <= meeting.parties
+        if first:
+            meeting.wait()  # as many as may run at once do
         time.sleep(0.01)
         with lock:
             running -= 1

@@ -127,7 +127,8 @@ def test_what_cannot_be_renewed_is_removed_at_last(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_the_scratch_of_a_short_step_is_emptied_for_another(tmp_path: Path) -> None:
+def test_the_scratch_of_a_short_step_is_emptied_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.store.store._SHORT", 1e9)
     store = Store(str(tmp_path))
     with store.step_scratch() as first:
         above = Path(first)

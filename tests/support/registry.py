@@ -46,6 +46,7 @@ class Faults:
     no_digest_header: bool = False
     drip: float = 0.0  # seconds between pieces of 1000 bytes
     silent: float = 0.0  # seconds of silence before an answer
+    meet: int = 0  # the silence begins when so many requests have come at once, or in 20 seconds
     hang_up: int = 0  # close the connection without an answer, so many times
     redirect_blobs: str = ""  # an origin to which blobs are redirected
     refuse_mounts: bool = False
@@ -201,6 +202,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             with registry.lock:
                 registry.waiting += 1
                 registry.most_waiting = max(registry.most_waiting, registry.waiting)
+            deadline = time.monotonic() + 20
+            while registry.most_waiting < faults.meet and time.monotonic() < deadline:
+                time.sleep(0.01)
             time.sleep(faults.silent)
             with registry.lock:
                 registry.waiting -= 1

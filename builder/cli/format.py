@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from builder.cli.progress import size
 from builder.cli.template import Template, json_text
 from builder.cli.template_functions import Record
+from builder.filesystem.names import printable
 
 __all__ = ["ago", "human_duration", "moment", "print_rows", "rfc3339", "short_id", "size", "table"]
 
@@ -18,15 +19,19 @@ _NARROWEST, _GAP = 10, 3  # Docker's tab writer: a column's least width, and the
 def print_rows(rows: Sequence[Mapping[str, str]], form: str, headers: Mapping[str, str], default: str) -> None:
     """Print rows in a `--format`: '' or `table` (the `default` columns), `json`, `table TEMPLATE`, or a template.
 
-    `headers` has all fields that rows have, with their titles. Raises UsageError for a wrong template.
+    `headers` has all fields that rows have, with their titles. What begins with `table` is one, as in Docker's
+    formatter (`Format.IsTable`), and shows no control characters; the other forms are exact. Raises UsageError for a
+    wrong template.
     """
     if form == "json":
         for row in rows:
             print(json_text(dict(sorted(row.items()))))
         return
-    columns = form in ("", "table") or form.startswith("table ")
-    text = default if form in ("", "table") else form.removeprefix("table ").strip() if columns else form
+    columns = form == "" or form.startswith("table")
+    text = default if form in ("", "table") else form.removeprefix("table").strip() if columns else form
     template = Template(text.replace("\\t", "\t").replace("\\n", "\n"))
+    if columns:
+        rows = [{name: printable(value) for name, value in row.items()} for row in rows]
     lines = [template.render(Record(row)) for row in rows]
     if columns:
         sys.stdout.write(table([template.titles(Record(headers)), *lines]))

@@ -57,7 +57,7 @@ def _fields(row: HistoryRow, human: bool, truncate: bool) -> dict[str, str]:
         "ID": short_id(row.image_id, truncate=truncate) if row.image_id else "<missing>",
         "CreatedSince": ago(created) if human else created_at,
         "CreatedAt": created_at,
-        "CreatedBy": by.replace("\n", " ") if truncate else by.replace("\n", "\\n"),
+        "CreatedBy": by.replace("\n", " ") if truncate else by,
         "Size": size(row.size) if human else str(row.size),
         "Comment": row.line.comment,
     }

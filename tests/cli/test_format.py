@@ -136,6 +136,20 @@ def test_titles_stand_above_tables_only_and_stay_as_they_are(
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.parametrize(
+    ("form", "printed"),
+    [
+        ("table{{.ID}}\\t{{.Tag}}", "IMAGE ID        TAG\n\\x1b[2Ja\\nb\\t   1\n"),
+        ("", "IMAGE ID\n\\x1b[2Ja\\nb\\t\n"),
+        ("{{.ID}}", "\x1b[2Ja\nb\t\n"),
+        ("json", '{"ID":"\\u001b[2Ja\\nb\\t","Tag":"1"}\n'),
+    ],
+)
+def test_tables_show_no_control_characters(form: str, printed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([{"ID": "\x1b[2Ja\nb\t", "Tag": "1"}], form, {"ID": "IMAGE ID", "Tag": "TAG"}, "{{.ID}}")
+    assert capsys.readouterr().out == printed
+
+
 def test_a_format_is_only_refused_for_rows(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([], "table {{.ID}}\\t{{.Nope}}", HEADERS, "")
     assert capsys.readouterr().out == "IMAGE ID   \n"

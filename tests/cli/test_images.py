@@ -261,6 +261,15 @@ def test_long_lines_of_history_are_cut(cli: Cli) -> None:
     assert lines(cli("history", "--no-trunc", "--format", "{{.CreatedBy}}", "app"))[0] == f"ENV A={'x' * 100}"
 
 
+def test_lines_of_history_with_line_breaks(cli: Cli) -> None:
+    """Tables are for terminals, which others' images must not write to; the other forms are exact."""
+    build(cli, "-t", "app", "--build-arg", "A=a\x1b[2J\nb", dockerfile="FROM scratch\nARG A\nENV B=$A\n")
+    for form, shown in (("{{.CreatedBy}}", "ENV B=a\x1b[2J\nb"), ("table {{.CreatedBy}}", "ENV B=a\\x1b[2J\\nb")):
+        assert shown in cli("history", "--no-trunc", "--format", form, "app").out.decode()
+    row = json.loads(lines(cli("history", "--no-trunc", "--format", "json", "app"))[0])
+    assert row["CreatedBy"] == "ENV B=a\x1b[2J\nb"
+
+
 # --- tag and rmi
 
 

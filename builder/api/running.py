@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 
 import msgspec
 
@@ -38,13 +39,14 @@ class Volume(msgspec.Struct, frozen=True):
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is run. `command` are the arguments after the image's name; `entrypoint` replaces the image's (None: it
-    does not; '' is none at all). `environment` comes on top of the image's; `user`, `workdir`, `hostname` '' mean the
-    image's, or a made up name. `shell` runs the image's shell, with `command` as its arguments."""
+    does not; '' is none at all). `environment` comes on top of the image's, where None takes a variable away; `user`,
+    `workdir`, `hostname` '' mean the image's, or a made up name. `shell` runs the image's shell, with `command` as its
+    arguments."""
 
     image: str
     command: tuple[str, ...] = ()
     entrypoint: str | None = None
-    environment: dict[str, str] = {}
+    environment: Mapping[str, str | None] = {}
     user: str = ""
     workdir: str = ""
     volumes: tuple[Volume, ...] = ()
@@ -106,7 +108,11 @@ def _command(lowers: list[str], scratch: str, image: ImageConfig, options: RunOp
     hostname = options.hostname or os.urandom(6).hex()
     variables = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname} | ({"TERM": "xterm"} if terminal else {})
     variables |= dict(line.partition("=")[::2] for line in config.env or ())
-    variables |= options.environment
+    for name, value in options.environment.items():
+        if value is not None:
+            variables[name] = value
+        else:
+            variables.pop(name, None)
     variables.setdefault("HOME", user.home or "/")
     return Command(
         arguments,

@@ -56,7 +56,7 @@ def run_options(command: _Decorated) -> _Decorated:
     """The options that `run` and `shell` have in common."""
     for option in (
         platform_option(default="", help="The variant for this platform."),
-        click.option("--hostname", default="", metavar="NAME", help="The host name that it sees."),
+        click.option("-h", "--hostname", default="", metavar="NAME", help="The host name that it sees."),
         click.option(
             "--network",
             "--net",
@@ -81,7 +81,7 @@ def run_options(command: _Decorated) -> _Decorated:
     "run",
     cls=RunCommand,
     epilog="Example: builder run -it -v $PWD:/src:ro app:1 sh",
-    context_settings={"allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False, "help_option_names": ["--help"]},  # -h is --hostname
 )
 @click.argument("image", metavar="IMAGE")
 @click.argument("arguments", metavar="[COMMAND [ARG]…]", nargs=-1, type=click.UNPROCESSED)
@@ -147,14 +147,15 @@ def start(settings: Settings, options: RunOptions, *, interactive: bool, termina
         store.close()
 
 
-def _environment(texts: tuple[str, ...], files: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables of files, then those given; without a value they come from here, and are left out if they are not.
+def _environment(texts: tuple[str, ...], files: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Variables of files, then those given; without a value they come from here. If they are not here, those of files
+    are left out and those given are None, which takes the image's away, as in Docker (`ReplaceOrAppendEnvVars`).
     Docker's configuration may give proxies."""
     from builder.cli.docker_proxies import container_proxies
 
-    found: dict[str, str] = {}
+    found: dict[str, str | None] = {}
     lines = [line for path in files for line in _lines(path)]
-    for text in (*lines, *texts):
+    for number, text in enumerate((*lines, *texts)):
         name, equals, value = text.partition("=")
         if not name or "\0" in text:
             raise UsageError(f"invalid variable {text!r}", remedy="write NAME=VALUE")
@@ -162,6 +163,8 @@ def _environment(texts: tuple[str, ...], files: tuple[str, ...], environ: Mappin
             found[name] = value
         elif name in environ:
             found[name] = environ[name]
+        elif number >= len(lines):
+            found[name] = None
     return container_proxies([text.partition("=")[0] for text in texts], environ) | found
 
 

@@ -16,7 +16,7 @@ from builder.errors import UsageError
     "shell",
     cls=RunCommand,
     epilog="Example: builder shell app:1",
-    context_settings={"allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False, "help_option_names": ["--help"]},  # -h is --hostname
 )
 @click.argument("image", metavar="IMAGE")
 @click.argument("arguments", metavar="[ARG]…", nargs=-1, type=click.UNPROCESSED)

@@ -72,6 +72,10 @@ def on_terminal(cli: Cli) -> Iterator[OnTerminal]:
         (["--entrypoint", "sh", "app", "-c", "echo $A $B $HOME"], "1 2 /home/nobody\n"),
         (["--entrypoint", "sh", "-e", "A=x", "-e", "GIVEN", "-e", "MISSING", "app", "-c",
           "echo $A $GIVEN ${MISSING-no}"], "x from here no\n"),
+        (["--entrypoint", "sh", "-e", "A", "app", "-c", "echo ${A-no} $B"], "no 2\n"),
+        (["--entrypoint", "sh", "-e", "A", "-e", "A=3", "app", "-c", "echo $A"], "3\n"),
+        (["-h", "box", "plain", "cat", "/proc/sys/kernel/hostname"], "box\n"),
+        (["-hbox", "plain", "cat", "/proc/sys/kernel/hostname"], "box\n"),
         (["--hostname", "box", "plain", "sh", "-c", "cat /proc/sys/kernel/hostname /etc/hosts"],
          "box\n127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
         (["--network", "none", "plain", "ls", "/sys/class/net"], "lo\n"),
@@ -140,7 +144,14 @@ def test_a_mount_below_one_that_is_given_after_it(cli: Cli, tmp_path: Path) -> N
 def test_an_environment_file(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("# comment\n\nONE=1 # kept\n  TWO='2'\nGIVEN\nMISSING\nLAST=file\n")
     done = cli.spawn(
-        "run", "--env-file", str(tmp_path / "env"), "-e", "LAST=option", "plain", "env", environ={"GIVEN": "here"}
+        "run",
+        "--env-file",
+        str(tmp_path / "env"),
+        "-e",
+        "LAST=option",
+        "plain",
+        "env",
+        environ={"GIVEN": "here"},
     )
     variables = dict(line.split("=", 1) for line in done.out.decode().splitlines())
     assert variables.pop("HOSTNAME").isalnum()

@@ -11,19 +11,25 @@ from builder.cli.settings import Settings
 from builder.cli.stores import Failures, open_store, platform_of
 from builder.cli.template import Template, json_text
 from builder.cli.template_functions import plain
-from builder.errors import BuilderError
+from builder.errors import BuilderError, UsageError
+
+_OTHERS = frozenset("config container network node plugin secret service task volume".split())
+"""What else Docker inspects."""
 
 
 @click.command("inspect", cls=Command, epilog="Example: builder inspect -f '{{json .Config.Env}}' app:1")
 @click.argument("names", metavar="IMAGE…", nargs=-1, required=True)
 @click.option("-f", "--format", "form", default="", metavar="FORMAT", help="json, or a Go template.")
 @click.option("--platform", default="", metavar="OS/ARCH", help="The variant for this platform.")
+@click.option("--type", "kind", default="image", metavar="image", help="Accepted: there are images only.")
+@click.option("-s", "--size", is_flag=True, help="Accepted: an image's size is always shown.")
 @click.pass_obj
-def command(settings: Settings, names: tuple[str, ...], form: str, platform: str) -> None:
+def command(settings: Settings, names: tuple[str, ...], form: str, platform: str, kind: str, size: bool) -> None:
     """Show what is known of images, as a JSON array in Docker's shape.
 
     Of an image for several platforms this machine's is shown, or the first; Id and Descriptor are then the index's.
     """
+    _check_type(kind)
     from builder.cli.document import image_document
     from builder.store.describe import Describer
 
@@ -52,3 +58,10 @@ def command(settings: Settings, names: tuple[str, ...], form: str, platform: str
     elif template is None:
         print(json.dumps(documents, indent=4, ensure_ascii=False))
     failures.end()
+
+
+def _check_type(kind: str) -> None:
+    if kind in _OTHERS:
+        raise UsageError(f"there is no {kind} to inspect: the builder has images only", remedy="leave out --type")
+    if kind != "image":
+        raise UsageError(f"unknown type {kind!r}", remedy="write --type image, or leave it out")

@@ -229,6 +229,15 @@ def test_inspect_of_an_index(cli: Cli) -> None:
     assert "no variant for linux/s390x" in refused.err
 
 
+def test_the_type_of_what_is_inspected(cli: Cli) -> None:
+    build(cli, "-t", "a")
+    assert cli("inspect", "--type", "image", "-s", "a").out == cli("inspect", "--size=false", "a").out != b""
+    for kind, message in (("container", "there is no container to inspect"), ("floppy", "unknown type 'floppy'")):
+        refused = cli("inspect", "--type", kind, "a")
+        assert (refused.status, refused.out) == (2, b"")
+        assert message in refused.err
+
+
 def test_history(cli: Cli) -> None:
     build(cli, "-t", "app")
     header, *rows = lines(cli("history", "app"))

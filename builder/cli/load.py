@@ -8,15 +8,15 @@ import click
 
 from builder.cli.flags import Command
 from builder.cli.settings import Settings
-from builder.cli.stores import archive_input, open_store, platform_of
+from builder.cli.stores import archive_input, only_platform, open_store
 
 
 @click.command("load", cls=Command, epilog="Example: builder load -i app.tar.gz")
 @click.option("-i", "--input", "path", default="", metavar="FILE", help="The archive (default: standard input).")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@click.option("--platform", default="", metavar="OS/ARCH", help="Only the variant for this platform.")
+@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Only the variant for this platform.")
 @click.pass_obj
-def command(settings: Settings, path: str, quiet: bool, platform: str) -> None:
+def command(settings: Settings, path: str, quiet: bool, platforms: tuple[str, ...]) -> None:
     """Read images from an archive: Docker's or OCI's, compressed or not.
 
     Every digest is verified; if anything is wrong, nothing is loaded. A name with a digest that is not the image's is
@@ -27,7 +27,7 @@ def command(settings: Settings, path: str, quiet: bool, platform: str) -> None:
     from builder.store.load import load
 
     store = open_store(settings)
-    wanted = platform_of(platform)
+    wanted = only_platform(platforms)
     name = path if path not in ("", "-") else "standard input"
     with archive_input(path) as stream:
         view = open_view("tty" if sys.stderr.isatty() and not quiet else "none")

@@ -6,7 +6,7 @@ import click
 
 from builder.cli.flags import Command
 from builder.cli.settings import Settings
-from builder.cli.stores import archive_output, open_store, platform_of
+from builder.cli.stores import archive_output, only_platform, open_store
 
 
 @click.command("save", cls=Command, epilog="Example: builder save -o app.tar app:1 app:2")
@@ -16,9 +16,9 @@ from builder.cli.stores import archive_output, open_store, platform_of
     "--format", "form", type=click.Choice(["docker-archive", "oci", "oci-archive"]), default="docker-archive",
     help="docker-archive is an OCI archive with Docker's manifest.json beside.",
 )  # fmt: skip
-@click.option("--platform", default="", metavar="OS/ARCH", help="Only the variant for this platform.")
+@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Only the variant for this platform.")
 @click.pass_obj
-def command(settings: Settings, names: tuple[str, ...], output: str, form: str, platform: str) -> None:
+def command(settings: Settings, names: tuple[str, ...], output: str, form: str, platforms: tuple[str, ...]) -> None:
     """Write images to an archive that Docker, podman, skopeo and 'builder load' read.
 
     A repository's name without a tag stands for all of its tags, an ID for the image without its names.
@@ -28,6 +28,6 @@ def command(settings: Settings, names: tuple[str, ...], output: str, form: str, 
 
     store = open_store(settings)
     with store.lease():
-        images = choose_images(store, names, platform_of(platform))
+        images = choose_images(store, names, only_platform(platforms))
         with archive_output(output) as file:
             write_archive(store, images, file, docker=form == "docker-archive")

@@ -31,6 +31,15 @@ def platform_of(text: str) -> Platform | None:
     return parse_platform(text) if text else None
 
 
+def only_platform(texts: tuple[str, ...]) -> Platform | None:
+    """The platform of options that take several in Docker, whose index of some of them is not made here. Raises
+    UsageError for more than one."""
+    names = [name for text in texts for name in text.split(",") if name]
+    if len(names) > 1:
+        raise UsageError("--platform takes one platform here", remedy="leave it out for all platforms")
+    return platform_of(names[0]) if names else None
+
+
 @contextmanager
 def archive_input(path: str) -> Iterator[BinaryIO]:
     """Where an archive is read from: a file, or standard input for '' and `-`, unless that is a terminal."""

@@ -105,6 +105,14 @@ def test_dockers_readers_get_one_image_of_several_platforms(cli: Cli, tmp_path: 
     assert json.loads(shown.stdout)["Architecture"] == machine
 
 
+@pytest.mark.parametrize("options", ["--platform linux/amd64,linux/arm64", "--platform linux/amd64 --platform arm64"])
+@pytest.mark.parametrize("command", ["save", "load"])
+def test_a_part_of_the_platforms_is_refused(cli: Cli, command: str, options: str) -> None:
+    done = cli(command, *options.split(), *(["app"] if command == "save" else []))
+    assert (done.status, done.out) == (2, b"")
+    assert "--platform takes one platform here" in done.err
+
+
 def test_one_platform_of_several(cli: Cli, other: Cli, tmp_path: Path) -> None:
     cli.build("-t", "multi", "--platform", "linux/amd64,linux/arm64", tmp_path / "context")
     saved = cli("save", "multi")

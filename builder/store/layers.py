@@ -146,11 +146,18 @@ class Layers:
         named = self._named_here(diff_id)
         if named is not None and kind_of(named.media_type) == compression.kind:
             return named
-        for record in self._database.layers(diff_id):
-            if kind_of(record.media_type) == compression.kind and self.is_here(record):
-                return record
+        found = self._form_here(diff_id, compression.kind)
+        if found is not None:
+            return found
         with self._once(f"{diff_id}-{compression.kind}"):
-            return self._compress(diff_id, compression)
+            return self._form_here(diff_id, compression.kind) or self._compress(diff_id, compression)
+
+    def _form_here(self, diff_id: str, kind: str) -> LayerRecord | None:
+        """The best form in a compression that is here; none that nobody has read where another one was read: the former
+        may be a lie."""
+        here = sorted((one for one in self._database.layers(diff_id) if self.is_here(one)), key=_trust)
+        trusted = [one for one in here if one.uncompressed] or here
+        return next((one for one in trusted if kind_of(one.media_type) == kind), None)
 
     def _compress(self, diff_id: str, compression: Compression) -> LayerRecord:
         from builder.filesystem.compress import LayerSink
@@ -165,7 +172,7 @@ class Layers:
         if blob.diff_id != diff_id:
             raise StoreError(f"layer {diff_id} is damaged", place=self._layout.path, remedy="run 'builder fsck'")
         self.add(blob)
-        return LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size)
+        return LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size, uncompressed=blob.uncompressed_size)
 
     def record(self, diff_id: str) -> LayerRecord | None:
         """The best stored form of a layer: one that is here before one that must be fetched. None without either.

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +20,7 @@ from builder.filesystem.compression import GZIP, UNCOMPRESSED, ZSTD, Compression
 from builder.oci.spec import Descriptor
 from builder.store.collect import collect
 from builder.store.layers import MissingLayer, is_claim
+from builder.store.records import LayerRecord
 from builder.store.store import Store
 from tests.support.archives import archive
 from tests.support.layers import DATA, DIFF_ID, ORIGIN, add, descriptor, layer_bytes
@@ -46,6 +49,32 @@ def test_another_form_is_made_once(store: Store) -> None:
     assert store.layers.ensure_form(DIFF_ID, Compression(ZSTD)).digest == made.digest
     assert store.layers.ensure_form(DIFF_ID, Compression(GZIP)).digest == store.layers.ensure_form(DIFF_ID, None).digest
     assert len(store.database.layers(DIFF_ID)) == 2
+
+
+def test_another_form_is_made_once_by_threads(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(store, DATA)
+    made: list[str] = []
+    looked = threading.Barrier(2, timeout=10)
+    compress, once = store.layers._compress, store.layers._once
+
+    def spy(diff_id: str, compression: Compression) -> LayerRecord:
+        made.append(diff_id)
+        return compress(diff_id, compression)
+
+    @contextmanager
+    def together(name: str) -> Iterator[None]:
+        looked.wait()
+        with once(name):
+            yield
+
+    monkeypatch.setattr(store.layers, "_compress", spy)
+    monkeypatch.setattr(store.layers, "_once", together)
+    threads = [threading.Thread(target=store.layers.ensure_form, args=(DIFF_ID, Compression(ZSTD))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert made == [DIFF_ID]
 
 
 def test_what_is_not_there(store: Store) -> None:
@@ -242,3 +271,16 @@ def test_of_two_forms_of_a_layer_the_one_that_was_seen_is_taken(store: Store) ->
     again.layers.know(seen, descriptor(lie))
     again.layers.know(seen, Descriptor(true.media_type, true.digest, true.size))
     assert again.layers.ensure_blob(seen).digest == true.digest
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_form_that_nobody_has_read_gives_way_to_one_that_was_read(store: Store, number: int) -> None:
+    """Whatever the digests are: what an image says of its blob may be a lie."""
+    seen = add(store, DATA)
+    lie = f"something else {number}".encode()
+    store.layout.put(lie)
+    store.layers.know(seen, descriptor(lie))
+    for _ in range(2):
+        made = store.layers.ensure_form(seen, Compression(UNCOMPRESSED))
+        assert made.digest == seen
+    assert store.layers.ensure_form(seen, Compression(GZIP)).uncompressed == len(DATA)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -40,7 +40,6 @@ from builder.oci.spec import (
 )
 from builder.store.archive import Contents, Piece, Progress, read_contents
 from builder.store.collect import collect
-from builder.store.layers import is_claim
 from builder.store.records import LayerRecord
 from builder.store.store import Store
 
@@ -301,10 +300,9 @@ class _Loader:
                 f"the layer's content is {found}, not {diff_id} as its configuration says", place=path,
                 remedy="the archive is damaged or forged",
             )  # fmt: skip
-        known = [one for one in (*self._store.database.layers(diff_id), *self._records) if one.diff_id == diff_id]
-        for record in known:
-            if record.digest in self._blobs or (not is_claim(record) and self._store.layout.has(record.digest)):
-                return Descriptor(_oci_type(record.media_type), record.digest, record.size)
+        record = next(self._read_forms(diff_id), None)
+        if record is not None:
+            return Descriptor(_oci_type(record.media_type), record.digest, record.size)
         if compression == "uncompressed":
             piece, compression = self._compress(piece), "gzip"
         media_type = OCI_LAYER + _SUFFIXES.get(compression, "")
@@ -313,6 +311,13 @@ class _Loader:
         self._blobs[piece.digest] = piece
         self._records.append(LayerRecord(diff_id, piece.digest, media_type, piece.size, uncompressed=size))
         return Descriptor(media_type, piece.digest, piece.size)
+
+    def _read_forms(self, diff_id: str) -> Iterator[LayerRecord]:
+        """The forms of a layer in this archive or in the store; none that was only claimed to be that layer."""
+        yield from (one for one in self._records if one.diff_id == diff_id)
+        for record in self._store.database.layers(diff_id):
+            if record.uncompressed and self._store.layout.has(record.digest):
+                yield record
 
     def _content(self, piece: Piece) -> tuple[str, int, str]:
         """The diff ID of a layer, its uncompressed size, and its compression: found once, though many images of an

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from builder.errors import BuilderError, LayerError
 from builder.filesystem.decompress import decompressor
 from builder.oci import reference
+from builder.oci.spec import Descriptor
 from builder.store.load import load
 from builder.store.room import RESERVE
 from builder.store.store import Store
@@ -323,6 +324,18 @@ def test_a_lying_layer_does_not_poison_the_store(store: Store) -> None:
     loaded(store, tar(Image().files()))
     refuse(store, tar(Image(OTHER, diff_id=digest(LAYER)).files()))
     assert [record.digest for record in store.database.layers(digest(LAYER))] == [digest(LAYER)]
+
+
+def test_what_another_image_says_of_a_blob_is_not_believed(store: Store) -> None:
+    """An image that was pulled may name any blob as the layer that an archive has."""
+    store.layout.put(OTHER)
+    store.layers.know(digest(LAYER), Descriptor(f"{OCI}layer.v1.tar", digest(OTHER), len(OTHER)))
+    store.layers.open()
+    loaded(store, tar(Image().docker()))
+    (entry,) = store.images.all()
+    (layer,) = store.images.manifest(entry.descriptor).layers
+    with store.layout.open(layer.digest) as file:
+        assert decompressor(file).read(1 << 20) == LAYER
 
 
 def test_an_interrupted_load_leaves_nothing(store: Store) -> None:

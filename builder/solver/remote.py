@@ -116,13 +116,6 @@ def git_source(environment: Environment, source: CopyGit, excludes: tuple[str, .
     resolved = _resolve(environment, ref, agent)
     remote = _without_credentials(ref.remote)
     environment.materials.commits[source.url] = (remote + (f"#{ref.ref}" if ref.ref else ""), resolved.commit)
-    identity = {
-        "git": remote,
-        "commit": resolved.commit,
-        "subdir": ref.subdir,
-        "keep": keep,
-        "excludes": list(excludes),
-    }
     into = os.path.join(scratch, f"git-{os.urandom(4).hex()}")
     opened: list[LocalTree] = []
 
@@ -145,7 +138,25 @@ def git_source(environment: Environment, source: CopyGit, excludes: tuple[str, .
         return opened[0]
 
     files = FilesSource(CopyFiles(tree=FromContext(MAIN_CONTEXT), path="/"), open_tree, excludes)
-    return FetchedSource(files, identity)
+    return FetchedSource(files, git_identity(ref, resolved, keep=keep, excludes=excludes))
+
+
+def git_identity(ref: GitRef, resolved: Resolved, *, keep: bool, excludes: tuple[str, ...]) -> dict[str, object]:
+    """What the files of a checkout depend on. A `.git` that is kept names the branch or tag, too."""
+    found: dict[str, object] = {
+        "git": _without_credentials(ref.remote),
+        "commit": resolved.commit,
+        "subdir": ref.subdir,
+        "keep": keep,
+        "excludes": list(excludes),
+    }
+    if keep:
+        found["ref"] = resolved.name
+    if ref.submodules is False:
+        found["submodules"] = False
+    if ref.mtime != "checkout":
+        found["mtime"] = ref.mtime
+    return found
 
 
 def missing_source(store: Store, source: CopyUrl | CopyGit) -> str | None:

@@ -28,7 +28,9 @@ def git_authorization(secrets: Secrets, remote: str) -> str | None:
     StepFailed."""
     if not secrets or not remote.startswith(_WEB):
         return None
-    host = urlsplit(remote).netloc.rpartition("@")[2]
+    host = _host(remote)
+    if not host:
+        return None
     for end in (f".{host}", ""):
         if header := _read(secrets, f"GIT_AUTH_HEADER{end}"):
             return _sendable(header, f"GIT_AUTH_HEADER{end}")
@@ -43,13 +45,23 @@ def http_authorization(secrets: Secrets, url: str) -> str | None:
     """For the file at `url`; None without a secret. Raises ContextError, StepFailed."""
     if not secrets:
         return None
-    host = urlsplit(url).netloc.rpartition("@")[2]
+    host = _host(url)
+    if not host:
+        return None
     host = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if token := _read(secrets, name := f"HTTP_AUTH_TOKEN_{host}"):
         return f"Bearer {_sendable(token, name)}"
     if header := _read(secrets, name := f"HTTP_AUTH_HEADER_{host}"):
         return _sendable(header, name)
     return None
+
+
+def _host(address: str) -> str:
+    """Whom an address names, with the port; '' for one that is malformed, which fetching it tells of."""
+    try:
+        return urlsplit(address).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
 
 
 def _read(secrets: Secrets, name: str) -> bytes:

@@ -39,6 +39,7 @@ GIT = "https://host.example/a/b.git"
         ({"GIT_AUTH_TOKEN": "t"}, "ssh://git@host.example/b.git", None),
         ({"GIT_AUTH_TOKEN": "t"}, "git@host.example:b.git", None),
         ({"HTTP_AUTH_TOKEN_host.example": "t", "TOKEN": "t"}, GIT, None),
+        ({"GIT_AUTH_TOKEN": "t", "GIT_AUTH_TOKEN.": "t"}, "https://[/b.git", None),
     ],
 )
 def test_repositories(given: dict[str, str], remote: str, header: str | None) -> None:
@@ -55,6 +56,7 @@ def test_repositories(given: dict[str, str], remote: str, header: str | None) ->
         ({"HTTP_AUTH_TOKEN_::1": "t"}, "http://[::1]:80/f", "Bearer t"),
         ({"HTTP_AUTH_TOKEN_other": "t", "GIT_AUTH_TOKEN": "t", "HTTP_AUTH_TOKEN_": "t"}, "http://h/f", None),
         ({"HTTP_AUTH_TOKEN_h": ""}, "http://h/f", None),
+        ({"HTTP_AUTH_TOKEN_h": "t", "HTTP_AUTH_TOKEN_": "t"}, "http://[/f", None),
     ],
 )
 def test_files(given: dict[str, str], url: str, header: str | None) -> None:

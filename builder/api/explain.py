@@ -29,10 +29,11 @@ class ExplainedStep(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """A build and some of its steps, or all."""
+    """A build and all of its steps, or (`of_step`) the one that was named."""
 
     build: Build
     steps: tuple[ExplainedStep, ...]
+    of_step: bool = False
 
 
 def explain(store: Store, build_name: str = "", step_name: str = "") -> Explanation:
@@ -48,7 +49,7 @@ def explain(store: Store, build_name: str = "", step_name: str = "") -> Explanat
             raise
         build, step_name = newest, build_name
     steps = [find_step(build, step_name)] if step_name else list(build.steps)
-    return Explanation(build, tuple(_explained(store, build, steps)))
+    return Explanation(build, tuple(_explained(store, build, steps)), bool(step_name))
 
 
 def find_step(build: Build, name: str) -> BuiltStep:

@@ -17,7 +17,7 @@ from builder.errors import UsageError
 from builder.filesystem.names import printable
 from builder.solver.explain_files import FileChange, FileState, in_words
 from builder.solver.explain_recipes import Difference
-from builder.store.builds import CACHED, ELSEWHERE, STOPPED, Build, BuiltStep
+from builder.store.builds import BASES, CACHED, ELSEWHERE, STOPPED, Build, BuiltStep
 
 _WIDEST = 100
 
@@ -37,7 +37,7 @@ def command(settings: Settings, build: str, step: str, form: str) -> None:
     if form not in ("", "json", "text"):
         raise UsageError(f"unknown format {form!r}", remedy="write --format json, or nothing for text")
     explanation = explain(open_store(settings), build, step)
-    detailed = len(explanation.steps) == 1
+    detailed = explanation.of_step
     if form == "json":
         import json
 
@@ -58,7 +58,7 @@ def _overview(explanation: Explanation) -> Iterator[str]:
     rows = ["STEP\tOUTCOME\tTIME\tINSTRUCTION"]
     for explained in explanation.steps:
         step = explained.step
-        if step.kind == "scratch":
+        if step.kind in BASES:
             continue
         seconds = f"{step.seconds:.1f}s" if step.outcome not in ("cached", "not needed", "not started") else ""
         rows.append(f"{step.position}\t{step.outcome}\t{seconds}\t{_cut(step.instruction)}")
@@ -70,7 +70,7 @@ def _overview(explanation: Explanation) -> Iterator[str]:
 def _headline(build: Build) -> str:
     counts: dict[str, int] = {}
     for step in build.steps:
-        if step.kind not in ("image", "scratch"):
+        if step.kind not in BASES:
             counts[step.outcome] = counts.get(step.outcome, 0) + 1
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "no steps"
     names = " ".join(build.names) or "(no name)"

@@ -20,8 +20,8 @@ from builder.api.report import render_report
 from builder.api.report.page import plain
 from builder.api.report.timeline import timeline
 from builder.api.report.treemap import Rectangle, treemap
-from builder.store.builds import Build
-from tests.api.recorded import BUILD, HOSTILE, LONG, STARTED, keep
+from builder.store.builds import Build, BuiltStep
+from tests.api.recorded import BUILD, HOSTILE, LONG, STARTED, keep, step
 from tests.support.archives import archive
 from tests.support.images import put_image
 
@@ -105,12 +105,31 @@ def test_only_its_own_style_and_script_may_run(page: Page) -> None:
     assert "url(" not in page.text("style")
 
 
-def test_every_link_leads_somewhere(page: Page) -> None:
+def links_of(page: Page) -> set[str]:
+    """The links of a page, all of which lead somewhere."""
     anchors = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(anchors) == len(set(anchors))
     links = {attributes["href"] for tag, attributes in page.elements if tag == "a"}
     assert links - {f"#{anchor}" for anchor in anchors} == set()
-    assert {"#step-2", "#line-2", "#warnings"} <= links
+    return links
+
+
+def test_every_link_leads_somewhere(page: Page) -> None:
+    assert {"#step-2", "#line-2", "#warnings"} <= links_of(page)
+
+
+def test_contexts_that_took_long_are_named_and_no_steps_to_link_to(tmp_path: Path) -> None:
+    contexts = [
+        BuiltStep(
+            step=f"{number}", kind="context", name="", stage="app", instruction=f"FROM {name}", outcome="ran",
+            started=STARTED, seconds=seconds,
+        )
+        for number, name, seconds in ((7, "slow", 2.0), (8, "free", 1.0))
+    ]  # fmt: skip
+    copy = step(9, "ran", 2.0, 0.5, 7, 8, line=1)
+    page = Page(render(tmp_path, msgspec.structs.replace(BUILD, steps=(*contexts, copy))))
+    assert "#step-9" in links_of(page)
+    assert {"[app] FROM slow", "[app] FROM free"} <= {text.strip() for tag, text in page.texts if tag == "li"}
 
 
 def test_steps(page: Page) -> None:

@@ -63,6 +63,21 @@ def test_a_build(cli: Cli, built: Path) -> None:
     assert cli("explain", "-x").status == 2
 
 
+def test_what_steps_start_from_is_no_step(cli: Cli, tmp_path: Path) -> None:
+    tree = context(tmp_path / "context", "FROM base\nCOPY a /\n", a="1")
+    named = context(tmp_path / "named", "", b="2")
+    cli.build("--build-context", f"base={named}", tree)
+    headline, *rows = cli("explain").out.decode().splitlines()
+    assert headline.endswith(", 1 ran")
+    assert [row.split()[:3] for row in rows if "stage-0" in row] == [["stage-0", "2/2", "ran"]]
+
+
+def test_a_build_of_one_step_is_a_build(cli: Cli, tmp_path: Path) -> None:
+    cli.build(context(tmp_path / "context", "FROM scratch\nLABEL a=b\n"))
+    assert cli("explain").out.startswith(b"build ")
+    assert "recipes" not in as_json(cli)["steps"][0]
+
+
 def test_a_step_in_full(cli: Cli, built: Path) -> None:
     text = cli("explain", "app:1", "build 1").out.decode()
     assert text.startswith("[build 1/2] COPY src /src (line 2)\n")

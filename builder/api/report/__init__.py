@@ -19,7 +19,7 @@ from builder.api.report.page import page_of
 from builder.export.destination import destination
 from builder.filesystem.names import printable
 from builder.progress import human_size
-from builder.store.builds import Build
+from builder.store.builds import BASES, Build
 from builder.store.store import Store
 
 
@@ -45,6 +45,7 @@ def render_report(store: Store, build: Build, file: BinaryIO) -> None:
     stream = template.stream(
         page=page_of(store, build),
         noticeable=NOTICEABLE,
+        bases=BASES,
         style=Markup(style),
         script=Markup(script),
         style_digest=_digest(style),

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -110,6 +110,12 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     registry: dict[str, RegistryConfig] = msgspec.field(default_factory=dict)
     limits: ArchiveLimits | None = None
     secrets: SecretSettings | None = None
+
+
+def limits_of(environ: Mapping[str, str]) -> Callable[[], ArchiveLimits]:
+    """What reads the limits of the settings, which a store asks for when it first needs them; that may raise
+    ConfigError."""
+    return lambda: load(environ).limits
 
 
 def load(environ: Mapping[str, str]) -> Config:

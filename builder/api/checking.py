@@ -25,7 +25,7 @@ def _fetcher(root: str, environ: Mapping[str, str]) -> Callable[[LayerRecord], N
     def fetch(record: LayerRecord) -> None:
         from builder.solver.bases import Bases
 
-        with closing(Store(root)) as store, store.lease():
+        with closing(Store(root, configuration.limits_of(environ))) as store, store.lease():
             bases = Bases(store, connector(environ, ignore), ignore)
             try:
                 store.layers.fetch_form(record)

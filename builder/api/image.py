@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 
+from builder.config import limits_of
 from builder.errors import StoreError, UsageError
 from builder.oci import reference as references
 from builder.oci.platform import parse_platform
@@ -113,7 +114,7 @@ class Store:
 
     @contextmanager
     def _open(self) -> Iterator[Opened]:
-        with closing(Opened(self.root)) as opened:
+        with closing(_open(self.root)) as opened:
             yield opened
 
     def _image(self, opened: Opened, describer: Describer, rows: Sequence[Summary]) -> Image:
@@ -200,7 +201,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         for name in parsed:
             if name.digest is not None:
                 raise UsageError("a new name cannot have a digest", place=str(name), remedy="write NAME[:TAG]")
-        with closing(Opened(self.root)) as opened, opened.lease():
+        with closing(_open(self.root)) as opened, opened.lease():
             opened.images.tag(self.descriptor, parsed)
         return msgspec.structs.replace(self, tags=tuple(sorted({*self.tags, *(one.familiar for one in parsed)})))
 
@@ -218,7 +219,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
         if format not in ("docker-archive", "oci"):
             raise UsageError(f"unknown format {format!r}", remedy="the formats are docker-archive and oci")
-        with closing(Opened(self.root)) as opened, opened.lease(), destination(os.fspath(path)) as file:
+        with closing(_open(self.root)) as opened, opened.lease(), destination(os.fspath(path)) as file:
             descriptor = self.descriptor
             if self.platform:
                 descriptor = _choose(opened, Describer(opened), self.digest, self.platform).descriptor
@@ -285,7 +286,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     def _read(self, read: Callable[[Describer, PlatformImage], _T]) -> _T:
         from builder.store.describe import Describer
 
-        with closing(Opened(self.root)) as opened:
+        with closing(_open(self.root)) as opened:
             describer = Describer(opened)
             return read(describer, _choose(opened, describer, self.digest, self.platform))
 
@@ -293,6 +294,10 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 def images(root: Path | None = None) -> list[Image]:
     """All images of the store at `root` (by default the command line's), newest first. Raises StoreError."""
     return Store(root).images()
+
+
+def _open(root: str) -> Opened:
+    return Opened(root, limits_of(os.environ))
 
 
 def _choose(opened: Opened, describer: Describer, digest: str, platform: str) -> PlatformImage:
@@ -320,7 +325,7 @@ def _remove(root: str, digest: str, force: bool) -> None:
     from builder.store.collect import collect
     from builder.store.remove import remove
 
-    with closing(Opened(root)) as opened:
+    with closing(_open(root)) as opened:
         if remove(opened, digest, force=force).deleted:
             collect(opened)
 
@@ -330,7 +335,7 @@ def _export(root: str, digest: str, platform: str, path: str) -> None:
     from builder.export.files import write_directory, write_tar
     from builder.store.describe import Describer
 
-    with closing(Opened(root)) as opened, opened.lease():
+    with closing(_open(root)) as opened, opened.lease():
         image = _choose(opened, Describer(opened), digest, platform)
         assert image.manifest is not None
         diff_ids = list(_config(image).rootfs.diff_ids or ())
@@ -347,5 +352,5 @@ def _run(root: str, options: Any) -> int:
     from builder.api.running import run_image
     from builder.sandbox.session import Session
 
-    with closing(Opened(root)) as opened:
+    with closing(_open(root)) as opened:
         return run_image(opened, options, Session(stdin=0))

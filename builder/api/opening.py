@@ -30,7 +30,7 @@ def opened_store(options: BuildOptions) -> Iterator[tuple[Store, str, Credential
     """The store under a lease, a directory in it for temporary files, and the credentials."""
     root = options.root or default_root(options.environ)
     with (
-        closing(Store(root, lambda: configuration.load(options.environ).limits)) as store,
+        closing(Store(root, configuration.limits_of(options.environ))) as store,
         store.lease(),
         store.scratch() as scratch,
         ssh_agents(options.agents) as agents,

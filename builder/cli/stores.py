@@ -24,7 +24,7 @@ def open_store(settings: Settings, *, as_root: bool = False) -> Store:
 
         with suppress(Unsupported):
             become_root()
-    return Store(settings.root, lambda: configuration.load(os.environ).limits)
+    return Store(settings.root, configuration.limits_of(os.environ))
 
 
 def platform_of(text: str) -> Platform | None:

@@ -367,6 +367,20 @@ def test_a_variant_is_saved_and_exported_alone(root: Path, directory: Path, tmp_
     assert builder.Store(tmp_path / "both").load(tmp_path / "both.tar")[0].digest == image.digest
 
 
+def test_the_limits_of_the_settings(
+    root: Path, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder.build(directory, tags="app", root=root).image.save(tmp_path / "app.tar")
+    settings = tmp_path / "builder.toml"
+    settings.write_text("[limits]\nload_entries = 2\n")
+    monkeypatch.setenv("BUILDER_CONFIG", str(settings))
+    with pytest.raises(builder.BuilderError) as caught:
+        builder.Store(tmp_path / "other").load(tmp_path / "app.tar")
+    assert "raise load_entries" in str(caught.value.remedy)
+    settings.write_text("[limits]\nload_entries = 99\n")
+    assert builder.Store(tmp_path / "other").load(tmp_path / "app.tar")
+
+
 @pytest.mark.parametrize("call", [lambda s: s.image("none"), lambda s: s.load("/none.tar"), lambda s: s.image("A!")])
 def test_what_is_not_there(root: Path, call: Callable[[builder.Store], object]) -> None:
     with pytest.raises(builder.StoreError):

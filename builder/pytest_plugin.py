@@ -4,18 +4,19 @@
         image = builder_image("path/to/context", target="test")
         assert image.run(["--version"]).stdout == "1.0\\n"
 
-It takes what `builder.build` takes, and returns a `builder.Image`. The same build is done once a session, however many
-tests ask for it, and its steps come from the cache in the next session. A build that fails fails the test with the
-message that the command line would print. Images go to the store of the command line, or to the one that the option
-`--builder-root` or the setting `builder_root` (of the ini file, relative to it) names; they get no tag unless one is
-given, so that `builder prune` removes them.
+It takes what `builder.build` takes, and returns a `builder.Image`. The same build, from the same directory and with the
+same environment, is done once a session, however many tests ask for it (one of a stream each time), and its steps come
+from the cache in the next session. A build that fails fails the test with the message that the command line would
+print. Images go to the store of the command line, or to the one that the option `--builder-root` or the setting
+`builder_root` (of the ini file, relative to it) names; they get no tag unless one is given, so that `builder prune`
+removes them.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 
@@ -35,22 +36,33 @@ def builder_image(pytestconfig: pytest.Config) -> Callable[..., Image]:
     built: dict[str, Image] = {}
     root = _root(pytestconfig)
 
-    def build(context: str | os.PathLike[str] = ".", **options: Any) -> Image:
+    def build(context: str | os.PathLike[str] | BinaryIO = ".", **options: Any) -> Image:
         __tracebackhide__ = True
         from builder.api.public import build as build_image
         from builder.errors import BuilderError, render
 
         if root is not None:
             options.setdefault("root", root)
-        key = repr((os.path.abspath(context), sorted(options.items())))
-        if key not in built:
-            try:
-                built[key] = build_image(context, **options).image
-            except BuilderError as error:
-                pytest.fail(f"the image for the test cannot be built\n{render(error)}", pytrace=False)
-        return built[key]
+        key = _key(context, options)
+        if key in built:
+            return built[key]
+        try:
+            image = build_image(context, **options).image
+        except BuilderError as error:
+            pytest.fail(f"the image for the test cannot be built\n{render(error)}", pytrace=False)
+        if key:
+            built[key] = image
+        return image
 
     return build
+
+
+def _key(context: str | os.PathLike[str] | BinaryIO, options: dict[str, Any]) -> str:
+    """What tells a build from others; '' for one of a stream, which is read but once."""
+    if not isinstance(context, (str, os.PathLike)):
+        return ""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return repr((os.getcwd(), sorted(environment.items()), os.fspath(context), sorted(options.items())))
 
 
 def _root(config: pytest.Config) -> str | None:

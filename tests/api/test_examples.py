@@ -97,6 +97,52 @@ def test_where_the_plugin_keeps_images(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
+MEMO = """
+import io
+import os
+
+
+def text(one):
+    return io.BytesIO(f"FROM scratch\\nLABEL one={one}\\n".encode())
+
+
+def test_a_stream(builder_image):
+    assert [builder_image(text(one)).labels["one"] for one in "ab"] == ["a", "b"]
+    stream = text("c")
+    assert builder_image(stream).labels == {"one": "c"}
+    stream.seek(0)
+    stream.truncate()
+    stream.write(text("d").read())
+    stream.seek(0)
+    assert builder_image(stream).labels == {"one": "d"}
+
+
+def test_another_directory(builder_image, monkeypatch):
+    found = []
+    for name in ("one", "two"):
+        monkeypatch.chdir(os.path.join(os.path.dirname(__file__), name))
+        found.append(builder_image("../path", file="Dockerfile").labels["directory"])
+    assert found == ["one", "two"]
+
+
+def test_another_environment(builder_image, monkeypatch):
+    first = builder_image("path")
+    assert builder_image("path") is first
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "7")
+    assert builder_image("path") is not first
+    assert builder_image("path").created.timestamp() == 7
+"""
+
+
+def test_what_the_plugin_takes_for_the_same_build(tmp_path: Path) -> None:
+    context(tmp_path / "path", "FROM scratch\nLABEL a=b\n")
+    for name in ("one", "two"):
+        context(tmp_path / name, f"FROM scratch\nLABEL directory={name}\n")
+    (tmp_path / "test_image.py").write_text(MEMO)
+    shown = run_pytest(tmp_path, "-q", "-p", "no:xdist")
+    assert "3 passed" in shown, shown
+
+
 def test_the_plugin_is_announced() -> None:
     import tomllib
 

@@ -76,7 +76,8 @@ def deliver(delivery: Delivery) -> Committed | None:
             _write_files(delivery, output)
             continue
         names, pushed = output_names(output, delivery.names)
-        key = _form(delivery, output), delivery.attester.choose(output, names) if delivery.attester else None
+        # What is said of a pushed image does not tell of the names that stay here.
+        key = _form(delivery, output), delivery.attester.choose(output, pushed) if delivery.attester else None
         if key not in made:
             with _step(delivery, f"export-{len(made)}", "exporting the image"):
                 made[key] = _commit(delivery, *key)

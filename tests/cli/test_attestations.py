@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -421,6 +422,7 @@ def test_a_squashed_image(cli: Cli, tmp_path: Path) -> None:
 
 def test_our_own_commands(cli: Cli, registry: FakeRegistry, tmp_path: Path) -> None:
     name = f"{registry.host}/x:1"
+    name_in_purl = f"{quote(registry.host)}/x@1"
     cli.build(
         "-t", "x:1", "--sbom=true", "-o", f"type=image,name={name},push=true", "-o", "type=image", small(tmp_path)
     )
@@ -438,6 +440,8 @@ def test_our_own_commands(cli: Cli, registry: FakeRegistry, tmp_path: Path) -> N
     assert len(index(cli, "x:1")) == 2
     pushed = json.loads(registry.repositories["x"]["1"][1])["manifests"]
     assert len(pushed) == 2
+    for statement in statements(cli, pushed[1]).values():
+        assert [subject["name"].split("?")[0] for subject in statement["subject"]] == [f"pkg:docker/{name_in_purl}"]
     assert all(entry["digest"] in registry.repositories["x"] for entry in pushed)
     other = Cli(tmp_path / "other")
     built = context(tmp_path / "above", f"FROM {name}\nCOPY a /\n", a="1")

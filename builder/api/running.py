@@ -133,8 +133,12 @@ def _command(lowers: list[str], scratch: str, image: ImageConfig, options: RunOp
 
 
 def _mount(volume: Volume) -> Mount:
-    if not os.path.exists(volume.source):
-        raise UsageError("there is no such file or directory to mount", place=volume.source)
+    """A volume's mount; a directory that is not there is made, as Docker does."""
+    try:
+        if not os.path.exists(volume.source):
+            os.makedirs(volume.source)
+    except OSError as error:
+        raise UsageError(f"the directory to mount cannot be made: {error.strerror}", place=volume.source) from error
     return Mount(volume.target, source=os.path.realpath(volume.source), read_only=volume.read_only)
 
 

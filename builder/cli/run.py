@@ -31,6 +31,10 @@ _REFUSED = {
     ).split()},
 }  # fmt: skip
 
+_MODES = "ro rw z Z cached delegated consistent private rprivate slave rslave".split()
+"""Of a volume, as moby's `linuxValidMountMode` has them; but for the first two they change nothing here: there are no
+labels, files are this machine's own, and no mount is made while the command runs."""
+
 
 class _WrongUsage(click.UsageError):
     exit_code = CANNOT_RUN
@@ -65,7 +69,12 @@ def run_options(command: _Decorated) -> _Decorated:
             help="none for no network; the others share this machine's.",
         ),
         click.option(
-            "-v", "--volume", "volumes", multiple=True, metavar="HOST:PATH[:ro]", help="Show a file or directory."
+            "-v",
+            "--volume",
+            "volumes",
+            multiple=True,
+            metavar="HOST:PATH[:ro]",
+            help="Show a file or directory (made if missing).",
         ),
         click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Run as another user than the image's."),
         click.option("-w", "--workdir", default="", metavar="DIR", help="Start in another directory."),
@@ -187,13 +196,19 @@ def _volume(text: str) -> Volume:
     from builder.api.running import Volume
 
     source, *rest = text.split(":")
-    if len(rest) not in (1, 2) or not source or not rest[0].startswith("/") or rest[1:] not in ([], ["ro"], ["rw"]):
+    modes = rest[1].split(",") if rest[1:] else []
+    if len(rest) not in (1, 2) or not source or not rest[0].startswith("/") or {"ro", "rw"}.issubset(modes):
         raise UsageError(f"invalid --volume {text!r}", remedy="write HOST:PATH or HOST:PATH:ro with an absolute PATH")
+    for mode in modes:
+        if mode in ("shared", "rshared"):
+            raise UsageError(f"--volume {text!r}: mounts are not shared with this machine", remedy=f"leave out {mode}")
+        if mode not in _MODES:
+            raise UsageError(f"--volume {text!r}: unknown mode {mode!r}", remedy=f"known are {', '.join(_MODES)}")
     if "/" not in source and source not in (".", ".."):
         raise UsageError(
             f"--volume {text!r}: named volumes are not kept", remedy=f"write ./{source} for a directory of yours"
         )
-    return Volume(os.path.abspath(source), rest[0], rest[1:] == ["ro"])
+    return Volume(os.path.abspath(source), rest[0], "ro" in modes)
 
 
 def _absolute(path: str, option: str) -> str:

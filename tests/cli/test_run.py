@@ -110,8 +110,10 @@ def test_what_runs(cli: Cli, arguments: list[str], out: str) -> None:
         (["-w", "relative", "plain"], 125, "is not an absolute path"),
         (["-v", "name:/x", "plain"], 125, "named volumes are not kept"),
         (["-v", "/etc", "plain"], 125, "write HOST:PATH"),
-        (["-v", "/etc:/x:z", "plain"], 125, "write HOST:PATH"),
-        (["-v", "/no/such/file:/x", "plain"], 125, "there is no such file or directory to mount"),
+        (["-v", "/etc:/x:y", "plain"], 125, "unknown mode 'y'"),
+        (["-v", "/etc:/x:ro,rw", "plain"], 125, "write HOST:PATH"),
+        (["-v", "/etc:/x:rshared", "plain"], 125, "mounts are not shared"),
+        (["-v", "/etc/passwd/x:/x", "plain"], 125, "cannot be made"),
         (["--env-file", "/no/such/file", "plain"], 125, "the environment file cannot be read"),
     ],
 )  # fmt: skip
@@ -120,6 +122,20 @@ def test_exit_status(cli: Cli, arguments: list[str], status: int, err: str) -> N
     assert done.status == status, done.err
     assert err.lower() in done.err.lower()
     assert "Traceback" not in done.err
+
+
+def test_a_directory_of_the_host_is_made(cli: Cli, tmp_path: Path) -> None:
+    done = cli.spawn(
+        "run", "-v", f"{tmp_path}/new/below:/out:rw,z,delegated", "plain", "sh", "-c", "echo x > /out/file"
+    )
+    assert done.status == 0, done.err
+    assert (tmp_path / "new/below/file").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("mode", ["ro,Z", "cached,ro,rslave", "ro,consistent,private"])
+def test_modes_of_a_volume_that_change_nothing(cli: Cli, tmp_path: Path, mode: str) -> None:
+    done = cli.spawn("run", "-v", f"{tmp_path}:/out:{mode}", "plain", "sh", "-c", "echo x > /out/file")
+    assert "Read-only file system" in done.err
 
 
 def test_files_of_the_host(cli: Cli, tmp_path: Path) -> None:

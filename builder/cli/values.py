@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from builder.api.options import Budget, BuildOptions, BuildResult, SecretSource, check_cpus, check_entitlements
 from builder.errors import Unsupported, UsageError
 from builder.export.output import adjust_outputs, parse_output
-from builder.oci.platform import parse_target
-from builder.oci.spec import Platform
+from builder.oci.platform import parse_platform, parse_target
+from builder.oci.spec import MANIFESTS, Platform
 from builder.solver.annotations import parse_annotation
 from builder.solver.limits import Limits
 
@@ -259,10 +259,12 @@ def metadata(result: BuildResult) -> str:
     document: dict[str, Any] = {}
     if result.image_id:
         document = {"containerimage.config.digest": result.image_id} if result.image_id != result.digest else {}
-        document |= {
-            "containerimage.descriptor": {"mediaType": result.media_type, "digest": result.digest, "size": result.size},
-            "containerimage.digest": result.digest,
-        }
+        descriptor: dict[str, Any] = {"mediaType": result.media_type, "digest": result.digest, "size": result.size}
+        if result.media_type in MANIFESTS:  # as BuildKit writes it for one image; an index has one for each
+            found = parse_platform(result.platforms[0])
+            descriptor["platform"] = {"architecture": found.architecture, "os": found.os}
+            descriptor["platform"] |= {"variant": found.variant} if found.variant else {}
+        document |= {"containerimage.descriptor": descriptor, "containerimage.digest": result.digest}
     if result.tags:
         document["image.name"] = ",".join(result.tags)
     import json

@@ -16,7 +16,7 @@ from builder.cli import values
 from builder.errors import BuilderError, UsageError
 from builder.export.output import Output
 from builder.oci.platform import host_platform
-from builder.oci.spec import Platform
+from builder.oci.spec import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Platform
 from builder.solver.limits import Limits
 
 SIZES = {
@@ -253,3 +253,20 @@ def test_metadata() -> None:
     assert document["containerimage.descriptor"] == {"mediaType": "m", "digest": "sha256:2", "size": 3}
     assert document["image.name"] == "a:1,b:1"
     assert json.loads(values.metadata(BuildResult())) == {}
+
+
+@pytest.mark.parametrize(
+    ("media_type", "platforms", "platform"),
+    [
+        (OCI_MANIFEST, ("linux/amd64",), {"architecture": "amd64", "os": "linux"}),
+        (OCI_MANIFEST, ("linux/arm/v7",), {"architecture": "arm", "os": "linux", "variant": "v7"}),
+        (DOCKER_MANIFEST, ("linux/arm64",), {"architecture": "arm64", "os": "linux"}),
+        (OCI_INDEX, ("linux/amd64",), None),
+        (OCI_INDEX, ("linux/amd64", "linux/arm64"), None),
+    ],
+)
+def test_metadata_of_one_image_has_its_platform(
+    media_type: str, platforms: tuple[str, ...], platform: dict[str, str] | None
+) -> None:
+    result = BuildResult(image_id="i", digest="d", media_type=media_type, size=3, platforms=platforms)
+    assert json.loads(values.metadata(result))["containerimage.descriptor"].get("platform") == platform

@@ -12,7 +12,7 @@ from builder.store.describe import Describer, Summary, parse_time
 from builder.store.images import Images
 
 Predicate = Callable[[Summary], bool]
-LISTING = frozenset({"dangling", "label", "before", "since", "reference", "until"})
+LISTING = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
 PRUNING = frozenset({"dangling", "label", "label!", "until"})
 CACHE_PRUNING = frozenset({"until"})
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
@@ -107,10 +107,11 @@ def _named(patterns: list[re.Pattern[str]]) -> Predicate:
 
 
 def matches(reference: Reference | None, pattern: re.Pattern[str]) -> bool:
-    """Whether a name as people write it, with its tag or without, is matched."""
+    """Whether a name, as people write it or in full, with its tag or without, is matched, as in moby's list."""
     if reference is None:
         return False
-    return any(pattern.fullmatch(name) for name in (reference.familiar, reference.familiar_name))
+    names = (reference.familiar, reference.familiar_name, str(reference), reference.name)
+    return any(pattern.fullmatch(name) for name in names)
 
 
 def glob_pattern(pattern: str) -> re.Pattern[str]:

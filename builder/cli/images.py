@@ -59,7 +59,7 @@ def command(
     """List images, newest first.
 
     SIZE is that of the uncompressed layers, where it is known. The filters are dangling=true|false, before=IMAGE,
-    since=IMAGE, label=KEY[=VALUE], reference=PATTERN and until=TIME.
+    since=IMAGE, label=KEY[=VALUE], label!=…, reference=PATTERN and until=TIME.
     """
     if tree and (quiet or form or digests):
         raise UsageError("--tree cannot be combined with --quiet, --digests or --format")

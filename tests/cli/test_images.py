@@ -111,6 +111,11 @@ def test_filters(cli: Cli) -> None:
     assert shown("-f", "until=2020-06-01") == ["one/app"]
     assert shown("-f", "reference=t*") == ["two"]
     assert shown("-f", "reference=*/*:1", "-f", "reference=two") == ["one/app", "two"]
+    assert shown("-f", "reference=docker.io/library/t*") == shown("-f", "reference=docker.io/*/two:2") == ["two"]
+    assert shown("docker.io/one/app") == ["one/app"]
+    assert shown("-f", "reference=docker.io/t*") == []
+    assert shown("-f", "label!=stage") == ["two"]
+    assert shown("-f", "label!=stage=two", "-f", "label!=nothing") == ["one/app", "two"]
     assert shown("two") == shown("two:2") == shown("t?o") == ["two"]
     assert shown("two:3") == shown("Two") == []
     assert cli("images", "-f", "since=nothing").status == 1

@@ -280,17 +280,15 @@ def _write(target: CacheTarget, steps: SolvedSteps, scratch: str) -> None:
 def _write_layout(target: CacheTarget, manifest: Descriptor, parts: list[Descriptor], blobs: _Blobs) -> None:
     """Add the cache to the layout, in the place of the one with its tag; the tag changes last."""
     layout = Layout(target.path)
-    layout.create()
-    for descriptor in (*parts, manifest):
-        if not layout.has(descriptor.digest):
-            _copy(layout, descriptor, blobs)
-    with layout.changing() as entries:
-        entries[:] = [entry for entry in entries if (entry.annotations or {}).get(REF_NAME) != target.tag]
-        entries.append(msgspec.structs.replace(manifest, annotations={REF_NAME: target.tag}))
-    if target.reset:
-        _remove_unneeded(layout)
-    with suppress(OSError):  # another process may be writing to the same layout
-        os.rmdir(layout.temporary)
+    with layout.writing() as is_alone:
+        for descriptor in (*parts, manifest):
+            if not layout.has(descriptor.digest):
+                _copy(layout, descriptor, blobs)
+        with layout.changing() as entries:
+            entries[:] = [entry for entry in entries if (entry.annotations or {}).get(REF_NAME) != target.tag]
+            entries.append(msgspec.structs.replace(manifest, annotations={REF_NAME: target.tag}))
+        if target.reset and is_alone():  # what others write may have no name yet: then the next reset removes the rest
+            _remove_unneeded(layout)
 
 
 def _remove_unneeded(layout: Layout) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,13 +19,11 @@ from builder.store.store import Store
 def write_layout(store: Store, images: Sequence[ArchivedImage], destination: str) -> None:
     """Add the images to the layout at `destination`, which is made if it is not there. Raises StoreError."""
     layout = Layout(destination)
-    layout.create()
-    for image in images:
-        for descriptor in _blobs(store, image.descriptor):
-            _copy(store, layout, descriptor)
-        _enter(layout, image)
-    with contextlib.suppress(OSError):  # another process may be writing to the same layout
-        os.rmdir(layout.temporary)
+    with layout.writing():
+        for image in images:
+            for descriptor in _blobs(store, image.descriptor):
+                _copy(store, layout, descriptor)
+            _enter(layout, image)
 
 
 def _enter(layout: Layout, image: ArchivedImage) -> None:

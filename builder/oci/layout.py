@@ -46,14 +46,58 @@ class Layout:
             os.makedirs(self.temporary, exist_ok=True)
             if complete:
                 return
-            for name, data in (("index.json", _EMPTY_INDEX), ("oci-layout", LAYOUT_FILE)):
-                self._write({os.path.join(self.path, name): data}, only_new=True)
+            held = self._hold()
+            try:
+                for name, data in (("index.json", _EMPTY_INDEX), ("oci-layout", LAYOUT_FILE)):
+                    self._write({os.path.join(self.path, name): data}, only_new=True)
+            finally:
+                os.close(held)
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise store_error("cannot create the store", error, self.path) from error
             raise StoreError(
                 f"cannot create the store: {error}", place=self.path, remedy="choose a writable place with --root"
             ) from error
+
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[], bool]]:
+        """Write to a layout that is no store, beside others that do: the last one takes away the directory for
+        unfinished files. Given is what tells, when all is written, whether nobody else is writing: if so, others wait
+        until the block ends. Raises StoreError."""
+        self.create()
+        try:
+            held = self._hold()
+        except OSError as error:
+            raise store_error("cannot be written", error, self.path) from error
+
+        def is_alone() -> bool:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+            return True
+
+        try:
+            yield is_alone
+        finally:
+            if is_alone():
+                with suppress(OSError):
+                    os.rmdir(self.temporary)
+            os.close(held)
+
+    def _hold(self) -> int:
+        """Have the directory for unfinished files, and a shared lock on it: who takes it away locks it alone."""
+        while True:
+            os.makedirs(self.temporary, exist_ok=True)
+            try:
+                descriptor = os.open(self.temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # it was taken away just now
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(self.temporary)):
+                    return descriptor
+            os.close(descriptor)
 
     def blob_path(self, digest: str) -> str:
         """Where the blob `digest` lies, or would lie. Raises StoreError for anything but a SHA-256 digest."""

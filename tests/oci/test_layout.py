@@ -257,3 +257,35 @@ def test_a_layout_that_another_tool_made_can_be_changed(tmp_path: Path) -> None:
     with layout.changing() as manifests:
         manifests.append(ONE)
     assert layout.index().manifests == [ONE]
+
+
+def test_the_directory_for_unfinished_files_stays_until_the_last_writer_ends(tmp_path: Path) -> None:
+    one, other = Layout(str(tmp_path / "out")), Layout(str(tmp_path / "out"))
+    with one.writing() as is_alone:
+        with other.writing() as other_is_alone:
+            assert not other_is_alone()
+        digest = one.put(b"hello")
+        assert is_alone()
+    assert files(one) == {"oci-layout", "index.json", f"blobs/sha256/{digest[7:]}"}
+    assert not os.path.exists(one.temporary)
+
+
+def test_writers_that_come_and_go_disturb_nobody(tmp_path: Path) -> None:
+    failures: list[Exception] = []
+
+    def write(number: int) -> None:
+        try:
+            for turn in range(30):
+                layout = Layout(str(tmp_path / "out"))
+                with layout.writing():
+                    layout.put(f"{number} {turn}".encode())
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+    assert len(Layout(str(tmp_path / "out")).digests()) == 120

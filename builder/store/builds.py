@@ -5,8 +5,8 @@ ROOT/builds/TIME-BUILD/N.log    what step N wrote, all of it, as it came; writte
 
 TIME is when the build began, in milliseconds as 12 hexadecimal digits, so that names sort by it. A build without a
 record was killed or still runs. Kept are the newest `KEPT_BUILDS` builds (or a few more), fewer if their logs are
-larger than `KEPT_LOGS` together; the newest is always kept whole. A record that cannot be read (power was lost) counts
-as none.
+larger than `KEPT_LOGS` together; the newest is always kept whole, and so are those that still run. A record that cannot
+be read (power was lost) counts as none.
 """
 
 # No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
@@ -291,7 +291,23 @@ class Builds:
                     dropped = stems[: len(stems) - number]
                     break
         with contextlib.suppress(OSError):
-            self._drop(dropped)
+            self._drop(stem for stem in dropped if not self._is_running(stem))
+
+    def _is_running(self, stem: str) -> bool:
+        """Whether a living process still writes the logs of a build: it holds their directory. Raises OSError."""
+        import fcntl
+
+        path = os.path.join(self.path, stem)
+        if os.path.exists(path + RECORD) or not os.path.isdir(path):
+            return False
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def _drop(self, stems: Iterable[str]) -> None:
         """Remove builds, and remember that some are no longer here. Raises OSError."""

@@ -24,6 +24,7 @@ class Recorder:
         self._path = os.path.join(path, record_stem(self.started, self.build))
         self._temporary = temporary
         self._logs: dict[str, BinaryIO] = {}
+        self._held: int | None = None  # the directory of the logs, locked until the record is written
         self._lock = threading.Lock()
         self.log_sizes: dict[str, int] = {}
 
@@ -32,11 +33,21 @@ class Recorder:
         with self._lock, contextlib.suppress(OSError):
             file = self._logs.get(step)
             if file is None:
-                os.makedirs(self._path, mode=0o700, exist_ok=True)
+                self._hold()
                 path = os.path.join(self._path, f"{step}{LOG}")
                 file = self._logs[step] = open(path, "ab", buffering=0)  # noqa: SIM115  # `finish` closes it
             file.write(data)
             self.log_sizes[step] = self.log_sizes.get(step, 0) + len(data)
+
+    def _hold(self) -> None:
+        """Make the directory of the logs, and tell others that this build runs. Raises OSError."""
+        if self._held is not None:
+            return
+        import fcntl
+
+        os.makedirs(self._path, mode=0o700, exist_ok=True)
+        self._held = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._held, fcntl.LOCK_SH)
 
     def finish(self, build: Build) -> None:
         """Write the record, which appears whole. Raises StoreError."""
@@ -52,6 +63,10 @@ class Recorder:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise StoreError(f"the build cannot be recorded: {error.strerror}", place=self._path) from error
+        finally:
+            if self._held is not None:
+                os.close(self._held)
+                self._held = None
 
 
 def _encode(build: Build) -> bytes:

@@ -159,6 +159,27 @@ def test_large_logs_drop_builds_before_their_time(builds: Builds, monkeypatch: p
     assert list(builds.all()) == [large], "the newest is kept whole, however large"
 
 
+def test_the_logs_of_a_build_that_still_runs_stay(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a build that was killed go with its time."""
+    monkeypatch.setattr(module, "KEPT_LOGS", 10)
+    killed = Path(builds.path, f"{500:012x}-killed")
+    killed.mkdir(parents=True)
+    (killed / "1.log").write_bytes(b"x")
+    running = builds.begin()
+    running._path = os.path.join(builds.path, f"{1000:012x}-{running.build}")
+    running.log("1", b"x")
+    newer = [record(builds, at, log=b"x" * 10) for at in (2.0, 3.0)]
+    builds.trim(logs=True)
+    assert list(builds.all()) == newer[1:]
+    assert not killed.exists()
+    running.log("1", b"y")
+    assert Path(running._path, "1.log").read_bytes() == b"xy"
+    ended = msgspec.structs.replace(newer[0], build=running.build, started=1.0)
+    running.finish(ended)
+    builds.trim(logs=True)
+    assert not os.path.exists(running._path)
+
+
 def test_a_log_that_cannot_be_written_fails_nothing(builds: Builds) -> None:
     recorder = builds.begin()
     Path(recorder._path).write_text("in the way")

@@ -43,6 +43,7 @@ class Fetching:
         offline: bool,
         commit_times: bool,
         limits: Callable[[], ArchiveLimits],
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self._scratch = scratch
         self._remote = remote
@@ -52,6 +53,7 @@ class Fetching:
         self._offline = offline
         self._commit_times = commit_times
         self._limits = limits
+        self._environ = environ
 
     def fetch(self, key: str, source: Context, *, keep_git_dir: bool = False) -> ContextDirectory:
         """The files of a repository, or of an archive at a URL (where a Dockerfile alone may be instead). Raises
@@ -131,7 +133,14 @@ class Fetching:
         authorization = git_authorization(self._secrets, ref.remote)
         if key == MAIN_CONTEXT and self._commit_times:
             ref = msgspec.structs.replace(ref, mtime="commit")
-        made = checkout(ref, into, keep_git_dir=keep_git_dir or None, authorization=authorization, agent=self._agent)
+        made = checkout(
+            ref,
+            into,
+            keep_git_dir=keep_git_dir or None,
+            authorization=authorization,
+            agent=self._agent,
+            environ=self._environ,
+        )
         algorithm = "sha256" if len(made.commit) == 64 else "sha1"
         uri = ref.place + (f"#{ref.ref}" if ref.ref else "")
         self._origins[key] = Origin(uri, f"{algorithm}:{made.commit}", ref.subdir)
@@ -140,5 +149,5 @@ class Fetching:
     def _download(self, url: str, into: BinaryIO) -> _Downloaded:
         from builder.context.http import fetch, redacted
 
-        fetched = fetch(url, into, authorization=http_authorization(self._secrets, url))
+        fetched = fetch(url, into, authorization=http_authorization(self._secrets, url), environ=self._environ)
         return _Downloaded(Origin(redacted(url), fetched.digest), fetched.last_modified)

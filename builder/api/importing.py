@@ -47,7 +47,7 @@ def import_image(
     with store.lease(), store.scratch() as scratch:
         if stream is None:
             shown = _redacted(source)
-            layer, diff_id = _from_url(store, source, scratch)
+            layer, diff_id = _from_url(store, source, scratch, environ)
         else:
             shown = "-"
             layer, diff_id = _add_layer(store, stream, scratch, source)
@@ -110,11 +110,11 @@ def _redacted(url: str) -> str:
     return redacted(url)
 
 
-def _from_url(store: Store, url: str, scratch: str) -> tuple[Descriptor, str]:
+def _from_url(store: Store, url: str, scratch: str, environ: Mapping[str, str] | None) -> tuple[Descriptor, str]:
     from builder.context.http import fetch
 
     with open(os.path.join(scratch, "download"), "w+b") as file:
-        fetch(url, file)
+        fetch(url, file, environ=environ)
         file.seek(0)
         return _add_layer(store, file, scratch, _redacted(url))
 

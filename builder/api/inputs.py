@@ -75,10 +75,12 @@ def load_inputs(
     secrets: Mapping[str, Callable[[], bytes]] | None = None,
     agent: str = "",
     offline: bool = False,
+    environ: Mapping[str, str] | None = None,
 ) -> Inputs:
     """Find the Dockerfile and the contexts. Remote ones are fetched into `scratch`; with `keep_git_dir` a main context
     from a repository has its `.git`, with `commit_times` its files have the time of the commit. `secrets`, of certain
-    names (`context.authorization`), and `agent`, the socket of an SSH agent, are for what is remote.
+    names (`context.authorization`), and `agent`, the socket of an SSH agent, are for what is remote, as is
+    `environ` (by default the process's): proxies, authorities.
 
     Raises ContextError, UsageError, OfflineError; StepFailed for a secret that cannot be read.
     """
@@ -105,6 +107,7 @@ def load_inputs(
             offline=offline,
             commit_times=commit_times,
             limits=lambda: store.limits,
+            environ=environ,
         )
 
     if isinstance(source, LocalContext):

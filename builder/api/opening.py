@@ -61,6 +61,7 @@ def inputs_of(
             secrets=credentials.secrets,
             agent=credentials.agents.get("default", ""),
             offline=options.offline,
+            environ=options.environ,
         )
 
 

@@ -75,6 +75,7 @@ def make_environment(
         isolated=options.offline and not options.network,
         guard=guard_of(options, credentials),
         isolation=options.isolation,
+        environ=options.environ,
     )
     store.layers.check = environment.check_cancelled
     store.layers.waiting = partial(_fetched_elsewhere, environment)

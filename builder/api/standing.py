@@ -160,13 +160,17 @@ def _environment(
     ):
         credentials = Credentials(secret_readers(options), agents)
         with redacting(options, credentials):
-            inputs = _inputs(store, step, scratch, credentials) if contexts else Inputs("Dockerfile", b"", {}, {})
+            inputs = (
+                _inputs(store, step, scratch, credentials, environ) if contexts else Inputs("Dockerfile", b"", {}, {})
+            )
             environment = make_environment(store, inputs, options, Special(epoch=step.epoch), credentials, report)
             with closing(environment):
                 yield environment
 
 
-def _inputs(store: Store, step: FailedStep, scratch: str, credentials: Credentials) -> Inputs:
+def _inputs(
+    store: Store, step: FailedStep, scratch: str, credentials: Credentials, environ: Mapping[str, str]
+) -> Inputs:
     """The contexts of a kept step's build, as they are now. Raises ContextError, DockerfileError, OfflineError."""
     gone = _withheld(step.context) if step.context in step.withheld else None
     if isinstance(parse_context(step.context), StdinContext):
@@ -183,6 +187,7 @@ def _inputs(store: Store, step: FailedStep, scratch: str, credentials: Credentia
         secrets=credentials.secrets,
         agent=credentials.agents.get("default", ""),
         offline=step.offline,
+        environ=environ,
     )
     if gone is not None:
         inputs.openers[MAIN_CONTEXT] = partial(_refuse, gone)

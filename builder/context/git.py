@@ -12,7 +12,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -50,11 +50,19 @@ def is_commit(text: str) -> bool:
     return any(is_hex(text, digits) for digits in _COMMIT)
 
 
-def resolve(ref: GitRef, *, authorization: str | None = None, agent: str = "", check: Check = unchecked) -> Resolved:
+def resolve(
+    ref: GitRef,
+    *,
+    authorization: str | None = None,
+    agent: str = "",
+    check: Check = unchecked,
+    environ: Mapping[str, str] | None = None,
+) -> Resolved:
     """Ask the remote which commit `ref` is, without fetching it; a full commit needs no question.
 
     `authorization` is the value of an Authorization header, `agent` the socket of an SSH agent (by default that of the
-    environment); `check` is called while git runs, and ends it by what it raises. Raises ContextError, also if it is
+    environment); `check` is called while git runs, and ends it by what it raises; `environ`, by default the process's,
+    names proxies and authorities. Raises ContextError, also if it is
     not `ref.checksum`.
     """
     if ref.checksum and not _CHECKSUM.fullmatch(ref.checksum):
@@ -65,7 +73,7 @@ def resolve(ref: GitRef, *, authorization: str | None = None, agent: str = "", c
             raise ContextError("fetch-by-commit needs a complete commit as checksum", place=ref.place)
         name = ref.ref if ref.ref.startswith("refs/") else f"refs/heads/{ref.ref}"
         return Resolved(name if ref.ref else ref.checksum, ref.checksum, ref.checksum)
-    git = Git(ref, None, authorization, agent, check)
+    git = Git(ref, None, authorization, agent, check, environ)
     found = Resolved(*[ref.ref] * 3) if is_commit(ref.ref) else _look_up(ref, git)
     if not any(commit.startswith(ref.checksum.lower()) for commit in (found.object, found.commit)):
         raise ContextError(
@@ -85,6 +93,7 @@ def checkout(
     authorization: str | None = None,
     agent: str = "",
     check: Check = unchecked,
+    environ: Mapping[str, str] | None = None,
 ) -> CheckedOut:
     """Put the files of `ref` (or of its `subdir`) into the existing, empty directory `into`.
 
@@ -97,11 +106,11 @@ def checkout(
     import tempfile
 
     if resolved is None:
-        resolved = resolve(ref, authorization=authorization, agent=agent, check=check)
+        resolved = resolve(ref, authorization=authorization, agent=agent, check=check, environ=environ)
     subdir = posixpath.normpath("/" + ref.subdir).lstrip("/")
     keep = (bool(ref.keep_git_dir) if keep_git_dir is None else keep_git_dir) and not subdir
     work = tempfile.mkdtemp(prefix=".checkout-", dir=into)
-    git = Git(ref, work, authorization, agent, check)
+    git = Git(ref, work, authorization, agent, check, environ)
     try:
         sha256 = ("--object-format=sha256",) if len(resolved.object) == 64 else ()
         git.run("init", "--quiet", *sha256)

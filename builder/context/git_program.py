@@ -48,15 +48,22 @@ class GitFailed(Exception):
 
 class Git:
     """The git program with one repository, or none (`directory` None). `check` is called while git runs; when it raises
-    something, git is ended."""
+    something, git is ended. `environ`, by default the process's, has proxies, authorities and the SSH agent."""
 
     def __init__(
-        self, ref: GitRef, directory: str | None, authorization: str | None, agent: str, check: Check = unchecked
+        self,
+        ref: GitRef,
+        directory: str | None,
+        authorization: str | None,
+        agent: str,
+        check: Check = unchecked,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self._check = check
         self._ref = ref
-        self._environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | {
+        found = os.environ if environ is None else {**_of_process(), **environ}
+        self._environment = {name: found[name] for name in _KEPT_VARIABLES if name in found} | {
             "HOME": os.devnull,
             "LC_ALL": "C",
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -179,6 +186,11 @@ class Git:
         return ContextError(cause, place=self._ref.place, details=details, remedy=remedy)
 
 
+def _of_process() -> dict[str, str]:
+    """Where programs and temporary files are, which is so for whatever environment is given."""
+    return {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+
+
 def _landing(repository: str, authorization: str, environ: Mapping[str, str]) -> str | None:
     """Where the redirects of a repository end: its address there if that is on the same host, '' if on another one, and
     None if nowhere. The other host is not asked. `environ` is git's: whom it trusts, and its proxies. Raises
@@ -207,7 +219,7 @@ def _landing(repository: str, authorization: str, environ: Mapping[str, str]) ->
 
 def _tls_context(environ: Mapping[str, str]) -> ssl.SSLContext:
     """TLS settings that trust whom git trusts."""
-    context = system_context()
+    context = system_context(environ)
     file, directory = environ.get("GIT_SSL_CAINFO") or None, environ.get("GIT_SSL_CAPATH") or None
     if file or directory:
         context.load_verify_locations(file, directory)

@@ -11,6 +11,7 @@ import hashlib
 import os
 import posixpath
 import unicodedata
+from collections.abc import Mapping
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
@@ -46,17 +47,20 @@ def fetch(
     last_modified: int | None = None,
     authorization: str | None = None,
     check: Check = unchecked,
+    environ: Mapping[str, str] | None = None,
 ) -> Fetched:
     """Write what `url` (http or https) names to `into`.
 
     `etag` and `last_modified` (seconds) of an earlier answer make the request conditional. `authorization` is the value
     of a header of that name, which counts more than credentials in the URL; no other host that the server redirects to
-    gets it. `check` is called with each piece that arrives. Raises ContextError, with the URL without credentials as
+    gets it. `check` is called with each piece that arrives. `environ`, by default the process's, names proxies and
+    authorities. Raises ContextError, with the URL without credentials as
     its place.
     """
     import httpx
 
     place = redacted(url)
+    environ = os.environ if environ is None else environ
     request_headers = {"Accept-Encoding": "identity", "User-Agent": "builder"}
     if authorization is not None:
         request_headers["Authorization"] = authorization
@@ -71,7 +75,7 @@ def fetch(
     try:
         with (
             httpx.Client(
-                transport=proxies.transport(proxies.of_environment(os.environ), verify=system_context()),
+                transport=proxies.transport(proxies.of_environment(environ), verify=system_context(environ)),
                 trust_env=False,
                 follow_redirects=True,
                 max_redirects=_REDIRECTS,

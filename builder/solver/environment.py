@@ -43,7 +43,8 @@ class Environment:
     """The store, the contexts, the secrets and the settings of one build. `secret` gives a secret's bytes or None.
 
     `offline` keeps sources from being fetched, `isolated` gives no step a network, whatever it asks for.
-    `isolation` is one of `isolation.CHOICES`.
+    `isolation` is one of `isolation.CHOICES`. `environ` names the proxies and authorities of what is fetched (None: the
+    process's).
 
     `guard` keeps secrets out of layers and logs; None when the build has none.
 
@@ -66,6 +67,7 @@ class Environment:
         isolated: bool = False,
         guard: Guard | None = None,
         isolation: str = "default",
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.store = store
         self.guard = guard
@@ -80,6 +82,7 @@ class Environment:
         self.offline = offline
         self.isolated = isolated
         self.isolation = isolation
+        self.environ = environ
         self.materials = Materials()
         self.copied: Copied = _unobserved
         self.keep: Keep | None = None

@@ -53,6 +53,7 @@ def url_source(environment: Environment, source: CopyUrl, scratch: str) -> Fetch
                 last_modified=known.last_modified if known and not known.etag else None,
                 authorization=http_authorization(environment.secrets, source.url),
                 check=environment.check_cancelled,
+                environ=environment.environ,
             )
     unchanged = known is not None and (got is None or got.unchanged)
     if known is not None and unchanged:
@@ -133,6 +134,7 @@ def git_source(environment: Environment, source: CopyGit, excludes: tuple[str, .
                 authorization=authorization,
                 agent=agent,
                 check=environment.check_cancelled,
+                environ=environment.environ,
             )
             opened.append(LocalTree(into))
         return opened[0]
@@ -190,6 +192,7 @@ def _resolve(environment: Environment, ref: GitRef, agent: str) -> Resolved:
         authorization=git_authorization(environment.secrets, ref.remote),
         agent=agent,
         check=environment.check_cancelled,
+        environ=environment.environ,
     )
     if not _is_pinned(ref):
         data = msgspec.msgpack.encode(resolved)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import inspect
 import io
 import os
@@ -11,7 +13,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from builder.cli.values import build_options
 from builder.oci.platform import host_platform
 from builder.oci.spec import Platform
 from builder.progress import ignore
+from tests.cli.test_remote_contexts import needs_git
 from tests.support.builds import PROJECT, Cli, busybox_context, context, needs_sandbox
 
 COPY = 'FROM scratch\nCOPY a.txt /\nCMD ["/a.txt"]\n'
@@ -418,6 +421,63 @@ def test_run(root: Path, tmp_path: Path) -> None:
         image.run(["nonsense"])
     with pytest.raises(subprocess.TimeoutExpired):
         image.run(["sleep", "20"], timeout=0.5)
+
+
+# --- the environment
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Answers whatever it is asked for, and keeps that."""
+
+    def __init__(self, *arguments: Any, asked: list[str]) -> None:
+        self.asked = asked
+        super().__init__(*arguments)
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(404 if ".git" in self.path else 200)
+        self.end_headers()
+        self.wfile.write(b"FROM scratch\nLABEL a=b\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[str]]]:
+    asked: list[str] = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Proxy, asked=asked)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({"context": "http://far.invalid/c"}, "http://far.invalid/c"),
+        ({"dockerfile": "FROM scratch\nADD http://far.invalid/f /\n"}, "http://far.invalid/f"),
+        pytest.param({"context": "http://far.invalid/c.git"}, "http://far.invalid/c.git/", marks=needs_git),
+        pytest.param(
+            {"dockerfile": "FROM scratch\nADD http://far.invalid/a.git /\n"},
+            "http://far.invalid/a.git/",
+            marks=needs_git,
+        ),
+    ],
+)
+def test_a_proxy_of_the_given_environment(
+    root: Path, directory: Path, proxy: tuple[str, list[str]], given: dict[str, Any], asked: str
+) -> None:
+    url, seen = proxy
+    arguments = {"context": directory, "root": root, "environ": {"http_proxy": url}, **given}
+    if ".git" in asked:
+        with pytest.raises(builder.ContextError):
+            builder.build(**arguments)
+    else:
+        builder.build(**arguments)
+    assert [path for path in seen if path.startswith(asked)]
 
 
 # --- users that are not root

@@ -230,6 +230,19 @@ def test_a_redirect_is_asked_for_by_the_rules_for_proxies(servers: tuple[Server,
     assert [header for _, header in servers[1].seen] == [HEADER]
 
 
+def test_what_git_gets_of_a_given_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/mine")
+    ref = parse_git_url("https://host.example/a.git")
+    assert ref is not None
+    given = {"SSH_AUTH_SOCK": "/given", "SSL_CERT_FILE": "/ca", "https_proxy": "http://p", "OTHER": "x"}
+    found = Git(ref, None, None, "", environ=given)._environment
+    assert found.items() >= (given.items() - {("OTHER", "x")})
+    assert "OTHER" not in found
+    assert found["PATH"] == os.environ["PATH"]
+    assert "SSH_AUTH_SOCK" not in Git(ref, None, None, "", environ={})._environment
+    assert Git(ref, None, None, "")._environment["SSH_AUTH_SOCK"] == "/mine"
+
+
 def test_a_redirect_that_a_proxy_keeps_from_being_asked_for(
     servers: tuple[Server, Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

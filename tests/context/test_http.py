@@ -156,15 +156,16 @@ def test_the_authorities_of_the_system(tmp_path: Path, monkeypatch: pytest.Monke
     made = make_certificates(tmp_path)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(made / "server.crt", made / "server.key")
-    paths = ssl.get_default_verify_paths()._replace(cafile=str(made / "ca.crt"))
+    paths = ssl.get_default_verify_paths()._replace(openssl_cafile=str(made / "ca.crt"))
     with Server(("127.0.0.1", 0), Handler) as listening:
         listening.socket = tls.wrap_socket(listening.socket, server_side=True)
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         url = f"https://127.0.0.1:{listening.server_port}/file.txt"
         with pytest.raises(ContextError, match="certificate"):
             fetch(url, io.BytesIO())
+        assert fetch(url, io.BytesIO(), environ={"SSL_CERT_FILE": str(made / "ca.crt")}).size == len(BODY)
         monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
-        assert fetch(url, io.BytesIO()).size == len(BODY)
+        assert fetch(url, io.BytesIO(), environ={}).size == len(BODY)
         listening.shutdown()
 
 

@@ -170,7 +170,9 @@ def run_recipe(world: World, recipe: dict[str, Any], project: Path, variables: d
 
 @needs_sandbox
 @pytest.mark.parametrize(
-    ("system", "image"), [("jobs", "team/app:0123abcd"), ("build-image", "group/app:4567cdef")], ids=["GitHub", "GitLab"]
+    ("system", "image"),
+    [("jobs", "team/app:0123abcd"), ("build-image", "group/app:4567cdef")],
+    ids=["GitHub", "GitLab"],
 )
 def test_a_recipe_of_a_ci_system(world: World, system: str, image: str) -> None:
     (recipe,) = [recipe for recipe in recipes() if system in recipe and "kind" not in recipe]

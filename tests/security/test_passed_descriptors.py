@@ -50,18 +50,18 @@ def pause(seconds: float) -> Call:
     return (35, struct.pack("<QQ", int(seconds), int(seconds % 1 * 1e9)), 0)
 
 
-def sender(to: str, path: str = "/", flags: int = DIRECTORY) -> list[tuple[str, Call]]:
+def sender(to: str, path: str = "/", flags: int = DIRECTORY, *, tries: int = TRIES) -> list[tuple[str, Call]]:
     """Opens a path and passes that on, as soon as somebody is there who takes it; then ends."""
     passed = struct.pack("<QIIiI", 20, socket.SOL_SOCKET, socket.SCM_RIGHTS, 3, 0)
-    tries = [(f"{what} {i}", call) for i in range(TRIES) for what, call in (
+    sends = [(f"{what} {i}", call) for i in range(tries) for what, call in (
         ("pause", pause(0.1)), ("send", (46, 4, message(passed, address(to)), 0)),
     )]  # fmt: skip
-    return [("open", (2, path.encode(), flags, 0o600)), ("socket", (41, socket.AF_UNIX, socket.SOCK_DGRAM, 0)), *tries]
+    return [("open", (2, path.encode(), flags, 0o600)), ("socket", (41, socket.AF_UNIX, socket.SOCK_DGRAM, 0)), *sends]
 
 
-def receiver(at: str, path: str, *, after: float) -> list[tuple[str, Call]]:
+def receiver(at: str, path: str, *, after: float, patience: int = 1) -> list[tuple[str, Call]]:
     """Waits for a descriptor, and makes a file from there when its sender has long ended."""
-    limit = struct.pack("<QQ", 1, 0)
+    limit = struct.pack("<QQ", patience, 0)
     return [
         ("socket", (41, socket.AF_UNIX, socket.SOCK_DGRAM, 0)),
         ("limit", (54, 3, socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit, len(limit))),
@@ -73,10 +73,25 @@ def receiver(at: str, path: str, *, after: float) -> list[tuple[str, Call]]:
 
 
 class Pair:
-    """What a sender and a receiver, run at the same time, came to."""
+    """What a sender and a receiver, run at the same time, came to. Both begin when both are there, if they are given a
+    directory to meet in."""
 
-    def __init__(self, run: Run, sends: list[tuple[str, Call]], receives: list[tuple[str, Call]], **fields: object):
-        self.run, self.fields = run, fields
+    def __init__(
+        self,
+        run: Run,
+        sends: list[tuple[str, Call]],
+        receives: list[tuple[str, Call]],
+        *,
+        meeting: Path | None = None,
+        mounts: tuple[Mount, ...] = (),
+        **fields: object,
+    ) -> None:
+        self.run, self.fields, self.mounts, self.wait = run, fields, mounts, ":"
+        if meeting is not None:
+            meeting.mkdir()
+            self.mounts = (*mounts, Mount("/meeting", source=str(meeting), read_only=False))
+            there = "test $(ls /meeting | wc -l) = 2 || test $((n += 1)) = 1000"
+            self.wait = f"touch /meeting/$NAME; until {there}; do sleep 0.02; done"
         self.outcomes: dict[str, Outcome] = {}
         steps = {"sender": sends, "receiver": receives}
         threads = [threading.Thread(target=self._step, args=step) for step in steps.items()]
@@ -92,9 +107,9 @@ class Pair:
 
     def _step(self, name: str, calls: list[tuple[str, Call]]) -> None:
         content = program([call for _, call in calls])
-        mounts = (Mount("/attempt", "file", content=content, mode=0o755), *self.fields.get("mounts", ()))  # type: ignore[misc]
-        fields = {**self.fields, "mounts": mounts}
-        self.outcomes[name] = self.run("/attempt | od -An -v -tx1", **fields)
+        mounts = (Mount("/attempt", "file", content=content, mode=0o755), *self.mounts)
+        command = f"NAME={name}; {self.wait}; /attempt | od -An -v -tx1"
+        self.outcomes[name] = self.run(command, mounts=mounts, **self.fields)
 
     @property
     def sent(self) -> set[int]:
@@ -114,8 +129,8 @@ def chroot() -> Iterator[ChrootSandbox]:
 
 
 @needs_landlock
-def test_abstract_sockets_of_another_command(run: Run, name: str) -> None:
-    pair = Pair(run, sender(name), receiver(name, "poison", after=0))
+def test_abstract_sockets_of_another_command(run: Run, name: str, tmp_path: Path) -> None:
+    pair = Pair(run, sender(name), receiver(name, "poison", after=0), meeting=tmp_path / "meeting")
     assert pair.calls["receiver"]["bind"] == 0
     assert pair.sent <= {errno.EPERM, errno.ECONNREFUSED}
     assert errno.EPERM in pair.sent
@@ -140,7 +155,8 @@ def test_abstract_sockets_of_another_command_in_a_chroot(
 ) -> None:
     """What was opened in a chroot leads out of it for a process in another chroot."""
     way_out = f"{'../' * 40}{tmp_path}/poison".replace("//", "/")
-    pair = Pair(run, sender(name), receiver(name, way_out, after=0.1), by=chroot)
+    receives = receiver(name, way_out, after=0.1, patience=4)  # they cannot meet: mounts are copied
+    pair = Pair(run, sender(name, tries=40), receives, by=chroot)
     assert not (tmp_path / "poison").exists()
     assert errno.EPERM in pair.sent
     assert pair.calls["receiver"]["receive"] == errno.EAGAIN
@@ -150,7 +166,8 @@ def test_a_root_cannot_be_written_to_after_its_command(run: Run, tmp_path: Path)
     """A cache mount is another place for a socket."""
     (tmp_path / "shared").mkdir()
     cache = Mount("/c", source=str(tmp_path / "shared"), read_only=False)
-    pair = Pair(run, sender("/c/socket"), receiver("/c/socket", "poison", after=TRIES * 0.1 + 0.5), mounts=(cache,))
+    receives = receiver("/c/socket", "poison", after=TRIES * 0.1 + 0.5)
+    pair = Pair(run, sender("/c/socket"), receives, meeting=tmp_path / "meeting", mounts=(cache,))
     assert pair.calls["receiver"]["receive"] <= 0
     assert pair.calls["receiver"]["write"] == errno.EROFS
     assert pair.outcomes["sender"].result.exit_status == 0
@@ -161,7 +178,8 @@ def test_a_file_that_stays_open_for_writing_fails_its_command(run: Run, tmp_path
     (tmp_path / "shared").mkdir()
     cache = Mount("/c", source=str(tmp_path / "shared"), read_only=False)
     sends = sender("/c/socket", "/file", NEW_FILE)
-    pair = Pair(run, sends, receiver("/c/socket", "poison", after=TRIES * 0.1 + 0.5), mounts=(cache,))
+    receives = receiver("/c/socket", "poison", after=TRIES * 0.1 + 0.5)
+    pair = Pair(run, sends, receives, meeting=tmp_path / "meeting", mounts=(cache,))
     assert pair.calls["receiver"]["receive"] <= 0
     result = pair.outcomes["sender"].result
     assert result.exit_status is None

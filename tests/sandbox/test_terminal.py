@@ -129,14 +129,14 @@ def test_much_input_and_output(attach: Attach) -> None:
 
 def test_a_command_that_does_not_read_its_input(attach: Attach) -> None:
     def used() -> float:
-        attached = attach("exec <&-; sleep 0.3; echo done", terminal=False)
+        attached = attach("exec <&-; sleep 1; echo done", terminal=False)
         attached.write("ignored\n")
         before = time.process_time()
         attached.read_until("done\n")
         assert attached.end_of().exit_status == 0
         return time.process_time() - before
 
-    assert any(used() < 0.2 for _ in range(10))  # it was not asked again and again
+    assert any(used() < 0.2 for _ in range(3))  # it was not asked again and again
 
 
 def test_without_input_there_is_an_empty_one(attach: Attach) -> None:

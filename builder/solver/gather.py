@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -22,6 +21,7 @@ from builder.oci.digests import hex_of
 from builder.plan.steps import CopyFiles
 from builder.solver.fingerprints import Fingerprints
 from builder.solver.keys import Recipe, encode
+from builder.solver.lazy import lazy
 from builder.solver.select import Item, Match, select
 
 if TYPE_CHECKING:
@@ -95,11 +95,11 @@ class FilesSource:
         self._known: str | None = None
         self._recalled = False
 
-    @cached_property
+    @lazy
     def tree(self) -> FileTree:
         return self._open_tree()
 
-    @cached_property
+    @lazy
     def _fingerprints(self) -> Fingerprints | None:
         if self._open_fingerprints is None or not isinstance(self.tree, LocalTree):
             return None
@@ -139,7 +139,7 @@ class FilesSource:
     def _selection(self) -> dict[str, Any]:
         return {"path": self._source.path, "pattern": self._source.pattern, "unpack": self._source.unpack}
 
-    @cached_property
+    @lazy
     def matches(self) -> list[Match]:
         return select(self.tree, self._source, self._excludes)
 

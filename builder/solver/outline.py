@@ -9,7 +9,6 @@ after all. It is kept beside the layer, for builds to come.
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,6 +17,7 @@ import xxhash
 from builder.filesystem import kinds
 from builder.filesystem.tar import WHITEOUT_PREFIX
 from builder.filesystem.tree import FileInfo, FileTree
+from builder.solver.lazy import lazy
 from builder.solver.roots import Layers, root_tree
 from builder.solver.staging import Staging
 
@@ -121,11 +121,11 @@ class OutlinedTree:
         self._open_below = open_below
         self._open_whole = open_whole
 
-    @cached_property
+    @lazy
     def _below(self) -> FileTree:
         return self._open_below()
 
-    @cached_property
+    @lazy
     def _whole(self) -> FileTree:
         return self._open_whole()
 

@@ -58,7 +58,7 @@ def interrupt(log: Log) -> None:
 
 def wait_for_requests(registry: FakeRegistry) -> None:
     deadline = time.monotonic() + 20
-    while sum("/blobs/sha256:" in request for request in registry.requests) < len(LAYERS):
+    while not all(any(digest_of(layer) in request for request in registry.requests) for layer in LAYERS):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(0.3)  # some of it arrives

@@ -1,4 +1,4 @@
-"""`import builder`: what it costs, what it takes and gives."""
+"""`import builder`: what it costs, what it takes, and what a build gives."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +20,13 @@ import msgspec
 import pytest
 
 import builder
-from builder.api.build import build as core_build
 from builder.api.options import BuildOptions, BuildResult, SecretSource
-from builder.api.worker import build_apart, call_apart
 from builder.cli.build import command as build_command
 from builder.cli.values import build_options
 from builder.oci.platform import host_platform
 from builder.oci.spec import Platform
-from builder.progress import ignore
 from tests.cli.test_remote_contexts import needs_git
-from tests.support.builds import PROJECT, Cli, busybox_context, context, needs_sandbox
-
-COPY = 'FROM scratch\nCOPY a.txt /\nCMD ["/a.txt"]\n'
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return context(tmp_path / "context", COPY, **{"a.txt": "one\n"})
-
+from tests.support.builds import PROJECT, Cli
 
 # --- importing
 
@@ -91,6 +74,7 @@ def test_names_for_type_checkers_are_those_at_run_time() -> None:
 
 
 # --- options
+
 
 KEYWORDS = {
     "dockerfile": "file", "agents": "ssh", "no_cache_filter": "no_cache",
@@ -304,125 +288,6 @@ def test_threads_build_side_by_side(root: Path, directory: Path) -> None:
     assert {tag for image in builder.images(root) for tag in image.tags} == {f"app:{number}" for number in range(4)}
 
 
-# --- the store
-
-
-def test_images(root: Path, directory: Path, tmp_path: Path) -> None:
-    assert builder.images(root) == []
-    first = builder.build(directory, tags=["app:1", "app:2"], labels={"k": "v"}, root=root)
-    [image] = builder.images(root)
-    assert image == first.image == builder.Store(root).image("app:2") == builder.Store(root).image(first.image_id[7:19])
-    assert (image.id, image.digest, sorted(image.tags)) == (first.image_id, first.digest, ["app:1", "app:2"])
-    assert image.labels == {"k": "v"}
-    assert image.created is not None
-    assert image.created.tzinfo is not None
-    assert image.config.rootfs.diff_ids == [layer.diff_id for layer in image.layers]
-    assert image.size == sum(layer.size for layer in image.layers) > 0
-    assert image.history[-1].created_by == "COPY a.txt / # buildkit"
-    assert (image.history[-1].size, image.history[-1].empty) == (image.layers[0].size, False)
-
-    image.tag("other:1")
-    assert builder.Store(root).image("other:1").digest == image.digest
-    image.save(tmp_path / "app.tar")
-    image.save(tmp_path / "app.oci", format="oci")
-    image.export(tmp_path / "files.tar")
-    image.export(tmp_path / "files")
-    assert (tmp_path / "files/a.txt").read_text() == "one\n"
-    with tarfile.open(tmp_path / "files.tar") as tar:
-        assert tar.getnames() == ["a.txt"]
-
-    with pytest.raises(builder.StoreError, match="several names"):
-        image.remove()
-    image.remove(force=True)
-    assert builder.images(root) == []
-    for name in ("app.tar", "app.oci"):
-        [loaded] = builder.Store(root).load(tmp_path / name)
-        assert (loaded.digest, sorted(loaded.tags)) == (image.digest, ["app:1", "app:2"])
-    with open(tmp_path / "app.oci", "rb") as file:
-        assert builder.Store(root).load(file)[0].id == image.id
-
-
-def test_platforms_of_an_image(root: Path, directory: Path) -> None:
-    result = builder.build(directory, platforms=["linux/amd64", "linux/arm64"], tags="app", root=root)
-    assert result.platforms == ("linux/amd64", "linux/arm64")
-    image = result.image
-    assert image.platforms == result.platforms
-    assert image.variant("linux/arm64").config.architecture == "arm64"
-    with pytest.raises(builder.StoreError, match="no variant for linux/s390x"):
-        image.variant("linux/s390x")
-
-
-@pytest.mark.parametrize("form", ["docker-archive", "oci"])
-def test_a_variant_is_saved_and_exported_alone(root: Path, directory: Path, tmp_path: Path, form: Any) -> None:
-    text = "FROM scratch\nARG TARGETARCH\nCOPY a.txt /$TARGETARCH\n"
-    platforms = ["linux/amd64", "linux/arm64"]
-    image = builder.build(directory, dockerfile=text, platforms=platforms, tags=["app:1", "app:2"], root=root).image
-    for architecture in ("amd64", "arm64"):
-        variant = image.variant(f"linux/{architecture}")
-        variant.save(tmp_path / "one.tar", format=form)
-        [loaded] = builder.Store(tmp_path / f"store-{architecture}").load(tmp_path / "one.tar")
-        assert (loaded.platforms, sorted(loaded.tags)) == ((f"linux/{architecture}",), ["app:1", "app:2"])
-        assert loaded.config == variant.config
-        assert loaded.digest != image.digest
-        variant.export(tmp_path / architecture)
-        assert os.listdir(tmp_path / architecture) == [architecture]
-    image.save(tmp_path / "both.tar", format=form)
-    assert builder.Store(tmp_path / "both").load(tmp_path / "both.tar")[0].digest == image.digest
-
-
-def test_the_limits_of_the_settings(
-    root: Path, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    builder.build(directory, tags="app", root=root).image.save(tmp_path / "app.tar")
-    settings = tmp_path / "builder.toml"
-    settings.write_text("[limits]\nload_entries = 2\n")
-    monkeypatch.setenv("BUILDER_CONFIG", str(settings))
-    with pytest.raises(builder.BuilderError) as caught:
-        builder.Store(tmp_path / "other").load(tmp_path / "app.tar")
-    assert "raise load_entries" in str(caught.value.remedy)
-    settings.write_text("[limits]\nload_entries = 99\n")
-    assert builder.Store(tmp_path / "other").load(tmp_path / "app.tar")
-
-
-@pytest.mark.parametrize("call", [lambda s: s.image("none"), lambda s: s.load("/none.tar"), lambda s: s.image("A!")])
-def test_what_is_not_there(root: Path, call: Callable[[builder.Store], object]) -> None:
-    with pytest.raises(builder.StoreError):
-        call(builder.Store(root))
-
-
-def test_the_default_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("BUILDER_ROOT", str(tmp_path / "mine"))
-    assert builder.Store().root == str(tmp_path / "mine")
-    assert repr(builder.Store("/x")) == "Store('/x')"
-
-
-@needs_sandbox
-def test_run(root: Path, tmp_path: Path) -> None:
-    directory = busybox_context(
-        tmp_path / "context", "RUN --mount=type=secret,id=s cat /run/secrets/s | wc -c > /size\n"
-    )
-    image = builder.build(directory, secrets={"s": b"12345"}, root=root).image
-    assert image.run(["cat", "/size"]).stdout == "5\n"
-    done = image.run(["sh", "-c", "cat; echo $X >&2; exit 3"], input="in", env={"X": "err"})
-    assert (done.returncode, done.stdout, done.stderr) == (3, "in", "err\n")
-    assert image.run(["cat"], input=b"\xff", text=False).stdout == b"\xff"
-    (tmp_path / "file").write_text("host")
-    assert image.run(["cat", "/mnt/f"], volumes={"/mnt/f": tmp_path / "file"}).stdout == "host"
-    assert image.run(["1:2"], entrypoint="echo").stdout == "1:2\n"
-    assert image.run(["sh", "-c", "id -u; id -g; pwd"], user="5:6", workdir="/tmp/new").stdout == "5\n6\n/tmp/new\n"
-    interfaces = ["ls", "/sys/class/net"]
-    assert image.run(interfaces, network="none").stdout == "lo\n"
-    assert image.run(interfaces, network="host").stdout.split() == sorted(os.listdir("/sys/class/net"))
-    with pytest.raises(builder.UsageError, match="network='bridge'"):
-        image.run(["true"], network="bridge")  # type: ignore[arg-type]
-    with pytest.raises(subprocess.CalledProcessError):
-        image.run(["sh", "-c", "exit 1"], check=True)
-    with pytest.raises(builder.StepFailed, match="not found"):
-        image.run(["nonsense"])
-    with pytest.raises(subprocess.TimeoutExpired):
-        image.run(["sleep", "20"], timeout=0.5)
-
-
 # --- the environment
 
 
@@ -478,106 +343,3 @@ def test_a_proxy_of_the_given_environment(
     else:
         builder.build(**arguments)
     assert [path for path in seen if path.startswith(asked)]
-
-
-# --- users that are not root
-
-
-def test_a_build_in_a_worker(root: Path, directory: Path) -> None:
-    """What users that are not root get, as root."""
-    options = BuildOptions(context=str(directory), tags=("app:1",), root=str(root), environ={})
-    events: list[builder.Event] = []
-    result = build_apart(options, events.append, None)
-    assert result.image.tags == ("app:1",)
-    assert any(isinstance(event, builder.StepDone) for event in events)
-    with pytest.raises(builder.ContextError, match="does not exist"):
-        build_apart(msgspec.structs.replace(options, context="/none"), ignore, None)
-    options = msgspec.structs.replace(options, dockerfile="-")
-    with pytest.raises(builder.DockerfileError, match="Dockerfile:1") as caught:
-        build_apart(options, ignore, io.BytesIO(b"FORM scratch\n"))
-    assert caught.value.remedy
-
-
-class Breaking(io.RawIOBase):
-    """A stream that ends with an error after its first half."""
-
-    def __init__(self, half: bytes, error: Exception) -> None:
-        self._half, self._error = half, error
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        if not self._half:
-            raise self._error
-        data, self._half = self._half, b""
-        return data
-
-
-@pytest.mark.parametrize("apart", [False, True])
-@pytest.mark.parametrize("error", [ConnectionResetError("reset by peer"), ValueError("cut short")], ids=repr)
-def test_half_of_a_stream_is_not_built(root: Path, apart: bool, error: Exception) -> None:
-    stream = Breaking(b"FROM scratch\nLABEL a=b\n", error)
-    options = BuildOptions(context="-", root=str(root), environ={})
-    with pytest.raises(type(error), match=str(error)):
-        (build_apart if apart else core_build)(options, ignore, stream)  # type: ignore[arg-type]
-    assert builder.images(root) == []
-
-
-def test_a_worker_that_does_not_read_its_stream(root: Path) -> None:
-    options = BuildOptions(context=str(root / "none"), root=str(root), environ={})
-    with pytest.raises(builder.ContextError, match="does not exist"):
-        build_apart(options, ignore, io.BytesIO(b"x" * (4 << 20)))
-
-
-def test_a_worker_that_ends_in_the_middle_of_a_message() -> None:
-    telling = "__import__('sys')._getframe(1).f_locals['telling']"
-    with pytest.raises(builder.BuilderError, match="the worker process ended with status 7") as caught:
-        call_apart(eval, f"({telling}.write(__import__('pickle').dumps('x' * 999)[:500]), __import__('os')._exit(7))")
-    assert caught.value.remedy
-
-
-def test_what_a_worker_cannot_send(tmp_path: Path) -> None:
-    assert call_apart(os.path.basename, "/a/b") == "b"
-    with pytest.raises(FileNotFoundError):
-        call_apart(os.listdir, str(tmp_path / "none"))
-    with pytest.raises(builder.BuilderError, match="cannot pickle"):
-        call_apart(threading.Lock)
-    with pytest.raises(builder.BuilderError, match="ended with status 7"):
-        call_apart(os._exit, 7)
-
-
-@needs_sandbox
-@pytest.mark.parametrize("apart", [False, True])
-def test_an_interrupt_ends_a_build(tmp_path: Path, root: Path, apart: bool) -> None:
-    """As a notebook interrupts its kernel: a signal to the process, that Python turns into KeyboardInterrupt."""
-    directory = busybox_context(tmp_path / "context", "RUN echo started; sleep 60\n")
-    options = BuildOptions(context=str(directory), root=str(root), environ={})
-
-    def on_event(event: builder.Event) -> None:
-        if isinstance(event, builder.StepOutput):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    build = build_apart if apart else core_build
-    started = time.monotonic()
-    with pytest.raises((KeyboardInterrupt, builder.Interrupted)):
-        build(options, on_event, None)
-    assert time.monotonic() - started < 30
-
-
-@needs_sandbox
-def test_an_interrupt_ends_a_build_that_writes_much(tmp_path: Path, root: Path) -> None:
-    """The worker is not killed: it ends its steps, and records how the build ended."""
-    directory = busybox_context(tmp_path / "context", "RUN yes\n")
-    options = BuildOptions(context=str(directory), root=str(root), environ={})
-
-    def on_event(event: builder.Event) -> None:
-        if isinstance(event, builder.StepOutput):
-            time.sleep(0.5)  # the pipe fills
-            raise KeyboardInterrupt
-
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        build_apart(options, on_event, None)
-    assert time.monotonic() - started < 8
-    assert [build.outcome for build in builder.Store(root).builds()] == ["interrupted"]

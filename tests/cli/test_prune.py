@@ -1,0 +1,158 @@
+"""What takes space, and freeing it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.cli.imaging import DOCKERFILE, NEW, build, lines, rebuild
+from tests.support.builds import Cli, context
+from tests.support.checks import database
+
+
+def test_prune_asks(cli: Cli) -> None:
+    build(cli, "-t", "a")
+    for answer in (b"", b"n\n", b"what\n"):
+        refused = cli("prune", "-a", stdin=answer)
+        assert refused.status == 1
+        assert b"WARNING! This will remove:\n  - all images" in refused.out
+    assert len(cli.entries()) == 1
+    done = cli("image", "prune", "-a", stdin=b"y\n")
+    assert done.status == 0
+    assert b"This will remove all images." in done.out
+    assert cli.entries() == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (("image", "prune"), b"This will remove all dangling images."),
+        (("image", "prune", "--filter", "dangling=1"), b"This will remove all dangling images."),
+        (("image", "prune", "--filter", "dangling=false"), b"This will remove all images."),
+        (("prune", "--filter", "dangling=false"), b"  - all images\n  - all build cache\n"),
+        (("prune",), b"  - all dangling images\n  - unused build cache\n"),
+    ],
+)
+def test_prune_asks_about_what_filters_choose(cli: Cli, arguments: tuple[str, ...], asked: bytes) -> None:
+    refused = cli(*arguments, stdin=b"n\n")
+    assert refused.status == 1
+    assert asked in refused.out
+
+
+@pytest.mark.parametrize("command", [("prune",), ("image", "prune")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-a", "--filter", "dangling=true"), "--filter dangling=true contradicts -a"),
+        (
+            ("--filter", "dangling=true", "--filter", "dangling=0"),
+            "--filter dangling=true contradicts dangling=false",
+        ),
+        (("--filter", "dangling=what"), "invalid filter dangling=what"),
+        (("--filter", "until=what"), "what"),
+        (("--filter", "what=1"), "there is no filter 'what'"),
+    ],
+)
+def test_prune_refuses_filters_before_it_asks(
+    cli: Cli, command: tuple[str, ...], arguments: tuple[str, ...], message: str
+) -> None:
+    build(cli, "-t", "a")
+    for force in ((), ("-f",)):
+        refused = cli(*command, *force, *arguments, stdin=b"y\n")
+        assert (refused.status, refused.out) == (2, b"")
+        assert message in refused.err
+    assert list(cli.entries()) == ["docker.io/library/a:latest"]
+
+
+def test_prune_removes_dangling_images_and_says_what_was_reclaimed(cli: Cli) -> None:
+    build(cli, "-t", "a", content="x" * 5000)
+    identity = cli.image_id("a")
+    build(cli, "-t", "a")
+    out = lines(cli("image", "prune", "-f"))
+    assert out[:2] == ["Deleted Images:", f"deleted: {identity}"]
+    assert out[-1].startswith("Total reclaimed space: ")
+    assert list(cli.entries()) == ["docker.io/library/a:latest"]
+    assert lines(cli("image", "prune", "-f")) == ["Total reclaimed space: 0B"]
+
+
+def test_prune_filters(cli: Cli) -> None:
+    build(cli, "-t", "labelled")
+    build(cli, "-t", "plain", dockerfile="FROM scratch\nCOPY file /\n", epoch=NEW)
+    cli("image", "prune", "-af", "--filter", "until=2019-01-01")
+    assert len(cli.entries()) == 2
+    cli("image", "prune", "-af", "--filter", "label=stage=two")
+    cli("image", "prune", "-af", "--filter", "label!=stage", "--filter", "until=2020-06-01")
+    assert len(cli.entries()) == 2
+    cli("image", "prune", "-af", "--filter", "label!=stage")
+    assert list(cli.entries()) == ["docker.io/library/labelled:latest"]
+    cli("prune", "-af", "--filter", "until=2020-06-01")
+    assert cli.entries() == {}
+
+
+def test_prune_of_the_cache_alone_keeps_the_images(cli: Cli) -> None:
+    build(cli, "-t", "a")
+    build(cli, "-t", "a", content="x")
+    asked = cli("prune", "-a", "--cache", stdin=b"n\n").out
+    assert b"remove:\n  - all build cache\n  - all kept" in asked
+    assert b"remove:\n  - unused build cache\n  - all kept" in cli("prune", "--cache", stdin=b"n\n").out
+    assert "there is no filter 'label'" in cli("prune", "--cache", "-f", "--filter", "label=x").err
+    assert b"Total reclaimed space: 0B" in cli("prune", "--cache", "-f").out, "images have it all, named or not"
+    assert b"records" not in cli("prune", "-a", "--cache", "-f", "--filter", "until=1h").out
+    out = cli("prune", "-a", "--cache", "-f").out
+    assert b"Deleted build cache records: " in out
+    assert b"Deleted Images" not in out
+    assert len(cli.entries()) == 2
+    assert cli("export", "a", "-o", os.devnull).status == 0
+    assert rebuild(cli) == 0
+
+
+def test_prune_keeps_cache_that_images_have_and_recent_cache(cli: Cli) -> None:
+    build(cli, "-t", "a")
+    build(cli, "-t", "b", content="x")
+    cli("rmi", "b")
+    assert "Deleted build cache records" not in cli("prune", "-f", "--filter", "until=1h").out.decode()
+    assert b"Deleted build cache records: " in cli("prune", "-f").out
+    context(cli.root.parent / "context", DOCKERFILE, file="content")
+    assert rebuild(cli) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "days", "goes"),
+    [
+        (("prune",), 29, False),
+        (("prune",), 31, True),
+        (("prune", "--filter", "until=48h"), 1, False),
+        (("prune", "--filter", "until=48h"), 3, True),
+        (("prune", "--filter", "label=a"), 31, False),
+        (("image", "prune"), 31, False),
+    ],
+)
+def test_prune_forgets_what_was_derived_and_is_not_used(
+    cli: Cli, arguments: tuple[str, ...], days: int, goes: bool
+) -> None:
+    """Parsed Dockerfiles, fingerprints of files: nothing goes with them, and each file that changes leaves another."""
+    build(cli, "-t", "a")
+    database(cli, f"UPDATE memos SET used = used - {days * 86400} WHERE holds = ''")
+    before = database(cli, "SELECT count(*) FROM memos WHERE holds = ''")
+    assert cli(*arguments, "-f").status == 0
+    assert before != [(0,)]
+    assert database(cli, "SELECT count(*) FROM memos WHERE holds = ''") == ([(0,)] if goes else before)
+
+
+def test_du(cli: Cli) -> None:
+    build(cli, "-t", "a")
+    build(cli, "-t", "a", content="x" * 3000)
+    rows = {row["Type"]: row for row in map(json.loads, lines(cli("du", "--format", "json")))}
+    assert rows["Images"]["TotalCount"] == "2"
+    assert rows["Images"]["Active"] == "1"
+    assert rows["Images"]["Reclaimable"] != "0B"
+    assert int(rows["Build Cache"]["TotalCount"]) >= 2
+    assert rows["Build Cache"]["Active"] == rows["Build Cache"]["TotalCount"]
+    assert lines(cli("du"))[0].split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
+    verbose = cli("du", "-v").out.decode()
+    assert "SHARED SIZE" in verbose
+    assert "step" in verbose
+    cli("prune", "-af")
+    assert all(row.split()[-2] == "0B" for row in lines(cli("du"))[1:])

@@ -62,8 +62,7 @@ def resolve(
 
     `authorization` is the value of an Authorization header, `agent` the socket of an SSH agent (by default that of the
     environment); `check` is called while git runs, and ends it by what it raises; `environ`, by default the process's,
-    names proxies and authorities. Raises ContextError, also if it is
-    not `ref.checksum`.
+    names proxies and authorities. Raises ContextError, also if it is not `ref.checksum`.
     """
     if ref.checksum and not _CHECKSUM.fullmatch(ref.checksum):
         remedy = "give a commit, or at least its first 7 digits"

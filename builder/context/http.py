@@ -54,8 +54,7 @@ def fetch(
     `etag` and `last_modified` (seconds) of an earlier answer make the request conditional. `authorization` is the value
     of a header of that name, which counts more than credentials in the URL; no other host that the server redirects to
     gets it. `check` is called with each piece that arrives. `environ`, by default the process's, names proxies and
-    authorities. Raises ContextError, with the URL without credentials as
-    its place.
+    authorities. Raises ContextError, with the URL without credentials as its place.
     """
     import httpx
 

@@ -375,6 +375,7 @@ def test_an_answer_can_be_interrupted(cli: Cli, tmp_path: Path, number: signal.S
     os.mkfifo(note)  # which waits for somebody who writes
     waiting = cli.start("build", "-t", "x", directory)
     writing = _open_to_a_reader(note)
+    time.sleep(0.5)  # until it reads: a signal just before the call is seen only after it
     waiting.send_signal(number)
     out, err = waiting.communicate(timeout=20)
     os.close(writing)

@@ -29,10 +29,11 @@ JOBS = 4  # downloads at once
 
 class Pulled(msgspec.Struct, frozen=True):
     """What a pull did: the name under which the image is kept, the manifest or index that it stands for (of an index
-    only the chosen platform's image is fetched), and whether anything was new."""
+    only the chosen platform's image is fetched), the platform that this image is for, and whether anything was new."""
 
     reference: Reference
     descriptor: Descriptor
+    platform: Platform
     changed: bool
 
 
@@ -82,7 +83,7 @@ class _Pull:
         changed = self._fetched or before is None or before.descriptor.digest != image.descriptor.digest
         if changed:
             store.images.tag(image.descriptor, [name])
-        return Pulled(name, image.descriptor, changed)
+        return Pulled(name, image.descriptor, image.config.platform(), changed)
 
     def _check(self, image: Resolved, wanted: Platform | None) -> None:
         """Of an image that is no index only the configuration says for which platform it is."""

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from builder.errors import StepFailed, StoreError, Unsupported, UsageError
+from builder.errors import DiskFull, StepFailed, StoreError, Unsupported, UsageError
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.tree import FileTree
 from builder.oci.platform import host_platform
-from builder.oci.spec import ContainerConfig, ImageConfig, Platform
+from builder.oci.spec import INDEXES, ContainerConfig, ImageConfig, Platform
 from builder.plan.paths import DEFAULT_PATH, normalise
 from builder.sandbox.client import Sandbox
 from builder.sandbox.command import Command, Mount, Result, SandboxError
@@ -20,7 +20,8 @@ from builder.sandbox.session import Session
 from builder.solver.commands import hosts_file, overlay_directories, parents_first, resolv_conf
 from builder.solver.interactive import find_shell
 from builder.solver.users import find_user, read_accounts
-from builder.store.describe import Describer
+from builder.store.describe import Describer, PlatformImage
+from builder.store.images import NoSuchVariant, StoredImage
 from builder.store.store import Store
 
 CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
@@ -59,11 +60,13 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 def run_image(store: Store, options: RunOptions, session: Session) -> int:
     """Run a command in an image and return its exit status: 128 and the number if a signal ended it.
 
-    Raises StepFailed if it cannot be started, whose `exit_status` tells why as Docker's does; StoreError for an image
-    that is not here; UsageError; Unsupported where nothing can be run. OSError if nobody reads the output any more.
+    Raises StepFailed if it cannot be started, whose `exit_status` tells why as Docker's does; NoSuchImage and
+    NoSuchVariant for an image that is not here, before anything is started; StoreError; UsageError; Unsupported where
+    nothing can be run. OSError if nobody reads the output any more.
     """
     with store.lease(), store.scratch() as scratch:
-        image = Describer(store).choose(store.images.find(options.image), options.platform)
+        stored = store.images.find(options.image)
+        image = Describer(store).choose(stored, options.platform)
         assert image.manifest is not None
         assert image.config is not None
         diff_ids = image.config.rootfs.diff_ids or []
@@ -71,13 +74,34 @@ def run_image(store: Store, options: RunOptions, session: Session) -> int:
             raise StoreError("the image is malformed: its manifest and configuration differ", place=options.image)
         for diff_id, layer in zip(diff_ids, image.manifest.layers, strict=True):
             store.layers.know(diff_id, layer)
-        command = _command(store.unpacked.directories(diff_ids), scratch, image.config, options, session.terminal)
+        lowers = _directories(store, diff_ids, stored, image)
+        command = _command(lowers, scratch, image.config, options, session.terminal)
         try:
             with Sandbox() as sandbox:
                 result = sandbox.attach(command, session)
         except SandboxError as error:
             raise Unsupported(str(error), remedy="running needs root, overlayfs and namespaces here") from error
     return exit_status(result, image.config.platform())
+
+
+def _directories(store: Store, diff_ids: list[str], stored: StoredImage, image: PlatformImage) -> list[str]:
+    """The image's layers, unpacked. Of an index there may be no more of a variant than what it says of itself: for
+    another platform than this machine's, a plan fetches no more."""
+    assert image.manifest is not None
+    try:
+        return store.unpacked.directories(diff_ids)
+    except DiskFull:
+        raise
+    except StoreError as error:
+        is_index = stored.descriptor.media_type in INDEXES
+        if not is_index or all(store.layout.has(layer.digest) for layer in image.manifest.layers):
+            raise
+        name = stored.reference.familiar if stored.reference else stored.descriptor.digest
+        raise NoSuchVariant(
+            f"layers of the image's variant for {image.platform} are not here",
+            place=name,
+            remedy=f"pull them: builder pull --platform {image.platform} {name}",
+        ) from error
 
 
 def exit_status(result: Result, platform: Platform) -> int:

@@ -32,7 +32,7 @@ def command(settings: Settings, name: str, all_tags: bool, platform: str, quiet:
     Of an image for several platforms one is fetched; the name keeps standing for the whole index, so that the digest
     is the registry's. A pull that broke off is gone on with by the next one.
     """
-    from builder.api.pulling import pull
+    from builder.cli.pulling import pull_image, say_status
 
     given = references.parse(name, default_tag=False)
     if all_tags and (given.tag or given.digest):
@@ -44,18 +44,16 @@ def command(settings: Settings, name: str, all_tags: bool, platform: str, quiet:
         if not all_tags and given.tag is None and given.digest is None:
             view.line(f"Using default tag: {DEFAULT_TAG}")
         for one in _tags(session, given) if all_tags else [references.parse(name)]:
-            view.line(f"{one.digest or one.tag}: Pulling from {one.path}")
             try:
-                pulled = pull(store, session, one, platform=wanted, report=view)
+                pulled = pull_image(store, session, one, wanted, view)
             except Unsupported as error:
                 if not all_tags:
                     raise
                 view(Warned(str(error)))  # charts and signatures stand beside images in repositories
                 continue
             changed = changed or pulled.changed
-            view.line(f"Digest: {pulled.descriptor.digest}")
         shown = given if all_tags else references.parse(name)
-        view.line(f"Status: {'Downloaded newer image for' if changed else 'Image is up to date for'} {shown.familiar}")
+        say_status(view, shown.familiar, changed=changed)
     print(shown)
 
 

@@ -15,6 +15,8 @@ from builder.errors import BuilderError, UsageError
 
 if TYPE_CHECKING:
     from builder.api.running import RunOptions, Volume
+    from builder.sandbox.session import Session
+    from builder.store.store import Store
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -25,7 +27,7 @@ _REFUSED = {
     "-d": "detach", "-p": "publish", "-P": "publish-all", "-m": "memory", "-c": "cpu-shares", "-l": "label",
     **{f"--{name}": name for name in (
         "detach publish publish-all name restart memory cpus cpu-shares label link mount volumes-from gpus device"
-        " privileged cap-add cap-drop security-opt init ip dns expose health-cmd log-driver pid ipc pids-limit pull"
+        " privileged cap-add cap-drop security-opt init ip dns expose health-cmd log-driver pid ipc pids-limit"
         " read-only runtime stop-signal stop-timeout sysctl tmpfs ulimit uts userns detach-keys cidfile add-host"
         " env-host group-add mac-address network-alias shm-size annotation cgroup-parent attach"
     ).split()},
@@ -60,6 +62,14 @@ def run_options(command: _Decorated) -> _Decorated:
     """The options that `run` and `shell` have in common."""
     for option in (
         platform_option(default="", help="The variant for this platform."),
+        click.option("-q", "--quiet", is_flag=True, help="Show nothing of a pull but warnings."),
+        click.option(
+            "--pull",
+            "policy",
+            type=click.Choice(["always", "missing", "never"]),
+            default="missing",
+            help="When to pull the image: by default where it is missing.",
+        ),
         click.option("-h", "--hostname", default="", metavar="NAME", help="The host name that it sees."),
         click.option(
             "--network",
@@ -103,7 +113,8 @@ def command(settings: Settings, /, **given: Any) -> int:
     """Run an image in the sandbox that RUN steps run in.
 
     With the image's environment, user, directory, entrypoint and command; what it writes is thrown away at the end. It
-    is for looking into what was built: nothing runs in the background, and no ports are published.
+    is for looking into what was built: nothing runs in the background, and no ports are published. An image that is not
+    here is pulled, as 'builder pull' does; what may be an image ID is not.
 
     Exit status: that of the command, 128 and the signal that ended it; 125 if nothing could be run, 126 if the command
     cannot be executed, 127 if it is not there. The third interrupt that it leaves unanswered kills it.
@@ -115,7 +126,7 @@ def command(settings: Settings, /, **given: Any) -> int:
         from builder.api.running import RunOptions
 
         options = RunOptions(entrypoint=given["entrypoint"], **common(given))
-        return start(settings, options, interactive=interactive, terminal=terminal)
+        return start(settings, options, given, interactive=interactive, terminal=terminal)
     except UsageError as error:
         error.exit_status = CANNOT_RUN
         raise
@@ -138,22 +149,41 @@ def common(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def start(settings: Settings, options: RunOptions, *, interactive: bool, terminal: bool) -> int:
-    """Run with this process's standard streams."""
-    from builder.api.running import run_image
+def start(
+    settings: Settings, options: RunOptions, given: Mapping[str, Any], *, interactive: bool, terminal: bool
+) -> int:
+    """Run with this process's standard streams; the image is pulled as the options `given` say."""
     from builder.cli.stores import open_store
     from builder.sandbox.session import Session
 
     store = open_store(settings, as_root=True)
     session = Session(stdin=0 if interactive else None, terminal=terminal)
     try:
-        return run_image(store, options, session)
+        return _run(store, options, session, given["policy"], quiet=given["quiet"])
     except BuilderError as error:
         if error.exit_status in (1, 2):  # none that tells what became of the command
             error.exit_status = CANNOT_RUN
         raise
     finally:
         store.close()
+
+
+def _run(store: Store, options: RunOptions, session: Session, policy: str, *, quiet: bool) -> int:
+    """Run an image; `policy` is that of `--pull`."""
+    from builder.api.running import run_image
+    from builder.store.images import NoSuchImage, NoSuchVariant
+
+    missing: NoSuchImage | NoSuchVariant | None = None
+    if policy != "always":
+        try:
+            return run_image(store, options, session)
+        except (NoSuchImage, NoSuchVariant) as error:
+            if policy == "never":
+                raise
+            missing = error
+    from builder.cli.pulling import pull_to_run
+
+    return run_image(store, pull_to_run(store, options, quiet=quiet, missing=missing), session)
 
 
 def _environment(texts: tuple[str, ...], files: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str | None]:

@@ -32,7 +32,7 @@ def command(settings: Settings, /, **given: Any) -> int:
 
     try:
         options = RunOptions(shell=True, **common(given))
-        return start(settings, options, interactive=True, terminal=os.isatty(0) and os.isatty(1))
+        return start(settings, options, given, interactive=True, terminal=os.isatty(0) and os.isatty(1))
     except UsageError as error:
         error.exit_status = CANNOT_RUN
         raise

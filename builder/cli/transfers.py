@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from builder import config as configuration
 from builder.cli.progress import warning
@@ -44,12 +44,14 @@ def open_session(*, insecure: tuple[str, ...] = (), report: Reporter = notice) -
 
 
 class TransferView:
-    """Shows the blobs of a pull or push: a line on standard output for each that is done, in Docker's words (`words`
-    by outcome), and on a terminal bars for those under way. With `quiet` only warnings are shown. A context manager."""
+    """Shows the blobs of a pull or push: a line on `stream`, by default standard output, for each that is done, in
+    Docker's words (`words` by outcome), and on a terminal bars for those under way. With `quiet` only warnings are
+    shown. A context manager."""
 
-    def __init__(self, words: Mapping[str, str], *, quiet: bool = False) -> None:
+    def __init__(self, words: Mapping[str, str], *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._words = words
         self._quiet = quiet
+        self._stream = stream or sys.stdout
         self._live = sys.stderr.isatty() and not quiet
         self._lock = threading.Lock()
         self._bars: dict[str, tqdm[Any]] = {}
@@ -74,7 +76,7 @@ class TransferView:
         """A line that is not about one blob."""
         if self._quiet and not error:
             return
-        stream = sys.stderr if error else sys.stdout
+        stream = sys.stderr if error else self._stream
         if self._bars:
             from tqdm import tqdm
 

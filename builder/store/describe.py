@@ -17,7 +17,7 @@ from builder.errors import DiskFull, StoreError
 from builder.oci.platform import host_platform
 from builder.oci.reference import Reference
 from builder.oci.spec import INDEXES, Descriptor, History, ImageConfig, Manifest, Platform
-from builder.store.images import Images, StoredImage
+from builder.store.images import Images, NoSuchVariant, StoredImage
 from builder.store.store import Store
 
 _CHECK = "run 'builder fsck'"
@@ -106,7 +106,8 @@ class Describer:
         return tuple(self._platform(manifest) for manifest in self._images.manifests(descriptor))
 
     def choose(self, image: StoredImage, platform: Platform | None) -> PlatformImage:
-        """The manifest for a platform; without one that for this machine, or the first. Raises StoreError."""
+        """The manifest for a platform; without one that for this machine, or the first. Raises NoSuchVariant,
+        StoreError."""
         name = image.reference.familiar if image.reference else image.descriptor.digest
         try:
             found = [entry for entry in self._platforms(image.descriptor) if entry.config is not None]
@@ -117,7 +118,7 @@ class Describer:
         if platform is not None:
             found = [entry for entry in found if entry.platform == platform]
             if not found:
-                raise StoreError(f"the image has no variant for {platform} here", place=name)
+                raise NoSuchVariant(f"the image has no variant for {platform} here", place=name)
         chosen = self._preferred(found)
         if chosen is None:
             raise self._why_unreadable(name, image.descriptor)

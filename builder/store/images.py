@@ -27,7 +27,15 @@ from builder.oci.spec import (
 
 
 class NoSuchImage(StoreError):
-    """Nothing in the store has this name or ID."""
+    """Nothing in the store has this name or ID. `meant` is a name like it that something has, or ''."""
+
+    def __init__(self, cause: str, *, remedy: str | None = None, meant: str = "") -> None:
+        super().__init__(cause, remedy=f"did you mean {meant}? {remedy}" if meant else remedy)
+        self.meant = meant
+
+
+class NoSuchVariant(StoreError):
+    """The image has none for the platform that was asked for, or not all of it is here."""
 
 
 class StoredImage(msgspec.Struct, frozen=True):
@@ -61,7 +69,9 @@ class Images:
             raise StoreError(f"{text!r} is the beginning of {len(found)} image IDs", remedy="give more digits")
         if found:
             return next(iter(found.values()))
-        raise NoSuchImage(f"no such image: {text}", remedy=_meant(text, entries))
+        raise NoSuchImage(
+            f"no such image: {text}", remedy="'builder images' lists what there is", meant=_meant(text, entries)
+        )
 
     def named(self, text: str, entries: list[StoredImage] | None = None) -> StoredImage | None:
         """The image of this name, as people write it; None if the text is no name, or nothing has it."""
@@ -81,8 +91,8 @@ class Images:
         )
 
     def _has_id(self, descriptor: Descriptor, text: str) -> bool:
-        wanted = text.removeprefix("sha256:")
-        if len(wanted) < 3 or wanted.strip("0123456789abcdef"):
+        wanted = id_digits(text)
+        if not wanted:
             return False
         if descriptor.digest.partition(":")[2].startswith(wanted):
             return True
@@ -171,13 +181,17 @@ class Images:
         return None
 
 
+def id_digits(text: str) -> str:
+    """The first digits, or all, of the image ID that a text may be; '' if it cannot be one."""
+    digits = text.removeprefix("sha256:")
+    return digits if len(digits) >= 3 and not digits.strip("0123456789abcdef") else ""
+
+
 def _meant(text: str, entries: list[StoredImage]) -> str:
     from difflib import get_close_matches
 
     known = {entry.reference.familiar.removesuffix(":latest") for entry in entries if entry.reference is not None}
-    close = get_close_matches(text, sorted(known), 1, 0.75)
-    hint = "'builder images' lists what there is"
-    return f"did you mean {close[0]}? {hint}" if close else hint
+    return next(iter(get_close_matches(text, sorted(known), 1, 0.75)), "")
 
 
 def _name(descriptor: Descriptor) -> str | None:

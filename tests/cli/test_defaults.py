@@ -51,7 +51,7 @@ def test_what_shares_the_options_of_a_build(cli: Cli, directory: Path) -> None:
 def test_the_platform_of_what_is_run(cli: Cli, directory: Path) -> None:
     cli.build("-t", "x", "--platform", "linux/riscv64", directory)
     for command in ("run", "shell"):
-        done = cli(command, "x", "true", environ=ARM)
+        done = cli(command, "--pull=never", "x", "true", environ=ARM)
         assert done.status == 125
         assert "linux/arm64" in done.err
 

@@ -15,7 +15,7 @@ WRONG = {
     "a failure": (["inspect", "nosuch"], 1),
     "wrong usage": (["build", "--memory", "lots", "."], 2),
     "an unknown option": (["build", "--tagg", "."], 2),
-    "nothing to run": (["run", "nosuch", "true"], 125),
+    "nothing to run": (["run", "--pull=never", "nosuch", "true"], 125),
 }
 
 
@@ -41,7 +41,7 @@ def test_what_is_done_at_the_end_is_done(cli: Cli, status: int) -> None:
 
 
 def test_the_debug_of_a_command_is_its_own(cli: Cli) -> None:
-    done = cli("run", "nosuch", "true", "--debug")
+    done = cli("run", "--pull=never", "nosuch", "true", "--debug")
     assert done.status == 125
     assert done.err.startswith("error: ")
 

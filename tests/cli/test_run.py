@@ -98,7 +98,7 @@ def test_what_runs(cli: Cli, arguments: list[str], out: str) -> None:
         (["plain", "/nothing"], 127, 'error: exec: "/nothing": stat /nothing: no such file or directory\n'),
         (["plain", "/etc/passwd"], 126, 'error: exec: "/etc/passwd": permission denied\n'),
         (["plain", "/etc"], 126, 'error: exec: "/etc": is a directory\n'),
-        (["nowhere"], 125, "error: no such image: nowhere\nhelp: 'builder images' lists what there is\n"),
+        (["--pull=never", "nowhere"], 125, "error: no such image: nowhere\nhelp: 'builder images' lists"),
         (["-u", "who", "plain"], 125, "error: there is no user 'who'"),
         (["-d", "plain"], 125, "--detach of Docker's is not supported"),
         (["-p", "80:80", "plain"], 125, "--publish of Docker's is not supported"),
@@ -250,5 +250,5 @@ def test_the_terminal_is_as_before(on_terminal: OnTerminal) -> None:
 
 def test_help_is_short_and_complete(cli: Cli) -> None:
     text = cli("run", "--help").out.decode()
-    for option in "-i -t -e --env-file -w -u -v --entrypoint --network --hostname --platform --rm".split():
+    for option in "-i -t -e --env-file -w -u -v --entrypoint --network --hostname --platform --rm --pull -q".split():
         assert re.search(rf"(^|[ ,]){option}\b", text, re.MULTILINE), option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -156,16 +157,14 @@ def start(
     from builder.cli.stores import open_store
     from builder.sandbox.session import Session
 
-    store = open_store(settings, as_root=True)
     session = Session(stdin=0 if interactive else None, terminal=terminal)
     try:
-        return _run(store, options, session, given["policy"], quiet=given["quiet"])
+        with closing(open_store(settings, as_root=True)) as store:
+            return _run(store, options, session, given["policy"], quiet=given["quiet"])
     except BuilderError as error:
         if error.exit_status in (1, 2):  # none that tells what became of the command
             error.exit_status = CANNOT_RUN
         raise
-    finally:
-        store.close()
 
 
 def _run(store: Store, options: RunOptions, session: Session, policy: str, *, quiet: bool) -> int:

@@ -124,6 +124,12 @@ def test_exit_status(cli: Cli, arguments: list[str], status: int, err: str) -> N
     assert "Traceback" not in done.err
 
 
+def test_a_store_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("no directory")
+    done = Cli(tmp_path / "store").spawn("run", "plain")
+    assert (done.status, done.err.count("\n")) == (125, 2), done.err
+
+
 def test_a_directory_of_the_host_is_made(cli: Cli, tmp_path: Path) -> None:
     done = cli.spawn(
         "run", "-v", f"{tmp_path}/new/below:/out:rw,z,delegated", "plain", "sh", "-c", "echo x > /out/file"

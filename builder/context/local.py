@@ -171,7 +171,7 @@ class LocalTree:
         return entries
 
     def _info(self, path: str, status: os.stat_result, directory: Directory, name: str) -> FileInfo:
-        kind = _KINDS[status.st_mode & 0o170000]
+        kind = _KINDS[stat.S_IFMT(status.st_mode)]
         size, link, device, links, identity = 0, "", _NONE, 1, None
         if kind == kinds.SYMLINK:
             link = os.readlink(name, dir_fd=directory.fd)

@@ -84,14 +84,12 @@ def pieces(stream: Readable) -> Iterator[bytes]:
         yield chunk
 
 
-def read_archive(
-    stream: Readable, *, max_entries: int | None = None, max_bytes: int | None = None
-) -> Iterator[ArchiveEntry]:
-    """The entries of an uncompressed tar stream, in its order. `max_bytes` bounds the sum of the file sizes.
+def read_archive(stream: Readable, *, max_entries: int | None = None) -> Iterator[ArchiveEntry]:
+    """The entries of an uncompressed tar stream, in its order.
 
     Raises LayerError for a malformed, truncated or too large archive; the error's place is the entry's name.
     """
-    return iter(TarReader(pieces(stream), max_entries=max_entries, max_bytes=max_bytes))
+    return iter(TarReader(pieces(stream), max_entries=max_entries))
 
 
 def clean(name: str) -> str:
@@ -122,23 +120,14 @@ class TarReader:
     With `strict_names` a name, or a hard link's target, that climbs with `..` is refused instead of cleaned.
     """
 
-    def __init__(
-        self,
-        chunks: Iterable[bytes],
-        *,
-        max_entries: int | None = None,
-        max_bytes: int | None = None,
-        strict_names: bool = False,
-    ) -> None:
+    def __init__(self, chunks: Iterable[bytes], *, max_entries: int | None = None, strict_names: bool = False) -> None:
         self._chunks = iter(chunks)
         self._chunk = memoryview(b"")
         self._position = 0
         self._last = ""
         self._max_entries = max_entries
-        self._max_bytes = max_bytes
         self._strict_names = strict_names
         self.entries = 0
-        self.bytes = 0
 
     def some(self, size: int, place: str) -> memoryview:
         """Between one and `size` (> 0) bytes. Raises LayerError at the end of the stream."""
@@ -244,7 +233,7 @@ class TarReader:
             device = (major, fields.number(header[337:345], "device", place))
             if not (0 <= device[0] < _MAJORS and 0 <= device[1] < _MINORS):
                 raise LayerError("has device numbers that there cannot be", place=place)
-        self._count(size, place)
+        self._count(place)
         info = FileInfo(
             kind, mode & 0o7777, uid, gid, size, mtime if -_LATEST < mtime < _LATEST else 0,
             link if kind == kinds.SYMLINK else "", device,
@@ -252,21 +241,11 @@ class TarReader:
         hardlink = clean(link) if kind == kinds.HARDLINK else None
         return ArchiveEntry(clean(name), info, xattrs, Content(self, size, place), hardlink)
 
-    def _count(self, size: int, place: str) -> None:
+    def _count(self, place: str) -> None:
         self.entries += 1
-        self.bytes += size
         if self._max_entries is not None and self.entries > self._max_entries:
-            raise LayerError(
-                f"the archive has more than {self._max_entries} entries",
-                place=place,
-                remedy=ArchiveLimits.remedy("entries"),
-            )
-        if self._max_bytes is not None and self.bytes > self._max_bytes:
-            raise LayerError(
-                f"the archive's files have more than {self._max_bytes} bytes",
-                place=place,
-                remedy=ArchiveLimits.remedy("size"),
-            )
+            cause = f"the archive has more than {self._max_entries} entries"
+            raise LayerError(cause, place=place, remedy=ArchiveLimits.remedy("entries"))
 
     def _place(self, header: bytes) -> str:
         return fields.raw_name(header).decode("utf-8", "backslashreplace") or self._last or NAMELESS

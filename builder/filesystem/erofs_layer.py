@@ -25,14 +25,12 @@ from builder.filesystem.unpack import META_PREFIX, Unpacked, failed
 _WHITEOUT = FileInfo(kinds.CHARACTER, 0)
 
 
-def write_erofs(
-    stream: Readable, path: str, *, max_entries: int | None = None, max_bytes: int | None = None
-) -> Unpacked:
+def write_erofs(stream: Readable, path: str, *, max_entries: int | None = None) -> Unpacked:
     """Write an uncompressed tar stream as the image of a layer into a new file, with overlayfs's whiteouts and marks.
-    The bounds are those of `unpack`. The whole stream is read. Raises Unsuitable, LayerError and StoreError; what was
+    The bound is that of `unpack`. The whole stream is read. Raises Unsuitable, LayerError and StoreError; what was
     written stays."""
     with closing(ErofsLayer(path)) as image, ReadAhead(stream) as chunks:
-        reader = TarReader(chunks, max_entries=max_entries, max_bytes=max_bytes)
+        reader = TarReader(chunks, max_entries=max_entries)
         for entry in reader:
             try:
                 for piece in entry.content.chunks():

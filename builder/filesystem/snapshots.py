@@ -37,7 +37,6 @@ class Snapshots:
         root: str | os.PathLike[str],
         *,
         userxattr: bool = False,
-        owners: bool = True,
         name: str = "snapshots",
         erofs: bool = False,
     ) -> None:
@@ -45,7 +44,6 @@ class Snapshots:
         self.entries = SnapshotEntries(os.path.join(root, name))
         self._mounts = ErofsMounts(self.entries.directory) if erofs else None
         self._userxattr = userxattr
-        self._owners = owners
         self.shells: Callable[[], str] = lambda: self.entries.make_shell(self.entries.directory)
         """Where `adopt` has the directories from that become snapshots: `SnapshotEntries.make_shell` made them."""
 
@@ -76,7 +74,6 @@ class Snapshots:
         below: Sequence[str] = (),
         *,
         max_entries: int | None = None,
-        max_bytes: int | None = None,
         large: bool = True,
         wait: Wait | None = None,
     ) -> str:
@@ -92,7 +89,7 @@ class Snapshots:
             if known is not None:
                 return known
             with self.entries.temporary(name) as temporary:
-                done = self._write_erofs(open_tar, temporary, max_entries, max_bytes) if large else None
+                done = self._write_erofs(open_tar, temporary, max_entries) if large else None
                 if done is None:
                     files = f"{temporary}/{DIRECTORY}"
                     if large:
@@ -102,7 +99,7 @@ class Snapshots:
                     else:
                         os.mkdir(files)
                         os.chmod(files, 0o755)  # whatever the umask
-                    done = self._unpack(open_tar, files, below, max_entries, max_bytes, temporary)
+                    done = self._unpack(open_tar, files, below, max_entries, temporary)
                 if done.diff_id != diff_id:
                     raise LayerError(
                         f"the layer's content is {done.diff_id}", place=diff_id,
@@ -154,13 +151,7 @@ class Snapshots:
             remove_tree(shell)  # renamed by now, if all went well
 
     def _unpack(
-        self,
-        open_tar: Callable[[], Readable],
-        files: str,
-        below: Sequence[str],
-        max_entries: int | None,
-        max_bytes: int | None,
-        beside: str,
+        self, open_tar: Callable[[], Readable], files: str, below: Sequence[str], max_entries: int | None, beside: str
     ) -> Unpacked:
         from builder.filesystem.layered import LayeredTree
         from builder.filesystem.unpack import unpack
@@ -168,11 +159,11 @@ class Snapshots:
         with LayeredTree(below) as tree:
             return unpack(
                 open_tar(), files, layer=True, below=tree if below else None, userxattr=self._userxattr,
-                owners=self._owners, max_entries=max_entries, max_bytes=max_bytes, beside=beside,
+                max_entries=max_entries, beside=beside,
             )  # fmt: skip
 
     def _write_erofs(
-        self, open_tar: Callable[[], Readable], directory: str, max_entries: int | None, max_bytes: int | None
+        self, open_tar: Callable[[], Readable], directory: str, max_entries: int | None
     ) -> Unpacked | None:
         """Unpack a layer as an image; None where there is none of it."""
         if not self.takes_erofs:
@@ -182,7 +173,7 @@ class Snapshots:
 
         path = f"{directory}/{EROFS}"
         try:
-            return write_erofs(open_tar(), path, max_entries=max_entries, max_bytes=max_bytes)
+            return write_erofs(open_tar(), path, max_entries=max_entries)
         except Unsuitable:
             os.unlink(path)
             return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Mapping
 
 import msgspec
@@ -47,26 +48,23 @@ def unpack(
     layer: bool,
     below: FileTree | None = None,
     userxattr: bool = False,
-    owners: bool = True,
     max_entries: int | None = None,
-    max_bytes: int | None = None,
     beside: str = "",
 ) -> Unpacked:
     """Unpack an uncompressed tar stream into an existing directory, which nobody else may use meanwhile.
 
     With `layer` whiteouts become overlayfs's, and `below` is the tree that the layer will lie on: directories that
     the archive leaves out, and targets of its hard links, are looked up there. `userxattr` says that we are in a user
-    namespace: opaque directories get `user.overlay.opaque`, and devices that cannot be made are left out. Without
-    `owners` files belong to the process. Attributes of overlayfs itself are dropped (they would let a layer forge the
-    stack); so is an attribute that the file system does not know. `max_bytes` bounds the sum of the file sizes;
-    `beside` is for `Placement`. The whole stream is read, also what follows the archive's end. Raises LayerError naming
-    the entry; what was unpacked so far stays.
+    namespace: opaque directories get `user.overlay.opaque`, and devices that cannot be made are left out. Attributes of
+    overlayfs itself are dropped (they would let a layer forge the stack); so is an attribute that the file system does
+    not know. `beside` is for `Placement`. The whole stream is read, also what follows the archive's end. Raises
+    LayerError naming the entry; what was unpacked so far stays.
     """
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with ReadAhead(stream) as chunks:
-            reader = TarReader(chunks, max_entries=max_entries, max_bytes=max_bytes)
-            unpacker = Unpacker(root, layer=layer, below=below, userxattr=userxattr, owners=owners, beside=beside)
+            reader = TarReader(chunks, max_entries=max_entries)
+            unpacker = Unpacker(root, layer=layer, below=below, userxattr=userxattr, beside=beside)
             try:
                 for entry in reader:
                     try:
@@ -96,14 +94,11 @@ def failed(entry: ArchiveEntry, error: OSError) -> LayerError:
 class Unpacker:
     """The work of `unpack`, entry by entry; `root` is a descriptor that stays open meanwhile."""
 
-    def __init__(
-        self, root: int, *, layer: bool, below: FileTree | None, userxattr: bool, owners: bool, beside: str
-    ) -> None:
+    def __init__(self, root: int, *, layer: bool, below: FileTree | None, userxattr: bool, beside: str) -> None:
         self._root = root
         self._layer = layer
         self._below = below
         self._userxattr = userxattr
-        self._owners = owners
         self._opaque_attribute = OPAQUE[userxattr]
         self._times: dict[str, int] = {}  # directories' times, set when nothing is added any more
         self._placement = Placement(beside)
@@ -149,16 +144,14 @@ class Unpacker:
         self.parents.close()
         self._placement.close()
 
-    def make_directory(
-        self, parent: int, name: str, path: str, info: FileInfo, xattrs: Mapping[str, bytes], *, existing: bool = True
-    ) -> None:
+    def make_directory(self, parent: int, name: str, path: str, info: FileInfo, xattrs: Mapping[str, bytes]) -> None:
         """Make a directory, or take over the one that is there; a whiteout there makes it opaque."""
         opaque = False
         try:
             self._placement.mkdir(name, 0o700, parent)
         except FileExistsError:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if not existing or (status.st_mode & 0o170000) != 0o040000:
+            if not stat.S_ISDIR(status.st_mode):
                 opaque = self._layer
                 self._remove(parent, name)
                 self._placement.mkdir(name, 0o700, parent)
@@ -193,8 +186,7 @@ class Unpacker:
 
     def _set(self, descriptor: int, info: FileInfo, xattrs: Mapping[str, bytes]) -> None:
         """Owner, then mode (chown clears setuid), then attributes (chown clears capabilities)."""
-        if self._owners:
-            os.fchown(descriptor, info.uid, info.gid)
+        os.fchown(descriptor, info.uid, info.gid)
         os.fchmod(descriptor, info.mode)
         if xattrs:
             self._set_xattrs(descriptor, xattrs)
@@ -210,7 +202,7 @@ class Unpacker:
                     os.setxattr(file, name, value, follow_symlinks=False)
             except OSError as error:
                 # Not known to this file system or kernel, or not allowed for this kind of file: containerd goes on.
-                unprivileged = self._userxattr or not self._owners or not name.startswith("security.")
+                unprivileged = self._userxattr or not name.startswith("security.")
                 if error.errno != errno.ENOTSUP and not (error.errno in (errno.EPERM, errno.EACCES) and unprivileged):
                     raise
 
@@ -228,8 +220,7 @@ class Unpacker:
                 if attempt:
                     raise
                 self._remove(parent, name)
-        if self._owners:
-            os.chown(name, info.uid, info.gid, dir_fd=parent, follow_symlinks=False)
+        os.chown(name, info.uid, info.gid, dir_fd=parent, follow_symlinks=False)
         if info.kind != kinds.SYMLINK:
             os.chmod(name, info.mode, dir_fd=parent)  # what we just made: no link
         if entry.xattrs:
@@ -241,7 +232,7 @@ class Unpacker:
         if info.kind == kinds.FIFO:
             os.mkfifo(name, 0o600, dir_fd=parent)
             return True
-        file_type = 0o020000 if info.kind == kinds.CHARACTER else 0o060000
+        file_type = stat.S_IFCHR if info.kind == kinds.CHARACTER else stat.S_IFBLK
         try:
             os.mknod(name, file_type | 0o600, os.makedev(*info.device), dir_fd=parent)
         except PermissionError:
@@ -280,15 +271,15 @@ class Unpacker:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return not (self._layer and (status.st_mode & 0o170000) == 0o020000 and status.st_rdev == 0)
+        return not (self._layer and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0)
 
     def _set_link(self, parent: int, name: str, info: FileInfo) -> None:
         """A hard link's own header counts for the file, as in Docker; set only what differs, since chown drops
         capabilities."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if (status.st_mode & 0o170000) == 0o120000:
+        if stat.S_ISLNK(status.st_mode):
             return
-        chown = self._owners and (status.st_uid, status.st_gid) != (info.uid, info.gid)
+        chown = (status.st_uid, status.st_gid) != (info.uid, info.gid)
         if chown:
             os.chown(name, info.uid, info.gid, dir_fd=parent, follow_symlinks=False)
         if chown or (status.st_mode & 0o7777) != info.mode:
@@ -333,10 +324,10 @@ class Unpacker:
         resolved, parent = self.parents.open(directory)
         path = f"{resolved}/{hidden}" if resolved else hidden
         try:
-            os.mknod(hidden, 0o020000, 0, dir_fd=parent)
+            os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
         except FileExistsError:
             status = os.stat(hidden, dir_fd=parent, follow_symlinks=False)
-            if (status.st_mode & 0o170000) == 0o040000:
+            if stat.S_ISDIR(status.st_mode):
                 self._hide(*self.parents.open(path))
 
     def _hide(self, path: str, descriptor: int) -> None:

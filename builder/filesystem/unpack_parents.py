@@ -21,7 +21,7 @@ class Maker(Protocol):
     """Who makes a directory that is missing."""
 
     def make_directory(
-        self, parent: int, name: str, path: str, info: FileInfo, xattrs: Mapping[str, bytes], *, existing: bool = True
+        self, parent: int, name: str, path: str, info: FileInfo, xattrs: Mapping[str, bytes]
     ) -> None: ...
 
 

@@ -226,12 +226,10 @@ def test_truncation_names_the_entry(archive: Archive, target: Path, cut: int) ->
         run(archive(("f", {"data": b"y" * 2000}))[:cut], target)
 
 
-def test_limits(archive: Archive, target: Path) -> None:
+def test_the_limit_of_entries(archive: Archive, target: Path) -> None:
     raw = archive(*((str(number), FILE) for number in range(20)))
     with pytest.raises(LayerError, match="more than 10 entries"):
         run(raw, target, max_entries=10)
-    with pytest.raises(LayerError, match="more than 10 bytes"):
-        run(raw, target, max_bytes=10)
 
 
 def test_very_many_directories_and_depth(archive: Archive, target: Path) -> None:

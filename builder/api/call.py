@@ -27,10 +27,11 @@ from builder.api.planning import (
 from builder.dockerfile.instructions import Dockerfile
 from builder.dockerfile.stage_graph import StageGraph
 from builder.errors import BuilderError, DockerfileError
+from builder.oci.spec import ImageConfig
 from builder.plan.findings import Checks, ordered
 from builder.plan.outline import Outline, TargetLine, list_targets, outline
 from builder.plan.planner import plan_stages
-from builder.plan.steps import Finding, ImageKey, Missing, ResolvedImage
+from builder.plan.steps import Finding, ImageKey, Missing
 from builder.progress import Reporter, ignore
 from builder.solver.bases import Bases
 from builder.store.store import Store
@@ -95,7 +96,7 @@ def outline_of(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO
     """
     with _open(options, stdin) as (store, _, inputs), closing(_bases(store, options, report)) as bases:
         dockerfile = parse_dockerfile(store, inputs)
-        images: dict[ImageKey, ResolvedImage] = {}
+        images: dict[ImageKey, ImageConfig] = {}
         while True:
             found = outline(dockerfile, plan_options(inputs, options), images, locator(inputs))
             if not isinstance(found, Missing):

@@ -9,6 +9,7 @@ from builder.api.options import BuildOptions
 from builder.dockerfile.instructions import Dockerfile, Range
 from builder.errors import BuilderError, OfflineError, UsageError
 from builder.oci import reference
+from builder.oci.spec import ImageConfig
 from builder.plan.findings import Checks
 from builder.plan.image import empty_image
 from builder.plan.locate import Locator
@@ -25,7 +26,6 @@ from builder.plan.steps import (
     FromContext,
     ImageKey,
     Plan,
-    ResolvedImage,
     RunNode,
     Tree,
     TreeNode,
@@ -59,7 +59,7 @@ def plan_offline(
 ) -> Plan:
     """The plan, if everything it needs is here. With `remote`, the contexts that must be fetched, the sources of its
     steps count, too. Raises OfflineError that names all that is missing."""
-    images: dict[ImageKey, ResolvedImage] = {}
+    images: dict[ImageKey, ImageConfig] = {}
     absent: dict[ImageKey, Range | None] = {}
     while True:
         try:
@@ -75,7 +75,7 @@ def plan_offline(
                 images[key] = bases.resolve(key)
             except OfflineError:
                 absent[key] = planned.places.get(key)
-                images[key] = ResolvedImage(empty_image(key.platform), "")
+                images[key] = empty_image(key.platform)
     lacks = [(place, f"the image {_name(key)} for {key.platform}") for key, place in absent.items()]
     if isinstance(planned, Plan) and remote is not None:
         lacks += _lacking_sources(planned, bases, remote)

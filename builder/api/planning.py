@@ -20,12 +20,13 @@ from builder.errors import BuilderError, UsageError
 from builder.oci import reference
 from builder.oci.digests import hex_of
 from builder.oci.platform import host_platform
+from builder.oci.spec import ImageConfig
 from builder.plan.checks import hides_source
 from builder.plan.findings import Checks, checks_for, place
 from builder.plan.locate import Locator
 from builder.plan.options import PlanOptions
 from builder.plan.planner import plan
-from builder.plan.steps import ImageKey, Missing, Plan, ResolvedImage, StepNode
+from builder.plan.steps import ImageKey, Missing, Plan, StepNode
 from builder.progress import Reporter, Warned
 from builder.solver.bases import Bases
 from builder.store.records import storable
@@ -162,7 +163,7 @@ def complete_plan(
         from builder.api.offline import plan_offline
 
         return plan_offline(dockerfile, options, bases, locate, checks, remote)
-    images: dict[ImageKey, ResolvedImage] = {}
+    images: dict[ImageKey, ImageConfig] = {}
     while True:
         planned = plan(dockerfile, options, images, locate, checks)
         if isinstance(planned, Plan):
@@ -170,9 +171,9 @@ def complete_plan(
         images |= resolve(planned, dockerfile, bases, locate)
 
 
-def resolve(missing: Missing, dockerfile: Dockerfile, bases: Bases, locate: Locator) -> dict[ImageKey, ResolvedImage]:
+def resolve(missing: Missing, dockerfile: Dockerfile, bases: Bases, locate: Locator) -> dict[ImageKey, ImageConfig]:
     """Resolve what a plan asks for. An image that is not found may be a misspelt stage: the error says so."""
-    found: dict[ImageKey, ResolvedImage] = {}
+    found: dict[ImageKey, ImageConfig] = {}
     for key in sorted(missing.images):
         with locate.at(missing.places.get(key)):
             try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -94,9 +93,7 @@ class TargetContext(ContextSource, frozen=True):
 Context = LocalContext | StdinContext | HTTPContext | GitContext | ImageContext | LayoutContext | TargetContext
 
 
-def parse_context(
-    text: str, *, name: str | None = None, is_directory: Callable[[str], bool] = os.path.isdir
-) -> Context:
+def parse_context(text: str, *, name: str | None = None) -> Context:
     """What `text` names. `name` is given for a named context, and only those may be images, layouts and targets.
 
     Raises ContextError for an unknown scheme, a malformed value and a directory that does not exist.
@@ -108,7 +105,7 @@ def parse_context(
         raise ContextError("it contains a null byte", place=place)
     if text == "-" and name is None:
         return StdinContext()
-    if name is None and is_directory(text):
+    if name is None and os.path.isdir(text):
         return LocalContext(text)
     from builder.context.git_url import parse_git_url
 
@@ -118,7 +115,7 @@ def parse_context(
         return HTTPContext(text)
     if name is not None and (found := _named(text, place)) is not None:
         return found
-    if is_directory(text):
+    if os.path.isdir(text):
         return LocalContext(text)
     scheme = re.match(_SCHEME, text)
     if scheme and not os.path.lexists(text):

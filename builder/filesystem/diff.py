@@ -19,7 +19,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -31,9 +30,6 @@ from builder.filesystem.overlay_format import CAPABILITY, OWN_PREFIXES, attribut
 from builder.filesystem.syscalls import open_beneath
 from builder.filesystem.tar import PIECE, WHITEOUT_PREFIX, TarWriter
 from builder.filesystem.tree import FileInfo
-
-if TYPE_CHECKING:
-    from builder.filesystem.compress import LayerSink
 
 _SECOND = 1_000_000_000
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -130,14 +126,6 @@ def write_changes(entries: Iterable[Change], writer: TarWriter) -> int:
                 os.close(descriptor)
         else:
             writer.add(change.path, change.info, xattrs=xattrs, hardlink=change.hardlink)
-    return count
-
-
-def write_layer(entries: Iterable[Change], sink: LayerSink) -> int:
-    """Write entries as a whole tar archive into a sink, which the caller finishes; returns their number."""
-    writer = TarWriter(sink.write, room=lambda: sink.room)
-    count = write_changes(entries, writer)
-    writer.close()
     return count
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from builder.dockerfile.instructions import Dockerfile, Range, Stage
 from builder.dockerfile.words import expand
+from builder.oci.spec import ImageConfig
 from builder.plan.findings import Checks
 from builder.plan.locate import Locator
 from builder.plan.nodes import Nodes
@@ -19,7 +20,7 @@ from builder.plan.options import PlanOptions
 from builder.plan.planner import Planner
 from builder.plan.stage_reader import StageReader
 from builder.plan.stages import StageEntry
-from builder.plan.steps import CacheMount, ImageKey, Missing, ResolvedImage, RunNode, SecretMount, SshMount
+from builder.plan.steps import CacheMount, ImageKey, Missing, RunNode, SecretMount, SshMount
 
 
 class OutlineArgument(msgspec.Struct, frozen=True):
@@ -81,7 +82,7 @@ def list_targets(dockerfile: Dockerfile) -> tuple[TargetLine, ...]:
 
 
 def outline(
-    dockerfile: Dockerfile, options: PlanOptions, images: Mapping[ImageKey, ResolvedImage], locate: Locator
+    dockerfile: Dockerfile, options: PlanOptions, images: Mapping[ImageKey, ImageConfig], locate: Locator
 ) -> Outline | Missing:
     """The outline of the target, or the images that have to be resolved for it. Raises as `planner.plan`."""
     platform = options.platforms[0] if options.platforms else options.host

@@ -34,7 +34,6 @@ from builder.plan.steps import (
     Missing,
     Plan,
     PlannedImage,
-    ResolvedImage,
     ScratchNode,
     Tree,
     TreeNode,
@@ -45,7 +44,7 @@ from builder.plan.steps import (
 def plan(
     dockerfile: Dockerfile,
     options: PlanOptions,
-    images: Mapping[ImageKey, ResolvedImage],
+    images: Mapping[ImageKey, ImageConfig],
     locate: Locator,
     checks: Checks | None = None,
 ) -> Plan | Missing:
@@ -93,7 +92,7 @@ class Planner:
     def __init__(
         self,
         reader: StageReader,
-        images: Mapping[ImageKey, ResolvedImage],
+        images: Mapping[ImageKey, ImageConfig],
         nodes: Nodes,
         *,
         implicit_platform: bool,
@@ -153,7 +152,7 @@ class Planner:
             triggers += [i.trigger for i, _ in entry.base.instructions if isinstance(i, OnBuild)]
         elif not entry.implicit:
             for key in self._images_of(entry):
-                triggers += self.images[key].config.config.on_build or []
+                triggers += self.images[key].config.on_build or []
         if not triggers or entry.stage is None:
             return False
         from builder.plan.triggers import put_in_front  # few bases have some
@@ -221,7 +220,7 @@ class Planner:
         elif isinstance(base, FromContext):
             node = TreeNode(label=f"FROM {label}", stage=entry.label, platform=platform, range=place, context=base.name)
         else:
-            image = self._inherited(self.images[base].config)
+            image = self._inherited(self.images[base])
             found = image.platform()
             host = self.options.host
             as_host = (found.os, found.architecture) == (host.os, host.architecture)

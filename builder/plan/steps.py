@@ -26,13 +26,6 @@ class ImageKey(msgspec.Struct, frozen=True, order=True):
     layout: str = ""
 
 
-class ResolvedImage(msgspec.Struct, frozen=True):
-    """What is known of an image once it was looked up: its configuration and the digest of its manifest."""
-
-    config: ImageConfig
-    manifest_digest: str
-
-
 # --- where files come from
 
 

@@ -27,7 +27,7 @@ from builder.oci.spec import (
     PlatformRecord,
     decode,
 )
-from builder.plan.steps import ImageKey, ResolvedImage
+from builder.plan.steps import ImageKey
 from builder.progress import Reporter, StepDone, StepStarted, Transfer
 from builder.registry.platforms import select
 from builder.store.layers import CACHE
@@ -86,7 +86,7 @@ class Bases:
         """The digest of the manifest of an image that was resolved; '' of one that was not."""
         return self._digests.get(key, "")
 
-    def resolve(self, key: ImageKey) -> ResolvedImage:
+    def resolve(self, key: ImageKey) -> ImageConfig:
         """An image's configuration; its layers are known afterwards, not fetched."""
         if key.layout:
             return self._from_layout(key)
@@ -115,7 +115,7 @@ class Bases:
 
     # --- where it may come from
 
-    def _from_store(self, key: ImageKey) -> ResolvedImage | None:
+    def _from_store(self, key: ImageKey) -> ImageConfig | None:
         """An image that was built, loaded or pulled under this name, if it is for this platform."""
         stored = self.store.images.get(references.parse(key.reference))
         if stored is None:
@@ -126,7 +126,7 @@ class Bases:
         self.named_digests[key] = stored.descriptor.digest
         return self._known(key, descriptor, self.store.layout, origin="", strict=True)
 
-    def _from_memory(self, key: ImageKey) -> ResolvedImage | None:
+    def _from_memory(self, key: ImageKey) -> ImageConfig | None:
         data = self.store.database.memo(_KIND, f"{key.reference} {key.platform}")
         if data is None:
             return None
@@ -137,7 +137,7 @@ class Bases:
         self.named_digests[key] = known.named or known.digest
         return self._known(key, descriptor, self.store.layout, origin=key.reference)
 
-    def _from_registry(self, key: ImageKey) -> ResolvedImage:
+    def _from_registry(self, key: ImageKey) -> ImageConfig:
         from builder.registry.pull import resolve
 
         label = f"[internal] load metadata for {key.reference}"
@@ -160,7 +160,7 @@ class Bases:
         self._report(StepDone(step, label))
         return self._keep(key, descriptor.digest, image.manifest, image.config, key.reference)
 
-    def _from_layout(self, key: ImageKey) -> ResolvedImage:
+    def _from_layout(self, key: ImageKey) -> ImageConfig:
         layout = Layout(key.layout)
         entry = _entry(layout, key.reference)
         self.named_digests[key] = entry.digest
@@ -174,7 +174,7 @@ class Bases:
 
     def _known(
         self, key: ImageKey, descriptor: Descriptor, layout: Layout, origin: str, *, strict: bool = False
-    ) -> ResolvedImage | None:
+    ) -> ImageConfig | None:
         if not layout.has(descriptor.digest):
             return None  # an index that was pulled for other platforms
         manifest = decode(layout.read(descriptor.digest), Manifest, f"manifest {descriptor.digest}")
@@ -185,7 +185,7 @@ class Bases:
             return None
         return self._keep(key, descriptor.digest, manifest, config, origin)
 
-    def _keep(self, key: ImageKey, digest: str, manifest: Manifest, config: ImageConfig, origin: str) -> ResolvedImage:
+    def _keep(self, key: ImageKey, digest: str, manifest: Manifest, config: ImageConfig, origin: str) -> ImageConfig:
         diff_ids = config.rootfs.diff_ids or []
         if len(diff_ids) != len(manifest.layers):
             raise StoreError(
@@ -196,7 +196,7 @@ class Bases:
             self.store.layers.know(diff_id, layer, origin)
         self._layers[key] = tuple(diff_ids)
         self._digests[key] = digest
-        return ResolvedImage(config, digest)
+        return config
 
     def _choose(self, descriptor: Descriptor, platform: Platform, layout: Layout) -> Descriptor | None:
         if descriptor.media_type not in INDEXES:

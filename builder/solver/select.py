@@ -180,10 +180,6 @@ def _may_match(path: str, literal: tuple[str, ...]) -> bool:
     return all(mine == wanted for mine, wanted in zip(path.split("/"), literal, strict=False))
 
 
-def _lstat(tree: FileTree, path: str) -> FileInfo | None:
-    return tree.lstat(resolve(tree, path))
-
-
 def _missing(path: str, tree: FileTree) -> StepFailed:
     path = path.lstrip("/")
     remedy = _hidden(path, tree)

@@ -249,7 +249,6 @@ class _Listing:
 
     def compare(self, files: str) -> str:
         """How a directory differs from the listing, '' if all is there; what else is there does not count."""
-        links: dict[tuple[int, int], FileInfo] = {}
         for path, wanted in self.files.items():
             if path in self.indirect:
                 continue
@@ -261,10 +260,7 @@ class _Listing:
                     continue
                 return f"{path} is missing"
             link = os.readlink(place) if wanted.kind == kinds.SYMLINK and os.path.islink(place) else ""
-            found = file_info(status, link)
-            fault = _difference(wanted, found)
-            if fault and found.identity is not None and links.get(found.identity) is None:
-                links[found.identity] = found
+            fault = _difference(wanted, file_info(status, link))
             if fault:
                 return f"{path}: {fault}"
             if path in self.digests and _digest(place) != self.digests[path]:

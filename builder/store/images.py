@@ -20,7 +20,6 @@ from builder.oci.spec import (
     ImageConfig,
     Index,
     Manifest,
-    Platform,
     decode,
     is_image,
 )
@@ -170,15 +169,6 @@ class Images:
     def config(self, descriptor: Descriptor) -> ImageConfig:
         manifest = self.manifest(descriptor)
         return decode(self.layout.read(manifest.config.digest), ImageConfig, f"configuration {manifest.config.digest}")
-
-    def for_platform(self, descriptor: Descriptor, platform: Platform) -> Descriptor | None:
-        """The manifest for a platform, None if the image has none. A lone manifest serves whatever is asked for."""
-        if descriptor.media_type not in INDEXES:
-            return descriptor
-        for entry in self.manifests(descriptor):
-            if entry.platform is not None and entry.platform.normalised() == platform:
-                return entry
-        return None
 
 
 def id_digits(text: str) -> str:

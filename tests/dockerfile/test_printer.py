@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from builder.dockerfile import instructions as df
 from builder.dockerfile.parser import parse
-from builder.dockerfile.printer import print_dockerfile
 from builder.errors import DockerfileError
 from tests.dockerfile.golden import CASES, case_names
 from tests.dockerfile.test_parser import PIECES
 from tests.dockerfile.written import Writer
+from tests.support.printer import print_dockerfile
 
 
 def structure(value: Any) -> Any:

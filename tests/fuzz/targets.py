@@ -15,7 +15,6 @@ from typing import get_args
 from builder.context.git_url import parse_git_url
 from builder.context.ignore import Matcher, compile_rules
 from builder.dockerfile.parser import parse
-from builder.dockerfile.printer import print_dockerfile
 from builder.dockerfile.words import Mode, expand, expand_words, parse_word
 from builder.errors import BuilderError
 from builder.filesystem.archive import read_archive
@@ -28,6 +27,7 @@ from builder.registry.failures import refused, retry_after
 from builder.registry.listing import next_page
 from builder.solver.cache_records import decode_cache
 from tests.support.archives import archive
+from tests.support.printer import print_dockerfile
 
 Target = Callable[[bytes], object]
 

@@ -32,7 +32,6 @@ from builder.plan.steps import (
     Missing,
     Mount,
     Plan,
-    ResolvedImage,
     RunNode,
     ScratchNode,
     SecretMount,
@@ -66,19 +65,16 @@ def options(case: Mapping[str, Any]) -> PlanOptions:
     )
 
 
-def base(config: Mapping[str, Any], platform: Platform, os: str = "") -> ResolvedImage:
+def base(config: Mapping[str, Any], platform: Platform, os: str = "") -> ImageConfig:
     """A base image with one layer and the configuration given with Docker's keys. `os`: if it is not what was asked."""
-    return ResolvedImage(
-        ImageConfig(
-            architecture=platform.architecture,
-            os=os or platform.os,
-            variant=platform.variant,
-            rootfs=RootFS(diff_ids=[DIFF_ID]),
-            config=msgspec.convert(config, ContainerConfig),
-            history=[History(created_by="base")],
-            created="2020-01-01T00:00:00Z",
-        ),
-        "sha256:" + "2" * 64,
+    return ImageConfig(
+        architecture=platform.architecture,
+        os=os or platform.os,
+        variant=platform.variant,
+        rootfs=RootFS(diff_ids=[DIFF_ID]),
+        config=msgspec.convert(config, ContainerConfig),
+        history=[History(created_by="base")],
+        created="2020-01-01T00:00:00Z",
     )
 
 
@@ -88,7 +84,7 @@ def make_plan(case: Mapping[str, Any]) -> tuple[Plan, list[str]]:
     another one than was asked."""
     text = case["dockerfile"]
     dockerfile = parse(text)
-    images: dict[ImageKey, ResolvedImage] = {}
+    images: dict[ImageKey, ImageConfig] = {}
     asked: list[str] = []
     while True:
         planned = plan(dockerfile, options(case), images, Locator("Dockerfile", text))

@@ -24,7 +24,7 @@ from builder.plan.locate import Locator
 from builder.plan.options import PlanOptions
 from builder.plan.planner import plan
 from builder.plan.rules import RULES, rule
-from builder.plan.steps import Finding, ImageKey, Missing, ResolvedImage
+from builder.plan.steps import Finding, ImageKey, Missing
 
 CASES = Path(__file__).parents[2] / "testdata" / "checks"
 HOST = Platform("linux", "amd64")
@@ -47,7 +47,7 @@ def outcome(text: bytes, case: dict[str, Any]) -> tuple[list[Finding], BuilderEr
         checks = checks_for(dockerfile, options.build_args, hidden=lambda: hides_source(rules))
     except BuilderError as error:
         return [], error
-    images: dict[ImageKey, ResolvedImage] = {}
+    images: dict[ImageKey, ImageConfig] = {}
     try:
         while isinstance(missing := plan(dockerfile, options, images, locate, checks), Missing):
             images |= {key: _image(key, case.get("images", {})) for key in missing.images}
@@ -57,11 +57,10 @@ def outcome(text: bytes, case: dict[str, Any]) -> tuple[list[Finding], BuilderEr
     return ordered(checks.findings), checks.violation(locate)
 
 
-def _image(key: ImageKey, platforms: dict[str, str]) -> ResolvedImage:
+def _image(key: ImageKey, platforms: dict[str, str]) -> ImageConfig:
     found = parse_platform(platforms.get(key.reference, "linux/amd64"))
     config = ContainerConfig(env=["PATH=/bin"], working_dir="/")
-    image = ImageConfig(architecture=found.architecture, os=found.os, variant=found.variant, config=config)
-    return ResolvedImage(image, "sha256:" + "0" * 64)
+    return ImageConfig(architecture=found.architecture, os=found.os, variant=found.variant, config=config)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@ from builder.oci.spec import ImageConfig, Platform
 from builder.plan.locate import Locator
 from builder.plan.options import PlanOptions
 from builder.plan.outline import Outline, list_targets, outline
-from builder.plan.steps import ImageKey, Missing, ResolvedImage
+from builder.plan.steps import ImageKey, Missing
 
 HOST = Platform("linux", "amd64")
 ARGUMENTS = """\
@@ -49,10 +49,10 @@ FROM second
 
 def outline_of(text: str, target: str = "", **build_args: str) -> Outline:
     options = PlanOptions(host=HOST, target=target, build_args=build_args)
-    images: dict[ImageKey, ResolvedImage] = {}
+    images: dict[ImageKey, ImageConfig] = {}
     while isinstance(found := outline(parse(text), options, images, Locator("Dockerfile", text)), Missing):
         config = ImageConfig(architecture="amd64", os="linux")
-        images |= dict.fromkeys(found.images, ResolvedImage(config, "sha256:" + "0" * 64))
+        images |= dict.fromkeys(found.images, config)
     return found
 
 

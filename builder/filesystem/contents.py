@@ -20,10 +20,9 @@ from builder.filesystem.archive import ArchiveEntry, Content, TarReader
 from builder.filesystem.readable import Readable
 from builder.filesystem.readahead import ReadAhead
 from builder.filesystem.resolve import resolve
-from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
+from builder.filesystem.tar import META_PREFIX, OPAQUE_MARKER, WHITEOUT_PREFIX
 from builder.filesystem.tree import FileInfo
 
-_META_PREFIX = ".wh..wh."  # AUFS's own files
 _IMPLICIT = FileInfo(kinds.DIRECTORY, 0o755)
 
 
@@ -191,7 +190,7 @@ class Contents:
             if real in self._children:
                 self._hide(real)
             return
-        if name.startswith(_META_PREFIX):
+        if name.startswith(META_PREFIX):
             return
         hidden = name[len(WHITEOUT_PREFIX) :]
         if hidden in ("", ".", ".."):

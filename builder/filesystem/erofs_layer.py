@@ -18,9 +18,9 @@ from builder.filesystem.erofs_writer import Directory, ErofsWriter
 from builder.filesystem.overlay_format import OPAQUE, OWN_PREFIXES
 from builder.filesystem.readable import Readable
 from builder.filesystem.readahead import ReadAhead
-from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
+from builder.filesystem.tar import META_PREFIX, OPAQUE_MARKER, WHITEOUT_PREFIX
 from builder.filesystem.tree import FileInfo
-from builder.filesystem.unpack import META_PREFIX, Unpacked, failed
+from builder.filesystem.unpack import Unpacked, failed
 
 _WHITEOUT = FileInfo(kinds.CHARACTER, 0)
 

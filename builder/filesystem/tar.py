@@ -22,6 +22,7 @@ BLOCK = 512
 PIECE = 1 << 20
 WHITEOUT_PREFIX = ".wh."
 OPAQUE_MARKER = ".wh..wh..opq"
+META_PREFIX = ".wh..wh."  # AUFS's own files, which containerd skips too
 
 _NOTHING: Mapping[str, bytes] = MappingProxyType({})
 _TYPES = {

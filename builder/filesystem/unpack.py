@@ -23,11 +23,9 @@ from builder.filesystem.placement import Placement
 from builder.filesystem.readable import Readable
 from builder.filesystem.readahead import ReadAhead
 from builder.filesystem.syscalls import open_beneath, remove_tree
-from builder.filesystem.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
+from builder.filesystem.tar import META_PREFIX, OPAQUE_MARKER, WHITEOUT_PREFIX
 from builder.filesystem.tree import FileInfo, FileTree
 from builder.filesystem.unpack_parents import Parents
-
-META_PREFIX = ".wh..wh."  # AUFS's own files, which containerd skips too
 
 
 class Unpacked(msgspec.Struct, frozen=True):

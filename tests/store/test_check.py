@@ -15,8 +15,8 @@ import pytest
 from builder.errors import StoreError
 from builder.filesystem.locks import LockTable
 from builder.store.check import check
+from builder.store.check_listing import Listing
 from builder.store.check_session import LEFTOVER, Depth
-from builder.store.check_snapshots import _Listing
 from builder.store.mounts import hold
 from tests.support.builds import Cli, busybox_context, needs_sandbox
 from tests.support.checks import CHECK, DEEP, DROP, REPAIR, blob_path, database, run, spoil
@@ -283,15 +283,15 @@ def test_a_snapshot_that_a_collection_takes_while_its_files_are_looked_for(
 ) -> None:
     """Also where it is being unpacked again by then."""
     files = snapshot_files(cli)
-    compare = _Listing.compare
+    compare = Listing.compare
 
-    def take(listing: _Listing, path: str) -> str:
+    def take(listing: Listing, path: str) -> str:
         shutil.move(files.parent, cli.root / "taken")
         if again:
             files.mkdir(parents=True)
         return compare(listing, path)
 
-    monkeypatch.setattr(_Listing, "compare", take)
+    monkeypatch.setattr(Listing, "compare", take)
     assert run(cli, CHECK).problems == ()
 
 

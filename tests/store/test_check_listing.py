@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from builder.errors import LayerError
 from builder.filesystem.archive import TarReader, pieces
 from builder.filesystem.unpack import unpack
-from builder.store.check_snapshots import _Listing
+from builder.store.check_listing import Listing
 from tests.support.archives import archive
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners and devices need root")
@@ -30,7 +30,7 @@ ZERO = {"type": tarfile.CHRTYPE, "device": (1, 5)}
 def fault(raw: bytes, files: Path) -> str:
     """How what was unpacked differs from what a check expects."""
     unpack(io.BytesIO(raw), str(files), layer=True)
-    listing = _Listing(deep=True, devices=True)
+    listing = Listing(deep=True, devices=True)
     for entry in TarReader(pieces(io.BytesIO(raw))):
         listing.add(entry)
     return listing.compare(str(files)) or listing.surplus(str(files))

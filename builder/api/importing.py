@@ -121,7 +121,8 @@ def _from_url(store: Store, url: str, scratch: str, environ: Mapping[str, str] |
 
 def _add_layer(store: Store, stream: Readable, scratch: str, place: str) -> tuple[Descriptor, str]:
     """Compress the archive as a layer, once it is known to be a good one; its bytes stay as they are."""
-    from builder.filesystem.compress import LayerSink, decompressor
+    from builder.filesystem.compress import LayerSink
+    from builder.filesystem.decompress import decompressor
 
     limits = store.limits
     reader = decompressor(stream, limits=limits, place=place)

@@ -16,15 +16,15 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from builder.errors import MAKE_ROOM, NO_ROOM, StoreError, Unsupported
-from builder.filesystem.cuts import HEADER, ONE_IN, cut
-from builder.filesystem.decompress import decompressor
+from builder.errors import MAKE_ROOM, NO_ROOM, StoreError
+from builder.filesystem.compression import SUFFIXES
+from builder.filesystem.cuts import HEADER, cut
+from builder.filesystem.encoders import BLOCKS, LEAST, crc32, encoder, gzip_coding
 from builder.oci.digests import StreamHasher, sha256
 from builder.oci.spec import OCI_LAYER
 
@@ -32,14 +32,7 @@ if TYPE_CHECKING:
     from builder.filesystem.blocks import BlockIndex, Blocks, Indexer
     from builder.filesystem.pipeline import Pipeline
 
-__all__ = ["DEFAULT_LEVELS", "LayerBlob", "LayerSink", "decompressor"]
-
 SMALL = 256 << 10  # bytes that are gathered before threads are worth their start (60 µs each)
-DEFAULT_LEVELS = {"gzip": 2, "zstd": 3, "uncompressed": 0}
-
-_SUFFIXES = {"gzip": "+gzip", "zstd": "+zstd", "uncompressed": ""}
-_BLOCKS = {"gzip": 1 << 20, "zstd": 2 << 20, "uncompressed": 1 << 20}
-_LEAST = 512 << 10  # bytes in a block that ends before a chosen header
 # Deflate, no flags, no time, no extra flags, made on Unix: no name, so that equal content gives equal bytes.
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
 _DEFLATE_END = b"\x03\0"  # an empty final block
@@ -54,79 +47,6 @@ class LayerBlob(msgspec.Struct, frozen=True):
     uncompressed_size: int
     media_type: str
     path: str
-
-
-Encoder = Callable[[bytes], bytes]
-
-
-def encoder(compression: str, level: int | None) -> Encoder:
-    """A function that compresses one block on its own; may be called from several threads. Raises Unsupported."""
-    if compression not in DEFAULT_LEVELS:
-        known = ", ".join(DEFAULT_LEVELS)
-        raise Unsupported(f"layers cannot be compressed with {compression!r}", remedy=f"use one of {known}")
-    chosen = DEFAULT_LEVELS[compression] if level is None else level
-    if compression == "gzip":
-        return _gzip_encoder(chosen)
-    if compression == "zstd":
-        return _zstd_encoder(chosen)
-    return bytes
-
-
-def _gzip_encoder(level: int) -> Encoder:
-    """igzip's levels are 0 to 3; from 4 to 9 zlib does it: slowly, and smaller."""
-    if not 0 <= level <= 9:
-        raise Unsupported(f"gzip has no compression level {level}", remedy="use 0 to 9")
-    from isal import isal_zlib
-
-    if level > 3:
-        import zlib
-
-        def deflate(block: bytes) -> bytes:
-            compressor = zlib.compressobj(level, zlib.DEFLATED, -15)
-            return compressor.compress(block) + compressor.flush(zlib.Z_SYNC_FLUSH)
-
-        return deflate
-
-    def encode(block: bytes) -> bytes:
-        compressor = isal_zlib.compressobj(level, isal_zlib.DEFLATED, -15)
-        compressed: bytes = compressor.compress(block)
-        return compressed + compressor.flush(isal_zlib.Z_SYNC_FLUSH)
-
-    return encode
-
-
-def _zstd_encoder(level: int) -> Encoder:
-    import threading
-
-    import zstandard
-
-    if not 1 <= level <= zstandard.MAX_COMPRESSION_LEVEL:
-        raise Unsupported(
-            f"zstd has no compression level {level}", remedy=f"use 1 to {zstandard.MAX_COMPRESSION_LEVEL}"
-        )
-    local = threading.local()  # a compressor must not be shared between threads
-
-    def encode(block: bytes) -> bytes:
-        compressor = getattr(local, "compressor", None)
-        if compressor is None:
-            compressor = local.compressor = zstandard.ZstdCompressor(level=level)
-        compressed: bytes = compressor.compress(block)
-        return compressed
-
-    return encode
-
-
-def _gzip_coding(level: int | None) -> str:
-    """What a block of gzip depends on beside its content: where streams are cut, the level, and who compresses."""
-    chosen = DEFAULT_LEVELS["gzip"] if level is None else level
-    blocks = f"gzip {_LEAST}-{_BLOCKS['gzip']} one in {ONE_IN}, {chosen}"
-    if chosen <= 3:
-        import isal
-
-        return f"{blocks} isal {isal.__version__}"
-    import zlib
-
-    return f"{blocks} zlib {zlib.ZLIB_RUNTIME_VERSION}"
 
 
 class Output:
@@ -174,16 +94,6 @@ class Output:
             self._file = -1
 
 
-def crc32(compression: str) -> Callable[[bytes, int], int] | None:
-    """The checksum that the format wants of the uncompressed bytes, if any (igzip's runs at 7 GB/s)."""
-    if compression != "gzip":
-        return None
-    from isal import isal_zlib
-
-    function: Callable[[bytes, int], int] = isal_zlib.crc32
-    return function
-
-
 class LayerSink:
     """Takes a layer's tar bytes and makes the blob.
 
@@ -207,7 +117,7 @@ class LayerSink:
         self._level = level
         self._sync = sync
         self._threads = threads
-        self._block = _BLOCKS.get(compression, SMALL)
+        self._block = BLOCKS.get(compression, SMALL)
         self._encode = encoder(compression, level)
         self._pending: list[bytes] = []
         self._gathered = 0
@@ -221,7 +131,7 @@ class LayerSink:
     def _new_indexer(self) -> Indexer:
         from builder.filesystem.blocks import Indexer
 
-        return Indexer(_gzip_coding(self._level), self._output.size)
+        return Indexer(gzip_coding(self._level), self._output.size)
 
     @property
     def index(self) -> BlockIndex | None:
@@ -258,7 +168,7 @@ class LayerSink:
         self._cut()
         if self._gathered:
             at_header = first > 0 and blocks.plain[first - 1] < self._block
-            if not at_header or not _LEAST <= self._gathered <= self._block - HEADER:
+            if not at_header or not LEAST <= self._gathered <= self._block - HEADER:
                 return False
             self._submit(b"".join(self._pending))
             self._pending, self._gathered = [], 0
@@ -282,7 +192,7 @@ class LayerSink:
             self.abort()
             raise
         self._done = True
-        media_type = OCI_LAYER + _SUFFIXES[self._compression]
+        media_type = OCI_LAYER + SUFFIXES[self._compression]
         return LayerBlob(diff_id, digest, self._output.size, self._total, media_type, self._output.path)
 
     def abort(self) -> None:
@@ -322,7 +232,7 @@ class LayerSink:
     def _end(self, data: bytes, start: int) -> int:
         """Where the block at `start` ends; -1 if that cannot be told yet."""
         if self._compression == "gzip":
-            return cut(data, start, _LEAST, self._block)
+            return cut(data, start, LEAST, self._block)
         return start + self._block if len(data) - start >= self._block else -1
 
     def _submit(self, block: bytes) -> None:

@@ -6,6 +6,8 @@ import msgspec
 
 GZIP, ZSTD, UNCOMPRESSED = "gzip", "zstd", "uncompressed"
 KINDS = (GZIP, ZSTD, UNCOMPRESSED)
+SUFFIXES = {GZIP: "+gzip", ZSTD: "+zstd", UNCOMPRESSED: ""}
+"""Of OCI's media types."""
 
 
 class Compression(msgspec.Struct, frozen=True):

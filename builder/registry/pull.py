@@ -37,8 +37,6 @@ from builder.registry.fallback import first_that_serves
 from builder.registry.platforms import matches, select
 from builder.registry.transport import MAX_REPLY, Session
 
-__all__ = ["Keep", "Resolved", "fetch_blob", "fetch_document", "fetch_entry", "fetch_manifest", "resolve"]
-
 ACCEPT = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
 _DEEPEST = 4  # indexes within indexes
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from builder.errors import LayerError, StepFailed, StoreError, Unsupported
 from builder.filesystem import kinds
-from builder.filesystem.compress import LayerBlob, LayerSink, encoder
+from builder.filesystem.compress import LayerBlob, LayerSink
 from builder.filesystem.diff import Change, LeftOut, changes, drop, write_changes
+from builder.filesystem.encoders import encoder
 from builder.filesystem.tar import WHITEOUT_PREFIX, TarWriter
 from builder.filesystem.times import clamp_times
 from builder.filesystem.tree import FileInfo

@@ -16,6 +16,7 @@ import msgspec
 
 from builder.errors import InvalidReference, LayerError, StoreError
 from builder.filesystem.archive import NAMELESS
+from builder.filesystem.compression import SUFFIXES
 from builder.filesystem.decompress import decompressor
 from builder.filesystem.readable import Readable
 from builder.oci import reference as references
@@ -44,7 +45,6 @@ from builder.store.records import LayerRecord
 from builder.store.store import Store
 
 _DEEPEST = 4  # indexes within indexes
-_SUFFIXES = {"gzip": "+gzip", "zstd": "+zstd", "uncompressed": ""}
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -305,8 +305,8 @@ class _Loader:
             return Descriptor(_oci_type(record.media_type), record.digest, record.size)
         if compression == "uncompressed":
             piece, compression = self._compress(piece), "gzip"
-        media_type = OCI_LAYER + _SUFFIXES.get(compression, "")
-        if compression not in _SUFFIXES:
+        media_type = OCI_LAYER + SUFFIXES.get(compression, "")
+        if compression not in SUFFIXES:
             raise LayerError(f"layers compressed with {compression} are not supported", place=path)
         self._blobs[piece.digest] = piece
         self._records.append(LayerRecord(diff_id, piece.digest, media_type, piece.size, uncompressed=size))

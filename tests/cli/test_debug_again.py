@@ -276,9 +276,9 @@ def test_nothing_is_compressed(cli: Cli, directory: Path, monkeypatch: pytest.Mo
     fail(cli, "FROM scratch\nCOPY missing /\n", directory)
     (directory / "missing").write_text("")
     from builder.filesystem import compress
+    from builder.filesystem.encoders import encoder
 
     asked: list[str] = []
-    encoder = compress.encoder
 
     def observed(kind: str, level: int | None) -> object:
         asked.append(kind)

@@ -11,8 +11,9 @@ import pytest
 from builder.errors import NotFoundError, RegistryError
 from builder.oci import reference
 from builder.oci.spec import Platform
+from builder.registry.blobs import fetch_blob
 from builder.registry.listing import list_tags
-from builder.registry.pull import fetch_blob, resolve
+from builder.registry.pull import resolve
 from builder.registry.push import push
 from tests.registry.conftest import MakeSession
 from tests.registry.test_push import Blobs

@@ -17,7 +17,8 @@ from builder.errors import NotFoundError, RegistryError, Unsupported
 from builder.oci import reference
 from builder.oci.reference import Reference
 from builder.oci.spec import DOCKER_MANIFEST, OCI_LAYER, Descriptor, Platform, digest_of
-from builder.registry.pull import fetch_blob, fetch_manifest, resolve
+from builder.registry.blobs import fetch_blob
+from builder.registry.pull import fetch_manifest, resolve
 from builder.registry.transport import Session
 from tests.registry.conftest import QUICK, MakeSession
 from tests.support.registry import FakeRegistry, Faults, fake_registries

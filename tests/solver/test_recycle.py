@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.filesystem import compress
+from builder.filesystem import compress, encoders
 from builder.filesystem.blocks import Damaged
 from builder.filesystem.compress import LayerBlob, LayerSink
 from builder.filesystem.compression import Compression
@@ -155,10 +155,9 @@ def test_what_did_not_change_is_not_compressed_again(
     context = write(tmp_path / "context", {f"f{number:04}": chosen.randbytes(6000) for number in range(2000)})
     made_of(store, context)
     compressed: list[int] = []
-    real = compress.encoder
 
     def encoder(kind: str, level: int | None) -> Callable[[bytes], bytes]:
-        encode = real(kind, level)
+        encode = encoders.encoder(kind, level)
 
         def counted(block: bytes) -> bytes:
             compressed.append(len(block))

@@ -145,8 +145,10 @@ def _from_values(values: dict[str, str], text: str) -> Output:
         )
     if output.type == "local" or (output.type in ("oci", "docker") and not output.tar):
         _check_directory(output)
-    elif output.type in ("oci", "docker", "tar") and not output.dest:
+    elif not output.dest and output.type in ("oci", "tar"):
         return msgspec.structs.replace(output, dest="-")
+    elif not output.dest and output.type == "docker":  # which buildx loads: its daemon's store is ours
+        return msgspec.structs.replace(output, type="image")
     return output
 
 

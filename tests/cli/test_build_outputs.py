@@ -141,10 +141,17 @@ def test_archives(cli: Cli, directory: Path, tmp_path: Path, kind: str) -> None:
     data = (tmp_path / "file").read_bytes()
     check_archive(data, cli, names, docker=kind == "docker")
     assert cli.entries() == {}  # an output replaces the store
-    for arguments in (["-o", f"type={kind}"], ["-o", f"type={kind},dest=-"]):
-        assert cli.build(*tags, *arguments, directory).out == data
+    assert cli.build(*tags, "-o", f"type={kind},dest=-", directory).out == data
+    if kind == "oci":
+        assert cli.build(*tags, "-o", "type=oci", directory).out == data
     cli.build("-o", f"type={kind},dest={tmp_path}/named,name=z:3", directory)
     check_archive((tmp_path / "named").read_bytes(), cli, ["docker.io/library/z:3"], docker=kind == "docker")
+
+
+def test_an_image_for_docker_without_a_file_goes_to_the_store(cli: Cli, directory: Path) -> None:
+    """As buildx loads it."""
+    assert cli.build("-t", "x", "-o", "type=docker", directory).out == b""
+    assert list(cli.entries()) == ["docker.io/library/x:latest"]
 
 
 def test_a_layout_directory(cli: Cli, directory: Path, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ TABLE = {
     "type=oci": Output(type="oci", dest="-"),
     "type=oci,dest=x,tar=false": Output(type="oci", dest="x", tar=False),
     'type=docker,"dest=a,b.tar"': Output(type="docker", dest="a,b.tar"),
-    "type=docker,name=a:1": Output(type="docker", dest="-", names=("a:1",)),
+    "type=docker,dest=-": Output(type="docker", dest="-"),
+    "type=docker": Output(type="image"),
+    "type=docker,name=a:1,dest=": Output(type="image", names=("a:1",)),
     'type=image,"name=a:1,b:2"': Output(type="image", names=("a:1", "b:2")),
     "type=image,name=r/a,push-by-digest=true,name-canonical=true,push=true": Output(
         type="image", names=("r/a",), push=True, by_digest=True

@@ -74,7 +74,7 @@ class Caches:
 
 
 def _makes_image(options: BuildOptions) -> bool:
-    return not options.outputs or any(output.type not in ("tar", "local") for output in options.outputs)
+    return not options.outputs or any(output.holds_image for output in options.outputs)
 
 
 def _check_inline(options: BuildOptions) -> None:

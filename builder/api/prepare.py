@@ -100,7 +100,7 @@ def caches_of(options: BuildOptions, special: Special, environment: Environment,
 
 def _compression(options: BuildOptions) -> Compression:
     """How new layers are compressed: as the outputs want it if they agree, so that nothing is compressed twice."""
-    wanted = {output.compression or Compression() for output in options.outputs if output.type not in ("tar", "local")}
+    wanted = {output.compression or Compression() for output in options.outputs if output.holds_image}
     return wanted.pop() if len(wanted) == 1 else Compression()
 
 

@@ -22,6 +22,7 @@ _PLATFORMS = (
 )  # fmt: skip
 _OUTPUTS = (
     "type=image", "type=registry", "type=oci,dest=", "type=docker,dest=", "type=local,dest=", "type=tar,dest=",
+    "type=cacheonly",
 )  # fmt: skip
 _FROM = re.compile(rb"^[ \t]*FROM[ \t]+\S.*?[ \t]AS[ \t]+([A-Za-z0-9_.-]+)", re.IGNORECASE | re.MULTILINE)
 _ARG = re.compile(rb"^[ \t]*ARG[ \t]+([A-Za-z_][A-Za-z0-9_]*)", re.IGNORECASE | re.MULTILINE)

@@ -59,7 +59,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def deliver(delivery: Delivery) -> Committed | None:
-    """Write the outputs; returns the image (None if only files were written). Raises BuilderError."""
+    """Write the outputs; returns the image (None if there was none to be made). Raises BuilderError."""
     if delivery.outputs:
         several = delivery.index or len(delivery.images) > 1
         refuse_outputs(delivery.outputs, named=bool(delivery.names), several=several)
@@ -72,8 +72,9 @@ def deliver(delivery: Delivery) -> Committed | None:
     made: dict[tuple[Form, Said | None], Committed] = {}
     named: list[tuple[Committed, list[Reference], list[Reference]]] = []
     for output in delivery.outputs or (Output(type="image"),):
-        if output.type in ("tar", "local"):
-            _write_files(delivery, output)
+        if not output.holds_image:
+            if output.type != "cacheonly":
+                _write_files(delivery, output)
             continue
         names, pushed = output_names(output, delivery.names)
         # What is said of a pushed image does not tell of the names that stay here.

@@ -13,7 +13,7 @@ from builder.oci import reference
 from builder.oci.reference import DEFAULT_TAG, Reference
 from builder.solver.annotations import Annotation, parse_output_annotation
 
-TYPES = ("oci", "docker", "local", "tar", "image", "registry")
+TYPES = ("oci", "docker", "local", "tar", "image", "registry", "cacheonly")
 
 _KEYS = (
     "type", "dest", "name", "push", "tar", "compression", "compression-level", "force-compression",
@@ -25,6 +25,7 @@ _KEYS = (
 class Output(msgspec.Struct, frozen=True, kw_only=True):
     """One `--output`. `dest` is a path, or `-` for standard output; `level` None for the format's default;
     `oci_artifact` stores attestations as artifacts, not in the form of images; what is pushed `by_digest` gets no tag.
+    The type `cacheonly` writes nothing: as in buildx it keeps the default output away.
     """
 
     type: str
@@ -39,6 +40,11 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     oci_media_types: bool | None = None
     oci_artifact: bool = True
     annotations: tuple[Annotation, ...] = ()
+
+    @property
+    def holds_image(self) -> bool:
+        """Whether an image is made for it, and not only files, or nothing."""
+        return self.type not in ("tar", "local", "cacheonly")
 
 
 def parse_output(text: str) -> Output:
@@ -91,10 +97,11 @@ def output_names(output: Output, tags: Sequence[Reference]) -> tuple[list[Refere
 
 
 def image_names(outputs: tuple[Output, ...], tags: tuple[str, ...]) -> tuple[str, ...]:
-    """The names that the image of a build gets: those that outputs state, and the tags. Files alone have none."""
+    """The names that the image of a build gets: those that outputs state, and the tags. Without an image there are
+    none."""
     if not outputs:
         return tags
-    images = [output for output in outputs if output.type not in ("tar", "local")]
+    images = [output for output in outputs if output.holds_image]
     return tuple(dict.fromkeys(name for output in images for name in (*output.names, *tags)))
 
 

@@ -182,6 +182,18 @@ def test_a_tar_of_files(cli: Cli, directory: Path, tmp_path: Path) -> None:
         assert cli.build("-o", output, directory).out == data
 
 
+def test_only_the_cache(cli: Cli, directory: Path, tmp_path: Path) -> None:
+    """As with buildx no image is made, none is named, and the files about it tell of none."""
+    files = ("--iidfile", tmp_path / "id", "--metadata-file", tmp_path / "about")
+    done = cli.build("-t", "x", "-o", "type=cacheonly", *files, directory)
+    assert (done.out, cli.entries()) == (b"", {})
+    assert "exporting" not in done.err
+    assert (tmp_path / "id").read_text() == ""
+    assert json.loads((tmp_path / "about").read_text()) == {}
+    assert cli.build("-t", "x", directory).cached() == 3
+    assert list(cli.entries()) == ["docker.io/library/x:latest"]
+
+
 def test_several_outputs(cli: Cli, directory: Path, tmp_path: Path) -> None:
     outputs = [f"type=oci,dest={tmp_path}/a", f"type=docker,dest={tmp_path}/b", f"{tmp_path}/c", "type=image"]
     arguments = [word for output in outputs for word in ("-o", output)]

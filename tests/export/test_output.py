@@ -17,6 +17,7 @@ TABLE = {
     "./a dir": Output(type="local", dest="./a dir"),
     "type=local,dest=out": Output(type="local", dest="out"),
     "type=tar": Output(type="tar", dest="-"),
+    "type=cacheonly": Output(type="cacheonly"),
     "type=tar,dest=x.tar": Output(type="tar", dest="x.tar"),
     "type=oci": Output(type="oci", dest="-"),
     "type=oci,dest=x,tar=false": Output(type="oci", dest="x", tar=False),
@@ -108,7 +109,7 @@ def test_any_text_is_an_output_or_refused(text: str) -> None:
         (["type=image"], ("a", "b")),
         (["type=image,name=x"], ("x", "a", "b")),
         (['type=registry,"name=x,y"', "type=oci,dest=c,name=y", "type=docker,dest=d"], ("x", "y", "a", "b")),
-        (["type=local,dest=d", "type=tar,dest=t"], ()),
+        (["type=local,dest=d", "type=tar,dest=t", "type=cacheonly"], ()),
         (["type=local,dest=d", "type=image,name=x"], ("x", "a", "b")),
     ],
 )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from builder.cli.building import run_build
 from builder.cli.defaults import platform_option, progress_option
 from builder.cli.flags import Command
 from builder.cli.given import keep
 from builder.cli.settings import Settings
+from builder.errors import UsageError
 
 
 class BuildCommand(Command):
@@ -24,14 +26,29 @@ class BuildCommand(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
-        return super().parse_args(
+        rest = super().parse_args(
             ctx, ["--squash=all" if word == "--squash" else word for word in args[:end]] + args[end:]
         )
+        if not ctx.resilient_parsing:
+            _reconcile(ctx)
+        return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from builder.cli.help import write_sections
 
         write_sections(self, ctx, formatter)
+
+
+def _reconcile(ctx: click.Context) -> None:
+    """Let `--progress=quiet` be `-q`, which goes with no other view, as in buildx; with `none` not even the ID is
+    printed. What the variable says gives way to `-q`. Raises UsageError."""
+    given = ctx.params
+    stated = ctx.get_parameter_source("progress") == ParameterSource.COMMANDLINE
+    if given["quiet"] and stated and given["progress"] not in ("auto", "none", "quiet"):
+        raise UsageError(f"--progress={given['progress']} and --quiet exclude each other", remedy="leave one out")
+    if given["progress"] == "quiet":
+        given["quiet"] = stated or given["quiet"]
+        given["progress"] = "none"
 
 
 @click.command("build", cls=BuildCommand, epilog="Example: builder build -t app:1 --build-arg VERSION=2 .")

@@ -88,7 +88,7 @@ def _build(options: BuildOptions, given: dict[str, Any]) -> BuildResult:
     writes_to_stdout = any(output.dest == "-" for output in options.outputs)
     if given["quiet"] and result.image_id and not writes_to_stdout:
         print(result.image_id)
-    elif not given["quiet"] and given["progress"] != "rawjson" and result.image_id:
+    elif not given["quiet"] and given["progress"] not in ("none", "rawjson") and result.image_id:
         names = ", ".join(result.tags) or "(no name; give one with -t)"
         print(f"image {result.image_id[:19]} {names}", file=sys.stderr)
     return result

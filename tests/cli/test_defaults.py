@@ -70,6 +70,29 @@ def test_the_progress_of_a_build(cli: Cli, directory: Path) -> None:
     assert (quiet.err, quiet.out[:7]) == ("", b"sha256:")
 
 
+def test_a_quiet_build(cli: Cli, directory: Path) -> None:
+    """As in buildx the option is `-q`, the variable only the view."""
+    asked = cli("build", "-q", directory)
+    assert (asked.err, asked.out[:7]) == ("", b"sha256:")
+    for options in (
+        ["--progress=quiet"],
+        ["-q", "--progress=quiet"],
+        ["-q", "--progress=none"],
+        ["-q", "--progress=auto"],
+    ):
+        assert cli("build", *options, directory) == asked
+    assert cli("build", "-q", directory, environ={PROGRESS: "quiet"}) == asked
+    assert cli("build", "--progress=none", directory) == (0, b"", "")
+    assert cli("build", directory, environ={PROGRESS: "quiet"}) == (0, b"", "")
+
+
+@pytest.mark.parametrize("mode", ["plain", "tty", "rawjson"])
+def test_a_quiet_build_has_no_view(cli: Cli, directory: Path, mode: str) -> None:
+    done = cli("build", "-q", f"--progress={mode}", directory)
+    assert (done.status, done.out) == (2, b"")
+    assert f"--progress={mode} and --quiet exclude each other" in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [

@@ -45,7 +45,7 @@ _RULES = "ignore-2"
 class Inputs(msgspec.Struct, frozen=True):
     """The Dockerfile (`name` as people know it, and its text), how to open each context as files, what the named
     contexts are for the plan, and the ignore rules of the main context (None without an ignore file, and for a context
-    that is no directory of the host: its `.dockerignore` is a file like any other).
+    that is no directory of the host: its ignore files are files like any other).
 
     `remote` are the contexts that must be fetched, as they were given; `origins` what those that were fetched already
     turned out to be. `time` is that of the main context (`ContextDirectory`). `path` is the Dockerfile's in a main

@@ -33,7 +33,8 @@ _IGNORED_SHOWN = 5
 def command() -> None:
     """Show what a build can see of its context, which ignore files decide.
 
-    The ignore file is <Dockerfile>.dockerignore beside the Dockerfile or, without one, .dockerignore in the context.
+    The ignore file is <Dockerfile>.dockerignore or <Dockerfile>.containerignore beside the Dockerfile or, without one,
+    .containerignore or .dockerignore in the context.
     """
 
 
@@ -88,7 +89,7 @@ def ls(path: str, sizes: bool, top: int, dockerfile: str, form: str) -> None:
     sys.stdout.flush()
     print(f"{plural(found.whole.files, 'file')}, {size(found.whole.size)}", file=sys.stderr)
     if matcher is None:
-        print("nothing is ignored: there is no .dockerignore", file=sys.stderr)
+        print("nothing is ignored: there is no .dockerignore or .containerignore", file=sys.stderr)
         return
     largest = ", ".join(f"{_label(one)} {size(one.size)}" for one in found.ignored[:_IGNORED_SHOWN])
     more = ", …" if len(found.ignored) > _IGNORED_SHOWN else ""
@@ -138,7 +139,7 @@ def why(paths: tuple[str, ...], context: str, dockerfile: str, form: str) -> Non
 
 def _reason(one: Verdict) -> str:
     if one.rule is None:
-        return "included: no rule matched" if one.source else "included: there is no .dockerignore"
+        return "included: no rule matched" if one.source else "included: there is no .dockerignore or .containerignore"
     where = f"{one.source}:{one.rule.line}: {printable(one.rule.text.strip())}"
     if one.is_seen:
         return f"included by {where}"

@@ -1,4 +1,4 @@
-"""What an ignore file hides: the rules of `.dockerignore` and of `COPY --exclude`.
+"""What an ignore file hides: the rules of `.dockerignore`, of `.containerignore` and of `COPY --exclude`.
 
 A rule matches a path or one of the directories above it; of all rules that match, the last one decides; a rule with `!`
 keeps instead of hiding. The semantics are those of BuildKit's walk (`MatchesUsingParentResults` of
@@ -20,6 +20,10 @@ import msgspec
 from builder.errors import ContextError
 
 DEFAULT_NAME = ".dockerignore"
+OF_CONTEXT = (".containerignore", DEFAULT_NAME)
+"""The ignore files at the root of a context, the first one that is there counts (buildah's pkg/parse)."""
+OF_DOCKERFILE = (DEFAULT_NAME, ".containerignore")
+"""What the name of a Dockerfile's own ignore file ends with: first as BuildKit has it, then as buildah alone has it."""
 _MAX_SIZE = 16 << 20
 
 
@@ -50,19 +54,23 @@ class IgnoreFile(msgspec.Struct, frozen=True):
 
 
 def find_ignore_file(context: str, dockerfile: str | None) -> IgnoreFile | None:
-    """The ignore file that counts: `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` at the root.
+    """The ignore file that counts: `<Dockerfile>.dockerignore` or `<Dockerfile>.containerignore` beside the Dockerfile,
+    else `.containerignore` or `.dockerignore` at the root.
 
     `context` and `dockerfile` are paths of the host (`dockerfile` None if it came from elsewhere). As in BuildKit a
     file that cannot be read, or is none, counts as missing. So does a link that leads out of the context and of the
     Dockerfile's directory: whoever made the context must not have a file of the host read.
     """
     if dockerfile is not None:
-        own = dockerfile + DEFAULT_NAME
-        text = _read(own, context, os.path.dirname(dockerfile) or ".")
+        for end in OF_DOCKERFILE:
+            text = _read(dockerfile + end, context, os.path.dirname(dockerfile) or ".")
+            if text is not None:
+                return IgnoreFile(os.path.basename(dockerfile) + end, text)
+    for name in OF_CONTEXT:
+        text = _read(os.path.join(context, name), context)
         if text is not None:
-            return IgnoreFile(os.path.basename(own), text)
-    text = _read(os.path.join(context, DEFAULT_NAME), context)
-    return None if text is None else IgnoreFile(DEFAULT_NAME, text)
+            return IgnoreFile(name, text)
+    return None
 
 
 def _read(path: str, *roots: str) -> str | None:

@@ -113,6 +113,12 @@ def test_an_ignore_file(load: Any, context: Path) -> None:
         main(load(context))
 
 
+def test_an_ignore_file_beside_a_containerfile(load: Any, context: Path) -> None:
+    (context / "Dockerfile").rename(context / "Containerfile")
+    (context / ".containerignore").write_text("f\n")
+    assert names(main(load(context))) == [".containerignore", "Containerfile", "sub"]
+
+
 def test_compiled_rules_are_remembered(load: Any, context: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (context / ".dockerignore").write_text("f\n")
     rules = load(context).rules()

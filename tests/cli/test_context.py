@@ -51,7 +51,7 @@ def test_ls_lists_what_a_build_sees(cli: Cli, tree: Path) -> None:
 def test_ls_without_an_ignore_file(cli: Cli, tree: Path) -> None:
     done = cli("context", "ls", tree)
     assert "node_modules/a/x" in lines(done)
-    assert "nothing is ignored: there is no .dockerignore" in done.err
+    assert "nothing is ignored: there is no .dockerignore or .containerignore" in done.err
 
 
 def test_ls_with_sizes_is_sorted_by_them(cli: Cli, tree: Path) -> None:
@@ -83,6 +83,12 @@ def test_the_ignore_file_of_the_dockerfile_counts(cli: Cli, tree: Path) -> None:
     ]
 
 
+def test_an_ignore_file_of_containers_counts(cli: Cli, tree: Path) -> None:
+    ignore(ignore(tree, ""), "src\n", ".containerignore")
+    assert "ignored by .containerignore: 3 files" in cli("context", "ls", tree).err
+    assert lines(cli("context", "why", "-C", tree, "src/a")) == ["src/a: ignored by .containerignore:1: src"]
+
+
 # --- why
 
 
@@ -110,7 +116,9 @@ def test_why_names_file_line_and_pattern(cli: Cli, tree: Path) -> None:
 
 
 def test_why_without_an_ignore_file(cli: Cli, tree: Path) -> None:
-    assert lines(cli("context", "why", "-C", tree, "src")) == ["src: included: there is no .dockerignore"]
+    assert lines(cli("context", "why", "-C", tree, "src")) == [
+        "src: included: there is no .dockerignore or .containerignore"
+    ]
 
 
 def test_why_as_json(cli: Cli, tree: Path) -> None:

@@ -219,6 +219,25 @@ def test_the_dockerfiles_own_ignore_file_wins(tmp_path: Path) -> None:
     assert (found.name, found.text) == ("My.Dockerfile.dockerignore", "")
 
 
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        ((".containerignore",), ".containerignore"),
+        ((".containerignore", ".dockerignore"), ".containerignore"),
+        (("My.containerignore", ".containerignore", ".dockerignore"), "My.containerignore"),
+        (("My.dockerignore", "My.containerignore", ".containerignore"), "My.dockerignore"),
+        (("My.dockerignore", ".containerignore"), "My.dockerignore"),
+    ],
+)
+def test_ignore_files_of_containers(tmp_path: Path, there: tuple[str, ...], taken: str) -> None:
+    """As buildah chooses (pkg/parse, ContainerIgnoreFile)."""
+    for name in there:
+        (tmp_path / name).write_text(f"in {name}")
+    found = find_ignore_file(str(tmp_path), str(tmp_path / "My"))
+    assert found is not None
+    assert (found.name, found.text) == (taken, f"in {taken}")
+
+
 def test_no_ignore_file(tmp_path: Path) -> None:
     assert find_ignore_file(str(tmp_path), None) is None
     (tmp_path / ".dockerignore").mkdir()

@@ -17,6 +17,7 @@ from builder.api.inputs import DOCKERFILES, is_stream
 from builder.api.repeat.leave import leave, make_room, settled_state
 from builder.api.repeat.notes import FILE, HERE, INPUT, PROGRAM, TREE, Note
 from builder.api.repeat.question import ARCHIVE, IMAGES, Question
+from builder.context.ignore import OF_CONTEXT, OF_DOCKERFILE
 from builder.context.source import LocalContext, parse_context
 from builder.errors import BuilderError
 from builder.export.destination import WrittenFile
@@ -102,8 +103,8 @@ def _paths(question: Question, options: BuildOptions, result: BuildResult) -> It
         *(f"{options.context}/{name}" for name in names),
     ):
         yield INPUT + _absolute(path)
-        yield INPUT + _absolute(path) + ".dockerignore"
-    yield INPUT + _absolute(f"{options.context}/.dockerignore")
+        yield from (INPUT + _absolute(path) + end for end in OF_DOCKERFILE)
+    yield from (INPUT + _absolute(f"{options.context}/{name}") for name in OF_CONTEXT)
     yield TREE + _absolute(options.context)
     for path in (*configuration_files(options.environ), docker_file(options.environ)):
         if path:  # Docker's, for its proxies

@@ -78,6 +78,7 @@ def changes() -> dict[str, Callable[[Asking], object]]:
         "the Dockerfile": lambda asking: (asking.context / "Dockerfile").write_text("FROM scratch\nCOPY dir /\n"),
         "the ignore file": lambda asking: (asking.context / ".dockerignore").write_text("dir"),
         "an ignore file of its own": lambda asking: (asking.context / "Dockerfile.dockerignore").touch(),
+        "an ignore file of containers": lambda asking: (asking.context / ".containerignore").touch(),
         "the context": lambda asking: (
             asking.context.rename(f"{asking.context}.old"), shutil.copytree(f"{asking.context}.old", asking.context)
         ),
@@ -108,7 +109,7 @@ def test_what_changed_is_built(noted: Asking, change: str) -> None:
     assert not noted.answered()
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.dockerignore"])
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.dockerignore", "Dockerfile.containerignore"])
 def test_what_a_link_out_of_the_context_leads_to_changed(asking: Asking, name: str) -> None:
     outside = asking.root.parent / "outside"
     outside.write_text("FROM scratch\nCOPY a /\n" if name == "Dockerfile" else "ignored\n")

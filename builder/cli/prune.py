@@ -14,19 +14,46 @@ from builder.cli.stores import open_store
 @click.option("--cache", "only_cache", is_flag=True, help="Remove build cache only, and no image; all of it with -a.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE", help="until=TIME, label=KEY[=VALUE], label!=…")
+@click.option("--max-used-space", default="", metavar="SIZE", help="Remove build cache until it has no more than this.")
+@click.option(
+    "--reserved-space",
+    "--keep-storage",
+    "reserved",
+    default="",
+    metavar="SIZE",
+    help="Remove build cache, but never to less than this.",
+)
+@click.option("--min-free-space", default="", metavar="SIZE", help="Remove build cache until the disk has this free.")
 @click.pass_obj
-def command(settings: Settings, everything: bool, only_cache: bool, force: bool, filters: tuple[str, ...]) -> None:
+def command(
+    settings: Settings,
+    everything: bool,
+    only_cache: bool,
+    force: bool,
+    filters: tuple[str, ...],
+    max_used_space: str,
+    reserved: str,
+    min_free_space: str,
+) -> None:
     """Remove images without a name, build cache that no image uses, and failed steps kept for 'builder debug'.
 
     With -a all images and all build cache go. --cache leaves the images, as 'docker builder prune' does. What running
     builds use stays, and so do cache mounts. The filter label is about images alone. 'builder image prune' leaves the
     build cache and failed steps as they are.
+
+    The three sizes (20g, 512MiB) limit the build cache: what of it was not used for longest goes first, and no more
+    than they ask. Its size is that of the build cache and of the unpacked layers that no image has, see 'builder du'.
+    --filter until=… then says what may go; -a adds what images have as well, where that frees anything. Images, failed
+    steps and their options are as without a limit.
     """
     from builder.cli import pruning
 
     wanted = pruning.wanted(everything, filters, images=not only_cache)
+    limit = pruning.limit(wanted, max_used_space, reserved, min_free_space)
     if not force:
         what = ("all images", "all build cache") if wanted.everything else ("all dangling images", "unused build cache")
+        if limit is not None:
+            what = (what[0], "build cache that was not used for longest, until its limits are kept")
         items = (*what[1 if only_cache else 0 :], "all kept states of failed steps")
         pruning.ask("This will remove:\n" + "".join(f"  - {item}\n" for item in items))
-    pruning.run(open_store(settings, as_root=True), wanted, images=not only_cache, cache=True)
+    pruning.run(open_store(settings, as_root=True), wanted, images=not only_cache, cache=True, limit=limit)

@@ -11,9 +11,12 @@ from builder.cli.filters import CACHE_PRUNING, PRUNING, moment_of, parse_filters
 from builder.cli.format import size
 from builder.errors import BuilderError, UsageError
 from builder.store.describe import Describer
+from builder.store.limit import Limit
 from builder.store.prune import Pruned, prune
 from builder.store.room import is_full
 from builder.store.store import Store
+
+_LABELS = frozenset({"label", "label!"})
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -36,6 +39,23 @@ def wanted(everything: bool, texts: Iterable[str], *, images: bool = True) -> Wa
     return Wanted(everything or False in dangling, filters, before)
 
 
+def limit(wanted: Wanted, most: str, reserved: str, free: str) -> Limit | None:
+    """The limit that `--max-used-space`, `--reserved-space` and `--min-free-space` give the build cache, in buildx's
+    units: 1g is 1 GiB. None if all are '' or 0, which to BuildKit is the same. Raises UsageError."""
+    if not (most or reserved or free):
+        return None
+    from builder.cli.values import size as size_of
+
+    found = Limit(
+        size_of(most, "--max-used-space"), size_of(reserved, "--reserved-space"), size_of(free, "--min-free-space")
+    )
+    if wanted.filters.keys() & _LABELS:
+        raise UsageError(
+            "--filter label chooses images, and a limit is one of the build cache", remedy="give one of them"
+        )
+    return found if found != Limit() else None
+
+
 def ask(warning: str) -> None:
     """Ask before something is removed. Raises BuilderError unless the answer is yes."""
     print(f"WARNING! {warning}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
@@ -44,14 +64,16 @@ def ask(warning: str) -> None:
         raise BuilderError("nothing was removed: the answer was not yes", remedy="-f does not ask")
 
 
-def run(store: Store, wanted: Wanted, *, images: bool = True, cache: bool) -> None:
-    """Prune the images that are wanted, with `cache` build cache too, without `images` that alone; print it."""
+def run(store: Store, wanted: Wanted, *, images: bool = True, cache: bool, limit: Limit | None = None) -> None:
+    """Prune the images that are wanted, with `cache` build cache too, as far as a `limit` asks, without `images` that
+    alone; print it."""
     describer = Describer(store)
     passes = predicate(wanted.filters, store.images, describer)
     rows = [row for row in describer.summaries() if wanted.everything or row.reference is None] if images else []
-    about_cache = cache and not wanted.filters.keys() & {"label", "label!"}  # cache has no labels
+    about_cache = cache and not wanted.filters.keys() & _LABELS  # cache has no labels
     kind = "all" if wanted.everything else "unused"
-    _print(prune(store, list(filter(passes, rows)), cache=kind if about_cache else "", before=wanted.before))
+    chosen = list(filter(passes, rows))
+    _print(prune(store, chosen, cache=kind if about_cache else "", before=wanted.before, limit=limit))
     if not cache:
         hint_at_cache(store)
 

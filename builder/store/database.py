@@ -276,6 +276,13 @@ class Database:
             connection.execute("DROP TABLE kept")
             connection.execute("COMMIT")
 
+    def step_recipes(self, largest: int) -> list[tuple[str, float, bytes]]:
+        """The layer of each step, when it was last used, and its recipe, unless that has more than `largest` bytes."""
+        with self._cursor() as connection:
+            return connection.execute(
+                "SELECT diff_id, used, recipe FROM steps JOIN recipes USING (key) WHERE length(recipe) <= ?", (largest,)
+            ).fetchall()
+
     def equal_steps(self, lineage: str, diff_id: str) -> list[StepRecord]:
         """The records of one place in one Dockerfile that gave this layer, oldest first."""
         with self._cursor() as connection:

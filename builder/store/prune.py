@@ -11,6 +11,7 @@ from builder.store.describe import Summary
 from builder.store.failed import Cleared, FailedStates
 from builder.store.images import StoredImage
 from builder.store.leases import held
+from builder.store.limit import Limit, surplus
 from builder.store.records import Holding
 from builder.store.remove import Removal, in_use, remove_entirely
 from builder.store.room import room_to_remove
@@ -30,19 +31,22 @@ class Pruned(msgspec.Struct, frozen=True):
     size: int
 
 
-def prune(store: Store, images: list[Summary], *, cache: str = "", before: float | None = None) -> Pruned:
+def prune(
+    store: Store, images: list[Summary], *, cache: str = "", before: float | None = None, limit: Limit | None = None
+) -> Pruned:
     """Remove these images with all of their names, and build cache: '' none, `unused` what no image that remains has,
     `all`. With either go the failed steps that are kept. Of all that only what was last used (or kept) `before`, in
-    seconds since the epoch, goes. What running builds use stays, and so does a failed step that somebody looks at. With
-    build cache goes what was derived and is not used, for a month if nothing else is said: it is not counted.
+    seconds since the epoch, goes, and of the cache's records only as many as a `limit` asks. What running builds use
+    stays, and so does a failed step that somebody looks at. With build cache goes what was derived and is not used, for
+    a month if nothing else is said: it is not counted.
 
     Raises StoreError.
     """
     with room_to_remove(store):
-        return _prune(store, images, cache, before)
+        return _prune(store, images, cache, before, limit)
 
 
-def _prune(store: Store, images: list[Summary], cache: str, before: float | None) -> Pruned:
+def _prune(store: Store, images: list[Summary], cache: str, before: float | None, limit: Limit | None) -> Pruned:
     removals = []
     for digest in dict.fromkeys(row.descriptor.digest for row in images):
         descriptor = next(row.descriptor for row in images if row.descriptor.digest == digest)
@@ -53,11 +57,13 @@ def _prune(store: Store, images: list[Summary], cache: str, before: float | None
     if cache:
         failed = FailedStates(store.root, store.temporary).clear(before)
         doomed = prunable(store, everything=cache == "all", before=before)
+        if limit is not None:
+            doomed = surplus(store, limit, doomed)
     collected = sweep(store, doomed)
     if cache:
         # Last, because the database grows by it for a while: a step whose layer is gone does no harm, it runs again.
         store.database.forget(doomed)
-        if cache == "all" and before is None and not held(store.leases):
+        if cache == "all" and before is None and limit is None and not held(store.leases):
             store.database.clear()
         store.database.forget_unused_memos(before if before is not None else time.time() - _UNUSED)
         store.database.forget_recipes(store.builds.keys())

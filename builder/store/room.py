@@ -29,7 +29,7 @@ _LITTLE = 64 << 10  # with fewer bytes SQLite and the index's successor do not b
 def is_full(directory: str) -> bool:
     """Whether so little is free on the disk of a directory that the store cannot work there."""
     try:
-        return _free(directory) < _LITTLE
+        return free_space(directory) < _LITTLE
     except OSError:
         return False
 
@@ -41,7 +41,7 @@ def keep_room(root: str, *, again: bool = False) -> None:
     with contextlib.suppress(OSError):
         if os.path.exists(path) and os.stat(path).st_size >= SIZE:
             return
-        if again or _free(root) >= _PLENTY:
+        if again or free_space(root) >= _PLENTY:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 _allocate(descriptor)
@@ -104,6 +104,7 @@ def _allocate(descriptor: int) -> None:
             size -= _LITTLE
 
 
-def _free(directory: str) -> int:
+def free_space(directory: str) -> int:
+    """The bytes that can be written to the disk of a directory. Raises OSError."""
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize

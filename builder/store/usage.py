@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 
 import msgspec
 
@@ -38,7 +38,7 @@ def usage(store: Store) -> list[Usage]:
     """Images, build cache, unpacked layers, cache mounts, kept failed steps, and unfinished or unneeded data. Each blob
     counts once."""
     layout = Layout(store.root, store.temporary)
-    sizes = {digest: _size(layout.blob_path(digest)) for digest in layout.digests()}
+    sizes = blob_sizes(layout)
     entries = store.images.all()
     holdings = store.database.holdings()
     pins = held(store.leases)
@@ -108,18 +108,25 @@ def _reached(layout: Layout, roots: list[str]) -> Needed:
     return found
 
 
+def blob_sizes(layout: Layout) -> dict[str, int]:
+    """The bytes of all blobs, by digest."""
+    return {digest: _size(layout.blob_path(digest)) for digest in layout.digests()}
+
+
+def unpacked_layers(store: Store) -> Iterator[tuple[str, int]]:
+    """The diff ID and the bytes of each unpacked layer; one may be there several times."""
+    for directory in (one.entries.directory for one in store.all_snapshots()):
+        for name in _names(directory):
+            if len(name) >= 64 and not name.startswith(("tmp-", "gone-")):
+                yield f"sha256:{name[:64]}", tree_size(os.path.join(directory, name))
+
+
 def _snapshots(store: Store, of_images: Needed) -> Usage:
     count = active = size = free = 0
-    for path in (
-        f"{one.entries.directory}/{name}" for one in store.all_snapshots() for name in _names(one.entries.directory)
-    ):
-        name = os.path.basename(path)
-        if len(name) < 64 or name.startswith(("tmp-", "gone-")):
-            continue
-        taken = tree_size(path)
+    for diff_id, taken in unpacked_layers(store):
         count += 1
         size += taken
-        if f"sha256:{name[:64]}" in of_images.diff_ids:
+        if diff_id in of_images.diff_ids:
             active += 1
         else:
             free += taken

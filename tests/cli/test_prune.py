@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+from pathlib import Path
 
 import pytest
 
@@ -116,6 +118,76 @@ def test_prune_keeps_cache_that_images_have_and_recent_cache(cli: Cli) -> None:
     assert b"Deleted build cache records: " in cli("prune", "-f").out
     context(cli.root.parent / "context", DOCKERFILE, file="content")
     assert rebuild(cli) == 1
+
+
+def build_three(cli: Cli) -> Path:
+    """Build an image of three layers, each of some 20 kB, and remove it: they are build cache now. The context."""
+    directory = context(
+        cli.root.parent / "context",
+        "FROM scratch\nCOPY a /\nCOPY b /\nCOPY c /\n",
+        **{name: random.Random(name).randbytes(20_000) for name in "abc"},
+    )
+    cli.build("-t", "a", directory)
+    assert cli("rmi", "a").status == 0
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("options", "cached"),
+    [
+        (("--max-used-space", "50k"), 2),
+        (("--max-used-space", "30KB"), 1),
+        (("--max-used-space", "1"), 0),
+        (("--max-used-space", "0"), 0),
+        (("--max-used-space", "1g"), 3),
+        (("--max-used-space", "1", "--reserved-space", "0.05m"), 2),
+        (("--keep-storage", "30720"), 1),
+        (("--min-free-space", "1"), 3),
+        (("--min-free-space", "4096t"), 0),
+        (("--min-free-space", "4096t", "--reserved-space", "30 KiB"), 1),
+        (("--max-used-space", "1", "--filter", "until=1h"), 3),
+        (("-a", "--max-used-space", "50k", "--cache"), 2),
+    ],
+)
+def test_prune_to_a_limit_removes_the_least_recently_used_first(
+    cli: Cli, options: tuple[str, ...], cached: int
+) -> None:
+    """Of steps that stand on each other that is the last one: without those below it nothing would find it."""
+    directory = build_three(cli)
+    rows = {row["Type"]: row for row in map(json.loads, lines(cli("du", "--format", "json")))}
+    assert rows["Build Cache"]["Size"].startswith("60")
+    out = lines(cli("prune", "-f", *options))
+    assert out[-1].startswith("Total reclaimed space: 0B") == (cached == 3)
+    assert any(line.startswith("Deleted build cache records: ") for line in out) == (cached < 3)
+    assert cli.build(directory).cached() == cached
+
+
+def test_prune_to_a_limit_asks_and_leaves_what_images_have(cli: Cli) -> None:
+    build_three(cli)
+    build(cli, "-t", "kept")
+    asked = cli("prune", "--cache", "--max-used-space", "30k", stdin=b"n\n").out
+    assert b"remove:\n  - build cache that was not used for longest, until its limits are kept\n  - all kept" in asked
+    assert cli("prune", "--cache", "-af", "--max-used-space", "1").status == 0
+    assert "docker.io/library/kept:latest" in cli.entries()
+    assert rebuild(cli) == 1
+    assert cli("prune", "-af", "--max-used-space", "1g").status == 0
+    assert cli.entries() == {}
+    assert rebuild(cli) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--max-used-space", "much"), "invalid size 'much' for --max-used-space"),
+        (("--keep-storage", "-1"), "invalid size '-1' for --reserved-space"),
+        (("--min-free-space", "20%"), "invalid size '20%' for --min-free-space"),
+        (("--max-used-space", "1g", "--filter", "label=a"), "--filter label chooses images"),
+    ],
+)
+def test_prune_refuses_wrong_limits_before_it_asks(cli: Cli, arguments: tuple[str, ...], message: str) -> None:
+    refused = cli("prune", *arguments, stdin=b"y\n")
+    assert (refused.status, refused.out) == (2, b"")
+    assert message in refused.err
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_a_full_disk_is_told_apart(
 ) -> None:
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
-    monkeypatch.setattr("builder.store.room._free", lambda directory: free)
+    monkeypatch.setattr("builder.store.room.free_space", lambda directory: free)
     found = failure(error, path, "cannot be used")
     assert isinstance(found, DiskFull) is full
     assert found.place == path

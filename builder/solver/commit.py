@@ -1,8 +1,9 @@
 """From solved layers to an image: its configuration, its manifest, and the index over several platforms.
 
 Times: a layer's line of history bears the time at which the layer was made (cached or not, so that a rebuild that
-changes nothing gives the same image), a line without a layer that of the line before it. SOURCE_DATE_EPOCH replaces
-them all, except those of the base image.
+changes nothing gives the same image), a line without a layer that of the line before it. The lines before the build's
+first layer bear that layer's time, not one of the base, as in BuildKit (normalizeLayersAndHistory); without a layer it
+is the base's last. SOURCE_DATE_EPOCH replaces them all, except those of the base image.
 """
 
 from __future__ import annotations
@@ -132,12 +133,11 @@ def _commit_one(
 def image_config(image: PlannedImage, roots: Mapping[int, Root], epoch: int | None) -> ImageConfig:
     """The complete configuration of a planned image."""
     history = list(image.config.history or ())
-    moment = _latest(history)
-    if epoch is not None:
-        moment = _timestamp(epoch)
-    for line in image.history:
-        created = roots[line.node].created if line.node is not None else None
-        if created is not None and epoch is None:
+    made = [roots[line.node].created if line.node is not None and epoch is None else None for line in image.history]
+    first = next((created for created in made if created is not None), epoch)
+    moment = _timestamp(first) if first is not None else _latest(history)
+    for line, created in zip(image.history, made, strict=True):
+        if created is not None:
             moment = _timestamp(created)
         history.append(
             History(created=moment, created_by=line.created_by, comment=COMMENT, empty_layer=line.node is None)

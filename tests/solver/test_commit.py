@@ -51,7 +51,7 @@ def test_lines_of_history_bear_the_times_of_their_layers() -> None:
     assert [(line.created, line.created_by, line.empty_layer) for line in config.history or ()] == [
         ("2020-01-01T00:00:00Z", "base", False),
         (None, "no time", True),
-        ("2020-01-01T00:00:00Z", "ENV A=1", True),
+        ("2020-09-13T12:26:40.25Z", "ENV A=1", True),
         ("2020-09-13T12:26:40.25Z", "RUN a", False),
         ("2020-09-13T12:26:40.25Z", "CMD x", True),
         ("2020-09-13T12:28:20Z", "RUN b", False),
@@ -59,6 +59,12 @@ def test_lines_of_history_bear_the_times_of_their_layers() -> None:
     assert config.created == "2020-09-13T12:28:20Z"
     assert {line.comment for line in (config.history or ())[2:]} == {COMMENT}
     assert config.rootfs.diff_ids == [LAYER, LAYER]
+
+
+def test_without_a_layer_of_its_own_an_image_is_as_old_as_its_base() -> None:
+    base = (History(created="2020-01-01T00:00:00Z", created_by="base"),)
+    config = image_config(planned(HistoryLine("ENV A=1"), base=base), ROOTS, None)
+    assert [line.created for line in config.history or ()] == ["2020-01-01T00:00:00Z"] * 2
 
 
 def test_a_time_that_is_given_replaces_all_but_the_base() -> None:

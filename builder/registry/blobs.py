@@ -12,7 +12,8 @@ from builder.registry.auth import repository_scope
 from builder.registry.endpoints import Endpoint
 from builder.registry.failures import Transient, refused
 from builder.registry.fallback import Unusable, first_that_serves
-from builder.registry.transport import Backoff, Session, Stream
+from builder.registry.replies import Stream
+from builder.registry.transport import Session
 from builder.registry.urls import is_same_origin, split
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class _Download:
 
     def run(self, session: Session, attempt: Callable[[dict[str, str]], None]) -> None:
         """Make attempts until all bytes are there and verified."""
-        backoff = Backoff(session)
+        backoff = session.backoff()
         mark = inherited = self._done  # what an earlier endpoint gave is kept: the digest decides in the end
         while True:
             try:

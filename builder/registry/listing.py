@@ -19,7 +19,8 @@ from builder.oci.spec import NOT_JSON
 from builder.registry.auth import repository_scope
 from builder.registry.endpoints import DOCKER_HUB, Endpoint
 from builder.registry.failures import refused
-from builder.registry.transport import Reply, Session
+from builder.registry.replies import Reply
+from builder.registry.transport import Session
 from builder.registry.urls import join, split
 
 MOST = 1_000_000  # names of one list: more are taken for a registry that never ends

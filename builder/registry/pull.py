@@ -35,7 +35,8 @@ from builder.registry.endpoints import Endpoint
 from builder.registry.failures import refused
 from builder.registry.fallback import first_that_serves
 from builder.registry.platforms import matches, select
-from builder.registry.transport import MAX_REPLY, Session
+from builder.registry.replies import MAX_REPLY
+from builder.registry.transport import Session
 
 ACCEPT = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
 _DEEPEST = 4  # indexes within indexes

@@ -18,10 +18,12 @@ from builder.oci.reference import DEFAULT_TAG, Reference
 from builder.oci.spec import INDEXES, Descriptor, Index, Manifest, decode
 from builder.progress import Reporter, Transfer, ignore
 from builder.registry.auth import repository_scope
+from builder.registry.backoff import Backoff
 from builder.registry.blobs import is_foreign
 from builder.registry.endpoints import Endpoint
 from builder.registry.failures import Transient, refused, said
-from builder.registry.transport import Backoff, Reply, Session
+from builder.registry.replies import Reply
+from builder.registry.transport import Session
 from builder.registry.urls import join, split
 
 JOBS = 4  # uploads at once
@@ -157,7 +159,7 @@ class _Push:
             self._present.append(blob.digest)
             self._report(blob, blob.size, "present")
             return
-        backoff = Backoff(self._session)
+        backoff = self._session.backoff()
         while True:
             try:
                 self._upload(blob, backoff)

@@ -8,116 +8,31 @@ RegistryError. Nothing outside of this package sees httpx, which is imported whe
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from builder.config import Config
 from builder.errors import Interrupted, RegistryError
 from builder.progress import Message, Reporter, ignore
 from builder.registry.auth import TokenAnswer, TokenRequest
 from builder.registry.authorizer import Authorizer
+from builder.registry.backoff import Backoff
 from builder.registry.clients import Patience, make_client
 from builder.registry.credentials import Credentials, CredentialStore
 from builder.registry.endpoints import Endpoint, endpoints
 from builder.registry.failures import Transient, Unreachable, explain, retry_after, said
+from builder.registry.replies import Reply, Stream
 from builder.registry.urls import is_same_origin, join, split
 
 if TYPE_CHECKING:
     import httpx
 
 MAX_REDIRECTS = 5
-MAX_REPLY = 8 << 20  # bytes of a manifest, a configuration or an error that are read into memory
-_SLOW = 10.0  # seconds after which a failed attempt is told of
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 Body = bytes | Callable[[], Iterator[bytes]]
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """An answer that was read whole. Header names are lower case; `origin` is the server that gave it in the end."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    origin: str
-
-
-class Stream:
-    """An answer whose body is still to be read, once, by `chunks`."""
-
-    def __init__(self, response: httpx.Response, origin: str, explain_errors: Callable[[], Any]) -> None:
-        self._response = response
-        self._explain_errors = explain_errors
-        self.status = response.status_code
-        self.headers = {name.lower(): value for name, value in response.headers.items()}
-        self.challenges = response.headers.get_list("www-authenticate")
-        self.origin = origin
-
-    def chunks(self) -> Iterator[bytes]:
-        """The body, in pieces of at most 64 KiB or so. Raises Transient when the connection breaks or stalls."""
-        # An encoded body was not asked for; some proxies encode all the same, and then the digest is of what it holds.
-        source = self._response.iter_bytes if "content-encoding" in self.headers else self._response.iter_raw
-        iterator = source()
-        while True:
-            with self._explain_errors():
-                chunk = next(iterator, None)
-            if chunk is None:
-                return
-            yield chunk
-
-    def read(self) -> Reply:
-        """The whole body. Raises RegistryError when it is larger than MAX_REPLY."""
-        parts, size = [], 0
-        for chunk in self.chunks():
-            parts.append(chunk)
-            size += len(chunk)
-            if size > MAX_REPLY:
-                raise RegistryError(f"{self.origin} answered with more than {MAX_REPLY >> 20} MiB where that is absurd")
-        return Reply(self.status, self.headers, b"".join(parts), self.origin)
-
-
-class Backoff:
-    """Decides after each failure whether to wait and try again. One for each operation, used by one thread."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._patience = session.patience
-        self._failures = 0
-        self._began = time.monotonic()
-        self.renew()
-
-    def progressed(self) -> None:
-        """Something was achieved that the next attempt goes on from: attempts and time are counted anew."""
-        self._failures = 0
-        self.renew()
-
-    def renew(self) -> None:
-        """Bytes are moving: the time is counted anew, so that it limits failing and waiting but no long transfer."""
-        self._deadline = time.monotonic() + self._patience.budget
-
-    def wait(self, failure: Transient) -> None:
-        """Sleep before the next attempt, with jitter, as long as the server asks for; or raise `failure`."""
-        import random
-
-        self._failures += 1
-        patience = self._patience
-        limit = patience.connect_attempts if isinstance(failure, Unreachable) else patience.attempts
-        if self._failures >= limit:
-            raise failure
-        delay = min(patience.longest_delay, patience.first_delay * 2 ** (self._failures - 1))
-        delay *= random.uniform(0.5, 1.0)
-        if failure.retry_after is not None:
-            delay = max(failure.retry_after, 0.0) + random.uniform(0.0, 0.1) * patience.first_delay
-        if time.monotonic() + delay > self._deadline:
-            raise failure
-        slow = time.monotonic() - self._began >= _SLOW
-        self._session.pause(delay, failure, tell=slow or delay >= 1)
-        self._began = time.monotonic()
 
 
 class Session:
@@ -170,6 +85,10 @@ class Session:
         """What the registry's token server gave to be kept instead of the password, '' if nothing."""
         return self._authorizer.identity_tokens.get(endpoint.host, "")
 
+    def backoff(self) -> Backoff:
+        """What says when to try an operation again, which begins now."""
+        return Backoff(self.patience, self.pause)
+
     def pause(self, delay: float, reason: Transient, *, tell: bool) -> None:
         """Wait `delay` seconds, or raise Interrupted when the session is closed meanwhile. People are to be told of
         what takes long."""
@@ -194,7 +113,7 @@ class Session:
         Any status is returned but those that are worth a retry (408, 425, 429, 5xx): with `retry` they are tried
         again, as broken connections are, and raised as Transient in the end. Raises RegistryError.
         """
-        backoff = Backoff(self)
+        backoff = self.backoff()
         while True:
             try:
                 with self.stream(endpoint, method, url, scopes=scopes, headers=headers, body=body) as stream:
@@ -316,7 +235,7 @@ class Session:
         """Sends token requests over the endpoint's client: a private token server usually shares its authority."""
 
         def send(request: TokenRequest) -> TokenAnswer:
-            backoff = Backoff(self)
+            backoff = self.backoff()
             headers, body, method = dict(request.headers), b"", "GET"
             if request.form is not None:
                 from urllib.parse import urlencode

@@ -22,7 +22,7 @@ OK, LIMITED, MISSING = "ok", "limited", "missing"
 _OLDEST_KERNEL = (5, 12)
 _MACHINES = ("x86_64", "aarch64")
 _LITTLE = 2 << 30  # bytes of free disk that a build may well need
-_CONTROLLERS = {"memory": "--memory", "cpu": "--cpus", "pids": "a limit of processes"}
+_CONTROLLERS = {"memory": "--memory", "cpu": "--cpus"}
 _BINFMT = "/proc/sys/fs/binfmt_misc"
 _FOREIGN = {
     "amd64": "qemu-x86_64", "arm64": "qemu-aarch64", "arm/v7": "qemu-arm", "386": "qemu-i386",

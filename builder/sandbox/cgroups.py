@@ -1,4 +1,4 @@
-"""Memory, processor and process limits through control groups, version 2 or 1; made only when a limit is asked for."""
+"""Memory and processor limits through control groups, version 2 or 1; made only when a limit is asked for."""
 
 from __future__ import annotations
 
@@ -50,8 +50,6 @@ class ControlGroup:
             self._events.append(f"{directory}/memory.events")
         if profile.cpus:
             self._limit(directory, "cpu.max", f"{int(profile.cpus * _PERIOD)} {_PERIOD}", "--cpus")
-        if profile.pids:
-            self._limit(directory, "pids.max", str(profile.pids), "the process limit")
 
     def _make_version_1(self, name: str, profile: Profile) -> None:
         points = _version_1_points()
@@ -69,11 +67,9 @@ class ControlGroup:
                 both = str(profile.memory * 2)
                 self._limit(directory, "memory.memsw.limit_in_bytes", both, option, optional=True)
                 self._events.append(f"{directory}/memory.oom_control")
-            elif controller == "cpu":
+            else:
                 self._limit(directory, "cpu.cfs_period_us", str(_PERIOD), option)
                 self._limit(directory, "cpu.cfs_quota_us", str(int(profile.cpus * _PERIOD)), option)
-            else:
-                self._limit(directory, "pids.max", str(profile.pids), option)
 
     def _limit(self, directory: str, file: str, value: str, option: str, *, optional: bool = False) -> None:
         path = f"{directory}/{file}"
@@ -120,7 +116,6 @@ def needed(profile: Profile) -> bool:
 def _controllers(profile: Profile) -> dict[str, str]:
     """The controllers that a profile needs, each with the name of the limit to blame."""
     wanted = {"memory": (profile.memory, "--memory"), "cpu": (profile.cpus, "--cpus")}
-    wanted["pids"] = (profile.pids, "the process limit")
     return {controller: option for controller, (value, option) in wanted.items() if value}
 
 

@@ -64,7 +64,6 @@ def refusal(command: Command) -> str:
         (command.security == "insecure", "--security=insecure"),
         (command.memory, "--memory"),
         (command.cpus, "--cpus"),
-        (command.pids, "a limit of processes"),
         (command.shm_size, "--shm-size"),
         (command.hostname != "buildkitsandbox", f"the hostname {command.hostname}"),
         (any(mount.kind == "tmpfs" and mount.size for mount in command.mounts), "--mount=type=tmpfs,size="),

@@ -97,8 +97,7 @@ class Root:
             if plan.add(path, directory=True, kept=True) != path:
                 raise SandboxError(f"in the image {path} is a symbolic link; it must be a directory")
             found[path] = (self._system_directory(path), None)
-        if command.create_directory:
-            plan.add(command.directory, directory=True, kept=True)
+        plan.add(command.directory, directory=True, kept=True)
         for text, path in ((command.resolv_conf, "/etc/resolv.conf"), (command.hosts, "/etc/hosts")):
             if text is not None:
                 where = plan.add(path, directory=False)

@@ -95,15 +95,14 @@ class Mount(Record):
 class Profile(Record):
     """What of a command can be set up before the command itself is known; see `Command` for the meanings."""
 
-    __slots__ = ("network", "security", "shm_size", "memory", "cpus", "pids")  # noqa: RUF023
+    __slots__ = ("network", "security", "shm_size", "memory", "cpus")  # noqa: RUF023
 
-    def __init__(self, network: str, security: str, shm_size: int, memory: int, cpus: float, pids: int) -> None:
+    def __init__(self, network: str, security: str, shm_size: int, memory: int, cpus: float) -> None:
         self.network = network
         self.security = security
         self.shm_size = shm_size
         self.memory = memory
         self.cpus = cpus
-        self.pids = pids
 
 
 _FREE = frozenset(
@@ -119,21 +118,21 @@ class Command(Record):
     - `lowers`: the root's layers as directories, the topmost first; `upper` and `work`: empty directories on one file
       system (not an overlay) that catch what is written. The owner and mode of `upper` are those of `/`. Both serve
       one command only: the mount is volatile, so nothing is flushed to disk and `work` cannot be used again.
-    - `directory`: where it starts, made with owner uid:gid and mode 755 if `create_directory` and missing.
+    - `directory`: where it starts, made with owner uid:gid and mode 755 if missing.
     - `uid`, `gid`, `groups`: numbers; `groups` are supplementary.
     - `network`: `none` (a loopback interface and nothing else), or `host` and `default`, which share the host's.
     - `security`: `sandbox`, or `insecure` (all capabilities, no seccomp filter, nothing masked).
     - `hosts`, `resolv_conf`: the texts of /etc/hosts and /etc/resolv.conf, read-only; None leaves the image's.
     - `shm_size` bytes of /dev/shm (0: 64 MiB); `ulimits`: (name as in `ulimit`, soft, hard), -1 for unlimited.
-    - `memory` bytes (and as much swap again, as Docker), `cpus` processors, `pids` processes: 0 for no limit.
+    - `memory` bytes (and as much swap again, as Docker), `cpus` processors: 0 for no limit.
     - `terminal`: rows and columns of a terminal of its own, None for none; `Sandbox.attach` sets it.
     - `root`: the name under which `Sandbox.foresee` was told of its root, "" if it was not.
     """
 
     __slots__ = (  # noqa: RUF023
-        "arguments", "environment", "lowers", "upper", "work", "mounts", "directory", "create_directory", "uid", "gid",
-        "groups", "network", "security", "hostname", "hosts", "resolv_conf", "shm_size", "ulimits", "memory", "cpus",
-        "pids", "terminal", "root",
+        "arguments", "environment", "lowers", "upper", "work", "mounts", "directory", "uid", "gid", "groups",
+        "network", "security", "hostname", "hosts", "resolv_conf", "shm_size", "ulimits", "memory", "cpus", "terminal",
+        "root",
     )  # fmt: skip
 
     def __init__(
@@ -146,7 +145,6 @@ class Command(Record):
         environment: tuple[str, ...] = (),
         mounts: tuple[Mount, ...] = (),
         directory: str = "/",
-        create_directory: bool = True,
         uid: int = 0,
         gid: int = 0,
         groups: tuple[int, ...] = (),
@@ -159,7 +157,6 @@ class Command(Record):
         ulimits: tuple[tuple[str, int, int], ...] = (),
         memory: int = 0,
         cpus: float = 0.0,
-        pids: int = 0,
         terminal: tuple[int, int] | None = None,
         root: str = "",
     ) -> None:
@@ -174,7 +171,6 @@ class Command(Record):
         self.work = work
         self.mounts = tuple(mounts)
         self.directory = directory
-        self.create_directory = create_directory
         self.uid = uid
         self.gid = gid
         self.groups = tuple(groups)
@@ -187,12 +183,11 @@ class Command(Record):
         self.ulimits = tuple(ulimits)
         self.memory = memory
         self.cpus = cpus
-        self.pids = pids
         self.terminal = terminal
         self.root = root
 
     def profile(self) -> Profile:
-        return Profile(self.network, self.security, self.shm_size, self.memory, self.cpus, self.pids)
+        return Profile(self.network, self.security, self.shm_size, self.memory, self.cpus)
 
     def shape(self) -> tuple[object, ...]:
         """All that its root depends on but the layers."""

@@ -50,8 +50,7 @@ def enter_directory(root: int, command: Command) -> None:
     """chdir to the command's directory, which must lie in the root (in CVE-2024-21626 it was a leaked descriptor)."""
     path = command.directory
     try:
-        if command.create_directory:  # which is in a mount: in the image it was made before
-            make_directories(root, path, (command.uid, command.gid))
+        make_directories(root, path, (command.uid, command.gid))  # if it is in a mount: else it was made before
         descriptor = syscalls.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
         os.fchdir(descriptor)
         os.close(descriptor)

@@ -158,8 +158,7 @@ class Root:
         for path in SYSTEM_DIRECTORIES:
             if plan.add(path, directory=True, kept=True) != path:
                 raise SandboxError(f"in the image {path} is a symbolic link; it must be a directory")
-        if command.create_directory:
-            plan.add(command.directory, directory=True, kept=True)
+        plan.add(command.directory, directory=True, kept=True)
         for text, path in self._files():
             if text is not None:
                 plan.mounted.add(plan.add(path, directory=False))

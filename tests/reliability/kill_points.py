@@ -42,7 +42,7 @@ RUN rm /out/1; ln /out/2 /out/22
 STAGES = BASE + "FROM base\n" + DOCKERFILE
 _NAME = re.compile(r"^#(\d+) (\[.*)$", re.MULTILINE)
 _DONE = re.compile(r"^#(\d+) (DONE|CACHED)", re.MULTILINE)
-_GROUPS = ("/sys/fs/cgroup/builder", "/sys/fs/cgroup/memory/builder", "/sys/fs/cgroup/pids/builder")
+_GROUPS = ("/sys/fs/cgroup/builder", "/sys/fs/cgroup/memory/builder", "/sys/fs/cgroup/cpu/builder")
 
 
 class Points:

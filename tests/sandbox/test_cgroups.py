@@ -15,13 +15,13 @@ from builder.sandbox.cgroups import ControlGroup
 def group(tmp_path: Path) -> ControlGroup:
     """One of two controllers."""
     made = ControlGroup.__new__(ControlGroup)
-    made._directories = [str(tmp_path / "memory"), str(tmp_path / "pids")]
+    made._directories = [str(tmp_path / "memory"), str(tmp_path / "cpu")]
     for directory in made._directories:
         os.mkdir(directory)
     return made
 
 
-@pytest.mark.parametrize(("refusals", "left"), [(0, []), (1, ["memory"]), (2, ["memory", "pids"])])
+@pytest.mark.parametrize(("refusals", "left"), [(0, []), (1, ["memory"]), (2, ["cpu", "memory"])])
 def test_a_group_that_is_in_use_for_a_moment(
     group: ControlGroup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusals: int, left: list[str]
 ) -> None:

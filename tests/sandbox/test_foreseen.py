@@ -138,9 +138,9 @@ def test_what_a_root_depends_on_is_its_shape() -> None:
     }  # fmt: skip
     assert Command(("b",), **free).shape() == shape
     others: dict[str, Any] = {
-        "mounts": (Mount("/m", "tmpfs"),), "directory": "/d", "create_directory": False, "uid": 1, "gid": 1,
+        "mounts": (Mount("/m", "tmpfs"),), "directory": "/d", "uid": 1, "gid": 1,
         "network": "none", "security": "insecure", "hosts": "h", "resolv_conf": "r", "shm_size": 1, "memory": 1,
-        "cpus": 1.0, "pids": 1,
+        "cpus": 1.0,
     }  # fmt: skip
     assert {*free, *others, "arguments"} == set(Command.__slots__)
     for name, value in others.items():

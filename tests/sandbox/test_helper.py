@@ -23,7 +23,7 @@ from builder.sandbox.running import Running
 from builder.sandbox.step import Reports
 from tests.sandbox.outcome import Run
 
-PROFILE = Profile("default", "sandbox", 0, 0, 0.0, 0)
+PROFILE = Profile("default", "sandbox", 0, 0, 0.0)
 
 
 class Group:
@@ -148,7 +148,7 @@ def test_a_request_that_fails_otherwise_than_foreseen_is_answered(
     requests, quiet.socket = _socket.socketpair()
     control, theirs = _socket.socketpair()
     command = os.open(os.devnull, os.O_RDONLY)
-    profile = Profile("default", "sandbox", 0, 0, float("nan"), 0)
+    profile = Profile("default", "sandbox", 0, 0, float("nan"))
     send_descriptors(requests, marshal.dumps((profile.pack(), "")), [command, theirs.fileno(), command, command])
     theirs.close()
     assert quiet._accept()

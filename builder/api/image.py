@@ -18,7 +18,7 @@ from builder.config import limits_of
 from builder.errors import StoreError, UsageError
 from builder.oci import reference as references
 from builder.oci.platform import parse_platform
-from builder.oci.spec import Descriptor, ImageConfig
+from builder.oci.spec import Descriptor, ImageConfig, without_names
 from builder.places import default_root
 from builder.store.store import Store as Opened
 
@@ -121,7 +121,7 @@ class Store:
         summary = rows[0]
         return Image(
             root=self.root,
-            descriptor=msgspec.structs.replace(summary.descriptor, annotations=None),
+            descriptor=without_names(summary.descriptor),
             tags=tuple(sorted(row.reference.familiar for row in rows if row.reference is not None)),
             id=summary.image_id,
             created=summary.created,

@@ -8,7 +8,7 @@ import msgspec
 
 from builder.cli.template_functions import Duration, Map, Record, Slice
 from builder.oci.reference import Reference
-from builder.oci.spec import ContainerConfig, Descriptor, Healthcheck
+from builder.oci.spec import ContainerConfig, Descriptor, Healthcheck, without_names
 from builder.store.describe import PlatformImage, Summary
 
 _NEVER = "0001-01-01T00:00:00Z"
@@ -86,6 +86,6 @@ def _healthcheck(check: Healthcheck | None) -> Record | None:
 
 
 def _descriptor(descriptor: Descriptor) -> Record:
-    data: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(descriptor, annotations=None))
+    data: dict[str, Any] = msgspec.to_builtins(without_names(descriptor))
     fields = {key: data.get(key) for key in ("mediaType", "digest", "size", *sorted(_DESCRIPTOR_OPTIONAL))}
     return Record.of(fields, _DESCRIPTOR_OPTIONAL)

@@ -20,7 +20,18 @@ from builder.filesystem.tree import FileInfo
 from builder.oci.layout import LAYOUT_FILE
 from builder.oci.platform import host_platform
 from builder.oci.reference import Reference
-from builder.oci.spec import IMAGE_NAME, INDEXES, REF_NAME, Descriptor, Index, Manifest, decode, encode, is_image
+from builder.oci.spec import (
+    IMAGE_NAME,
+    INDEXES,
+    REF_NAME,
+    Descriptor,
+    Index,
+    Manifest,
+    decode,
+    encode,
+    is_image,
+    without_names,
+)
 from builder.store.store import Store
 
 
@@ -79,13 +90,12 @@ def _manifests(store: Store, descriptor: Descriptor, blobs: dict[str, int]) -> I
 def index_entries(image: ArchivedImage) -> Iterator[Descriptor]:
     """What stands for an image in an index of others: an entry for each name, with the tag alone as its reference, as
     containerd and BuildKit write it; one without either for an image without names."""
-    own = image.descriptor.annotations or {}
-    kept = {key: value for key, value in own.items() if key not in (IMAGE_NAME, REF_NAME)}
+    own = without_names(image.descriptor)
     if not image.names:
-        yield msgspec.structs.replace(image.descriptor, annotations=kept or None)
+        yield own
     for name in image.names:
         tag = {REF_NAME: name.tag} if name.tag else {}
-        yield msgspec.structs.replace(image.descriptor, annotations={**kept, IMAGE_NAME: str(name), **tag})
+        yield msgspec.structs.replace(own, annotations={**(own.annotations or {}), IMAGE_NAME: str(name), **tag})
 
 
 def _legacy(manifest: Manifest, names: tuple[Reference, ...]) -> dict[str, object]:

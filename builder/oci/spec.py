@@ -86,6 +86,12 @@ class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
     artifact_type: str | None = None
 
 
+def without_names(descriptor: Descriptor) -> Descriptor:
+    """The descriptor with those of its annotations that do not name it."""
+    kept = {key: value for key, value in (descriptor.annotations or {}).items() if key not in (IMAGE_NAME, REF_NAME)}
+    return msgspec.structs.replace(descriptor, annotations=kept or None)
+
+
 def is_image(descriptor: Descriptor) -> bool:
     """Whether an entry of an index may be an image: neither an attestation (platform unknown/unknown) nor another
     artifact."""

@@ -1,7 +1,8 @@
 """The images of the store: names, and the manifests that they stand for, as `index.json` holds them.
 
 A name is kept in two annotations, `io.containerd.image.name` (as containerd and Docker write it) and
-`org.opencontainers.image.ref.name` (which skopeo and umoci look for); both hold the full reference.
+`org.opencontainers.image.ref.name` (which skopeo and umoci look for); both hold the full reference. What else is
+annotated (`build --annotation manifest-descriptor:…`) stays with each name.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from builder.oci.spec import (
     Manifest,
     decode,
     is_image,
+    without_names,
 )
 
 
@@ -108,7 +110,7 @@ class Images:
 
     def tag(self, descriptor: Descriptor, names: list[Reference]) -> None:
         """Give an image names. One that loses its last name stays as a dangling image, as one without any is."""
-        bare = Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, platform=descriptor.platform)
+        bare = msgspec.structs.replace(without_names(descriptor), urls=None, artifact_type=None)
         with self.layout.changing() as manifests:
             displaced = []
             for name in names:
@@ -120,7 +122,7 @@ class Images:
                 manifests.append(bare)
             for entry in displaced:
                 if not any(other.digest == entry.digest for other in manifests):
-                    manifests.insert(0, _unnamed(entry))
+                    manifests.insert(0, without_names(entry))
             for entry in [entry for entry in manifests if entry.digest == bare.digest and _name(entry) is None]:
                 if names:
                     manifests.remove(entry)
@@ -190,11 +192,8 @@ def _name(descriptor: Descriptor) -> str | None:
 
 
 def _named(descriptor: Descriptor, name: Reference) -> Descriptor:
-    return msgspec.structs.replace(descriptor, annotations={IMAGE_NAME: str(name), REF_NAME: str(name)})
-
-
-def _unnamed(descriptor: Descriptor) -> Descriptor:
-    return msgspec.structs.replace(descriptor, annotations=None)
+    names = {IMAGE_NAME: str(name), REF_NAME: str(name)}
+    return msgspec.structs.replace(descriptor, annotations={**(descriptor.annotations or {}), **names})
 
 
 def _stored(descriptor: Descriptor) -> StoredImage:

@@ -38,6 +38,7 @@ from builder.oci.spec import (
     decode,
     digest_of,
     encode,
+    without_names,
 )
 from builder.store.archive import Contents, Piece, Progress, read_contents
 from builder.store.collect import collect
@@ -190,7 +191,7 @@ class _Loader:
         else:
             raise LayerError(f"unknown kind of image {descriptor.media_type!r}", place=self._contents.place)
         self._take(descriptor)
-        return msgspec.structs.replace(descriptor, annotations=None)
+        return without_names(descriptor)
 
     def _include_manifest(self, manifest: Manifest) -> bool:
         parts = [manifest.config, *manifest.layers]

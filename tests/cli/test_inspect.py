@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,19 @@ def test_inspect_has_dockers_shape(cli: Cli) -> None:
     assert "Entrypoint" not in found["Config"]
     assert found["Descriptor"]["digest"] == digest
     assert found["Size"] > 0
+
+
+@pytest.mark.parametrize("place", ["manifest-descriptor", "index-descriptor"])
+def test_annotations_of_a_descriptor_stay_with_the_image(cli: Cli, tmp_path: Path, place: str) -> None:
+    build(cli, "-t", "a", "-t", "b", "--annotation", f"{place}:k=v")
+    assert cli("tag", "b", "c").status == 0
+    assert cli("save", "-o", tmp_path / "saved.tar", "b").status == 0
+    assert cli("rmi", "b").status == 0
+    assert cli("load", "-i", tmp_path / "saved.tar").status == 0
+    build(cli, "-t", "a", content="x")
+    for name in ("b", "c"):
+        assert document(cli, name)["Descriptor"]["annotations"] == {"k": "v"}
+    assert "annotations" not in document(cli, "a")["Descriptor"]
 
 
 def test_inspect_templates_and_several_images(cli: Cli) -> None:

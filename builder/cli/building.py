@@ -110,7 +110,7 @@ def _answer(settings: Settings, call: Call, given: dict[str, Any]) -> int:
     from builder.cli.call import metadata, print_answer, run_call
 
     options = values.build_options(settings.root, given, dict(os.environ))
-    values.refuse_accounts(options)
+    values.refuse_accounts(given)
     if given["metadata_file"]:
         _prepare(given["metadata_file"])
     view = open_view("quiet" if given["quiet"] else given["progress"])

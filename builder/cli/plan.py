@@ -31,7 +31,7 @@ def show_plan(settings: Settings, given: dict[str, Any], *, form: str = "text", 
     """Print what a build with the command line's options would do; returns the exit status."""
     options = values.build_options(settings.root, given, dict(os.environ))
     options = msgspec.structs.replace(options, break_at=given["break_at"])
-    values.refuse_accounts(options)
+    values.refuse_accounts(given, ("report", "trace", "iidfile", "metadata_file"))
     if os.geteuid() != 0:
         from builder.cli.rootless import become_root
 

@@ -92,11 +92,12 @@ def refuse_unsupported(given: Mapping[str, Any]) -> None:
         raise Unsupported("--rm=false: there are no intermediate containers to keep", remedy="leave it out")
 
 
-def refuse_accounts(options: BuildOptions) -> None:
+def refuse_accounts(given: Mapping[str, Any], options: Iterable[str] = ("report", "trace")) -> None:
     """Raises UsageError if what is no build is to be reported on."""
-    if options.report or options.trace:
-        option = "--report" if options.report else "--trace"
-        raise UsageError(f"{option} tells of a build, and nothing is built", remedy="leave it out")
+    for name in options:
+        if given[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} tells of a build, and nothing is built", remedy="leave it out")
 
 
 def attestations(provenance: str, sbom: str, attest: tuple[str, ...]) -> Attestations | None:

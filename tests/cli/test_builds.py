@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -160,12 +161,22 @@ def test_a_report_that_cannot_be_written(cli: Cli, tree: Path, tmp_path: Path) -
     assert not cli("builds", "-q").out  # found out before anything was built
 
 
-@pytest.mark.parametrize("words", [("plan",), ("build", "--dry-run"), ("build", "--check")])
-def test_what_is_no_build_has_no_report(cli: Cli, tree: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
-    done = cli(*words, "--report", tmp_path / "page.html", tree)
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        *itertools.product(
+            (("plan",), ("build", "--dry-run")), ("--report", "--trace", "--iidfile", "--metadata-file")
+        ),
+        (("build", "--check"), "--report"),
+    ],
+)
+def test_what_is_no_build_has_no_report(
+    cli: Cli, tree: Path, tmp_path: Path, words: tuple[str, ...], option: str
+) -> None:
+    done = cli(*words, option, tmp_path / "file", tree)
     assert done.status == 2
-    assert "--report tells of a build, and nothing is built" in done.err
-    assert not (tmp_path / "page.html").exists()
+    assert f"{option} tells of a build, and nothing is built" in done.err
+    assert not (tmp_path / "file").exists()
 
 
 @needs_sandbox

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from builder.api.options import Budget, BuildOptions, BuildResult, SecretSource, check_cpus, check_entitlements
@@ -26,10 +26,11 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str]) -> BuildOptions:
-    """The options of a build from the command line's. Raises UsageError."""
+    """The options of a build from the command line's. Empty outputs, annotations, contexts, secrets and agents (of
+    variables that are not set) are none, as in buildx. Raises UsageError."""
     refuse_unsupported(given)
     outputs = adjust_outputs(
-        tuple(parse_output(text) for text in given["outputs"]), push=given["push"], load=given["load"]
+        tuple(parse_output(text) for text in given["outputs"] if text), push=given["push"], load=given["load"]
     )
     if sys.stdout.isatty() and any(output.dest == "-" for output in outputs):
         raise UsageError(
@@ -48,11 +49,11 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
         dockerfile=given["dockerfile"],
         tags=given["tags"],
         build_args=_with_proxies(given["build_args"], environ),
-        contexts=pairs(given["contexts"], "--build-context"),
+        contexts=pairs(filter(None, given["contexts"]), "--build-context"),
         target=given["target"],
         platforms=platforms(given["platforms"]),
         labels=pairs(given["labels"], "--label", value_optional=True),
-        annotations=tuple(found for text in given["annotations"] for found in parse_annotation(text)),
+        annotations=tuple(found for text in given["annotations"] if text for found in parse_annotation(text)),
         no_cache=no_cache,
         pull=given["pull"],
         squash=given["squash"],
@@ -64,14 +65,14 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
         offline=given["offline"],
         isolation=given["isolation"],
         allow=entitlements(given["allow"]),
-        secrets=dict(secret(text, environ) for text in given["secrets"]),
-        agents=dict(agent(text, environ) for text in given["agents"]),
+        secrets=dict(secret(text, environ) for text in given["secrets"] if text),
+        agents=dict(agent(text, environ) for text in given["agents"] if text),
         limits=Limits(
             memory=size(given["memory"], "--memory"),
             cpus=check_cpus(given["cpus"]),
             shm_size=size(given["shm_size"], "--shm-size"),
             ulimits=tuple(ulimit(text) for text in given["ulimits"]),
-            hosts=tuple(host(text) for text in given["hosts"]),
+            hosts=tuple(hosts(given["hosts"])),
         ),
         jobs=given["jobs"],
         report=given["report"],
@@ -160,6 +161,18 @@ def pairs(texts: Iterable[str], option: str, *, value_optional: bool = False) ->
     return found
 
 
+def _fields(text: str, option: str) -> list[str]:
+    """What has commas between; what has some in it stands in quotes, as in CSV."""
+    if '"' not in text:
+        return text.split(",") if text else []
+    import csv
+
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise UsageError(f"invalid {option} {text!r}: {error}", remedy="write fields with commas between") from error
+
+
 def entitlements(texts: Iterable[str]) -> frozenset[str]:
     """What --allow allows, with commas between. Raises UsageError for what is not known."""
     return check_entitlements(name for text in texts for name in text.split(",") if name)
@@ -192,10 +205,12 @@ def budget(size: str, layer: str, waste: str) -> Budget | None:
 
 
 def secret(text: str, environ: Mapping[str, str]) -> tuple[str, SecretSource]:
-    """`id=ID[,src=PATH][,env=NAME][,type=file|env]`; with the ID alone the variable of that name, or else the file."""
+    """`id=ID[,src=PATH][,env=NAME][,type=file|env]`, quoted as in CSV; with the ID alone the variable of that name, or
+    else the file."""
     fields: dict[str, str] = {}
-    for field in text.split(","):
+    for field in _fields(text, "--secret"):
         key, equals, value = field.partition("=")
+        key = key.lower()
         if not equals or key not in ("id", "src", "source", "env", "type"):
             raise UsageError(
                 f"invalid field {field!r} in --secret", remedy="write --secret id=ID,src=PATH or id=ID,env=NAME"
@@ -225,6 +240,19 @@ def agent(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
             remedy="start one (eval $(ssh-agent)), or give its socket or a key: --ssh ID=PATH",
         )
     return name or "default", paths
+
+
+def hosts(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """What --add-host gives, with commas between, or in quotes between the addresses of one name, as with docker
+    buildx. Raises UsageError."""
+    from builder.solver.hosts import host as checked
+
+    for text in texts:
+        for field in _fields(text, "--add-host"):
+            first, *more = field.split(",")
+            name, address = host(first)
+            yield name, address
+            yield from (checked(name, one) for one in more)
 
 
 def host(text: str) -> tuple[str, str]:

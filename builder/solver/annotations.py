@@ -27,11 +27,11 @@ class Annotation(msgspec.Struct, frozen=True):
 def parse_annotation(text: str) -> list[Annotation]:
     """`[TYPE[,TYPE…]:]KEY=VALUE`, with TYPE one of `PLACES`, perhaps `manifest[linux/amd64]`. Raises UsageError."""
     head, equals, value = text.partition("=")
-    places, colon, key = head.rpartition(":")
-    if not equals or not key or (colon and not places):
-        raise UsageError(f"invalid annotation {text!r}", remedy="write --annotation [manifest:|index:]KEY=VALUE")
+    places, colon, key = head.partition(":")
     if not colon:
-        return [Annotation("manifest", key, value)]
+        places, key = "manifest", head
+    if not (equals and places and key):
+        raise UsageError(f"invalid annotation {text!r}", remedy="write --annotation [manifest:|index:]KEY=VALUE")
     found = []
     for place in places.split(","):
         match = re.fullmatch(_PREFIX, place.strip())

@@ -17,6 +17,7 @@ from builder.errors import BuilderError, UsageError
 from builder.export.output import Output
 from builder.oci.platform import host_platform
 from builder.oci.spec import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Platform
+from builder.solver.annotations import Annotation
 from builder.solver.limits import Limits
 
 SIZES = {
@@ -73,6 +74,8 @@ SECRETS: dict[str, tuple[str, SecretSource]] = {
     "id=a,type=env,src=B": ("a", SecretSource(variable="B")),
     "id=VAR": ("VAR", SecretSource(variable="VAR")),
     "id=a": ("a", SecretSource(path="a")),
+    '"id=a","src=/x,y"': ("a", SecretSource(path="/x,y")),
+    'id=a,"SRC=/x ""y"""': ("a", SecretSource(path='/x "y"')),
 }
 
 
@@ -81,7 +84,7 @@ def test_secrets(text: str) -> None:
     assert values.secret(text, {"VAR": "x"}) == SECRETS[text]
 
 
-@pytest.mark.parametrize("text", ["", "a", "src=/x", "id=", "id=a,what=x", "id=a,type=floppy", "id=a,"])
+@pytest.mark.parametrize("text", ["", "a", "src=/x", "id=", "id=a,what=x", "id=a,type=floppy", "id=a,", '"id=a"\rb'])
 def test_what_is_no_secret(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         values.secret(text, {})
@@ -110,6 +113,15 @@ HOSTS = {
 @pytest.mark.parametrize("text", HOSTS)
 def test_hosts(text: str) -> None:
     assert values.host(text) == HOSTS[text]
+
+
+def test_several_hosts() -> None:
+    assert list(values.hosts(["a:1.1.1.1,b:2.2.2.2", "", 'c=::1,"d=3.3.3.3,[::2]"'])) == [
+        ("a", "1.1.1.1"), ("b", "2.2.2.2"), ("c", "::1"), ("d", "3.3.3.3"), ("d", "::2"),
+    ]  # fmt: skip
+    for text in ("a:1.1.1.1,", "a:1.1.1.1,2.2.2.2", '"a:1.1.1.1,x"'):
+        with pytest.raises(UsageError, match="invalid --add-host"):
+            list(values.hosts([text]))
 
 
 @pytest.mark.parametrize(
@@ -168,6 +180,7 @@ def test_entitlements() -> None:
 
 READERS: list[Callable[[str], Any]] = [
     lambda text: values.size(text, "--memory"), lambda text: values.secret(text, {}), values.host, values.ulimit,
+    lambda text: list(values.hosts([text])),
     lambda text: values.platforms([text]), lambda text: values.agent(text, {}), lambda text: values.pairs([text], "-x"),
     lambda text: values.entitlements([text]), lambda text: values.build_args([text], {}),
 ]  # fmt: skip
@@ -211,6 +224,21 @@ def test_options() -> None:
     assert options.limits == Limits(memory=1 << 20, cpus=1.5, ulimits=(("core", 0, 0),), hosts=(("h", "10.0.0.1"),))
     assert options.secrets == {"A": SecretSource(variable="A")}
     assert options.squash == "all"
+
+
+@pytest.mark.parametrize(
+    "option", ["-o", "--annotation", "--secret", "--ssh", "--build-context", "--cache-from", "--cache-to", "--add-host"]
+)
+def test_an_option_that_a_variable_leaves_empty_says_nothing(option: str) -> None:
+    assert given_options(f"{option}=" if option != "-o" else "--output=") == given_options()
+
+
+def test_the_key_of_an_annotation_may_have_colons() -> None:
+    expected = (Annotation("manifest", "a:b", "c=d"), Annotation("index", "a:b", "c=d"))
+    assert given_options("--annotation", "manifest,index:a:b=c=d").annotations == expected
+    for text in ("a:b=c", ":b=c", "manifest:=c", "=c", "a"):
+        with pytest.raises(UsageError, match="annotation"):
+            given_options("--annotation", text)
 
 
 def test_no_cache_at_all_wins_over_a_filter() -> None:

@@ -60,7 +60,9 @@ def run_build(settings: Settings, given: dict[str, Any]) -> int:
     if given["iidfile"]:
         _write(given["iidfile"], result.image_id)
     if given["metadata_file"]:
-        _write(given["metadata_file"], values.metadata(result))
+        from builder.cli.metadata import metadata
+
+        _write(given["metadata_file"], metadata(result, os.environ))
     if asked is not None and output.heard is not None and errors.heard is not None:
         from builder.api.repeat.build import remember
 

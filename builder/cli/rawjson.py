@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 import msgspec
@@ -75,7 +75,7 @@ class RawJsonView:
             yield {"messages": [{"text": event.text, "timestamp": _now()}]}
 
     def _begin(self, step: str, name: str, inputs: tuple[str, ...] = ()) -> _Object:
-        vertex: _Object = {"digest": digest_of(f"{step} {name}".encode("utf-8", "surrogateescape"))}
+        vertex: _Object = {"digest": _digest_of(step, name)}
         known = [self._digest(one) for one in dict.fromkeys(inputs) if one in self._vertexes]
         if known:
             vertex["inputs"] = known
@@ -122,6 +122,16 @@ class RawJsonView:
         if event.outcome or 0 <= event.total <= event.done:
             known.setdefault("completed", now)
         yield {"statuses": [known]}
+
+
+def warnings(events: Iterable[Warned]) -> Any:
+    """Warnings of a finished build in the stream's form, as plain data."""
+    vertex = _digest_of(DEFINITION, DEFINITION)
+    return msgspec.to_builtins([_warning(event, vertex) for event in events])
+
+
+def _digest_of(step: str, name: str) -> str:
+    return digest_of(f"{step} {name}".encode("utf-8", "surrogateescape"))
 
 
 def _warning(event: Warned, vertex: str) -> _Object:

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from builder.api.options import Budget, BuildOptions, BuildResult, SecretSource, check_cpus, check_entitlements
+from builder.api.options import Budget, BuildOptions, SecretSource, check_cpus, check_entitlements
 from builder.errors import Unsupported, UsageError
 from builder.export.output import adjust_outputs, parse_output
-from builder.oci.platform import parse_platform, parse_target
-from builder.oci.spec import MANIFESTS, Platform
+from builder.oci.platform import parse_target
+from builder.oci.spec import Platform
 from builder.solver.annotations import parse_annotation
 from builder.solver.limits import Limits
 
@@ -281,21 +281,3 @@ def ulimit(text: str) -> tuple[str, int, int]:
     if hard != -1 and (soft > hard or soft == -1):
         raise UsageError(f"invalid --ulimit {text!r}: the soft limit is above the hard one")
     return match[1], soft, hard
-
-
-def metadata(result: BuildResult) -> str:
-    """What `--metadata-file` holds, with buildx's keys."""
-    document: dict[str, Any] = {}
-    if result.image_id:
-        document = {"containerimage.config.digest": result.image_id} if result.image_id != result.digest else {}
-        descriptor: dict[str, Any] = {"mediaType": result.media_type, "digest": result.digest, "size": result.size}
-        if result.media_type in MANIFESTS:  # as BuildKit writes it for one image; an index has one for each
-            found = parse_platform(result.platforms[0])
-            descriptor["platform"] = {"architecture": found.architecture, "os": found.os}
-            descriptor["platform"] |= {"variant": found.variant} if found.variant else {}
-        document |= {"containerimage.descriptor": descriptor, "containerimage.digest": result.digest}
-    if result.tags:
-        document["image.name"] = ",".join(result.tags)
-    import json
-
-    return json.dumps(document, indent=2) + "\n"

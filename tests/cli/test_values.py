@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +10,12 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.api.options import BuildOptions, BuildResult, SecretSource
+from builder.api.options import BuildOptions, SecretSource
 from builder.cli import values
 from builder.errors import BuilderError, UsageError
 from builder.export.output import Output
 from builder.oci.platform import host_platform
-from builder.oci.spec import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Platform
+from builder.oci.spec import Platform
 from builder.solver.annotations import Annotation
 from builder.solver.limits import Limits
 
@@ -271,30 +270,3 @@ def test_the_command_says_what_it_does() -> None:
     shown = CliRunner().invoke(command, ["--help"]).output
     assert "--build-arg" in shown
     assert "Example" in shown
-
-
-def test_metadata() -> None:
-    result = BuildResult(image_id="sha256:1", digest="sha256:2", media_type="m", size=3, tags=("a:1", "b:1"))
-    document = json.loads(values.metadata(result))
-    assert document["containerimage.digest"] == "sha256:2"
-    assert document["containerimage.config.digest"] == "sha256:1"
-    assert document["containerimage.descriptor"] == {"mediaType": "m", "digest": "sha256:2", "size": 3}
-    assert document["image.name"] == "a:1,b:1"
-    assert json.loads(values.metadata(BuildResult())) == {}
-
-
-@pytest.mark.parametrize(
-    ("media_type", "platforms", "platform"),
-    [
-        (OCI_MANIFEST, ("linux/amd64",), {"architecture": "amd64", "os": "linux"}),
-        (OCI_MANIFEST, ("linux/arm/v7",), {"architecture": "arm", "os": "linux", "variant": "v7"}),
-        (DOCKER_MANIFEST, ("linux/arm64",), {"architecture": "arm64", "os": "linux"}),
-        (OCI_INDEX, ("linux/amd64",), None),
-        (OCI_INDEX, ("linux/amd64", "linux/arm64"), None),
-    ],
-)
-def test_metadata_of_one_image_has_its_platform(
-    media_type: str, platforms: tuple[str, ...], platform: dict[str, str] | None
-) -> None:
-    result = BuildResult(image_id="i", digest="d", media_type=media_type, size=3, platforms=platforms)
-    assert json.loads(values.metadata(result))["containerimage.descriptor"].get("platform") == platform

@@ -1,15 +1,16 @@
-"""What a build tells about itself in its attestations."""
+"""What a build tells about itself: in its attestations, and to whoever asked for its provenance."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from builder.api.inputs import Inputs
 from builder.api.options import BuildOptions
-from builder.export.attest import Attester
-from builder.export.provenance import Record
+from builder.export.attestations import Provenance
+from builder.export.provenance import Record, provenance
 from builder.plan.steps import Plan
 from builder.solver.bases import Bases
 from builder.solver.environment import Environment
@@ -17,7 +18,7 @@ from builder.solver.solve import Root
 from builder.store.records import storable
 
 
-def make_attester(
+def make_record(
     options: BuildOptions,
     inputs: Inputs,
     planned: Plan,
@@ -26,10 +27,9 @@ def make_attester(
     bases: Bases,
     environment: Environment,
     seconds: float,
-) -> Attester:
-    """What speaks of a build's images once its steps are done; it began `seconds` ago. `keys` are the steps' keys."""
-    assert options.attestations is not None
-    record = Record(
+) -> Record:
+    """What a build was, once its steps are done; it began `seconds` ago. `keys` are the steps' keys."""
+    return Record(
         plan=planned,
         roots=roots,
         bases=bases.named_digests,
@@ -45,7 +45,20 @@ def make_attester(
         epoch=environment.epoch,
         keys=keys,
     )
-    return Attester(environment.store, options.attestations, record, environment.report)
+
+
+def tell_provenance(record: Record, options: BuildOptions, *, several: bool) -> dict[str, dict[str, Any]]:
+    """The provenance of each image, by its platform if there are `several`: as in buildx all of it, or with `min` no
+    configuration of the build and no metadata."""
+    given = options.attestations.provenance if options.attestations is not None else None
+    wanted = Provenance(version="v0.2", builder_id=given.builder_id if given is not None else "")
+    told = {}
+    for position, image in enumerate(record.plan.images):
+        made = provenance(record, position, wanted, ()).value
+        if options.told_provenance == "min":
+            made = {key: value for key, value in made.items() if key not in ("buildConfig", "metadata")}
+        told[str(image.platform) if several else ""] = made
+    return told
 
 
 def _request(options: BuildOptions) -> dict[str, str]:

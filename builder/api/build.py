@@ -72,13 +72,17 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
             planned, solver = _solve(inputs, options, found, bases, environment, caches, record)
             roots = solver.roots
             archives: list[WrittenFile] = []
-            attester = None
-            if options.attestations:
-                from builder.api.attesting import make_attester
+            attester, account = None, None
+            if options.attestations or options.told_provenance:
+                from builder.api.attesting import make_record
 
                 keys = {number: solved.trace.key for number, solved in solver.solved.items()}
                 seconds = time.monotonic() - started
-                attester = make_attester(options, inputs, planned, roots, keys, bases, environment, seconds)
+                account = make_record(options, inputs, planned, roots, keys, bases, environment, seconds)
+            if options.attestations and account is not None:
+                from builder.export.attest import Attester
+
+                attester = Attester(store, options.attestations, account, environment.report)
             delivery = Delivery(
                 store=store,
                 images=planned.images,
@@ -101,6 +105,11 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
                 caches.write(planned, roots, record.portable_steps())
             record.image_ids = committed.config_digests if committed is not None else ()
             record.result = _result(store, options, planned, committed, archives, time.monotonic() - started)
+            if options.told_provenance and account is not None:
+                from builder.api.attesting import tell_provenance
+
+                told = tell_provenance(account, options, several=special.index or len(planned.images) > 1)
+                record.result = msgspec.structs.replace(record.result, provenance=told)
             if os.path.isdir(os.path.join(store.root, "failed")):
                 from builder.api.failing import forget_failures
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -62,7 +62,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     `network` is that of RUN steps: `none`, `host` or `default`; '' means the latter too, but gives way to `offline`,
     with which nothing is fetched and steps have no network. `isolation` is `default` (the best that this machine
     allows) or `chroot`. `attestations` are what is said beside the image. `report` and `trace` are files to be written
-    about the build, also if it fails: a page (HTML) and a Chrome trace (JSON).
+    about the build, also if it fails: a page (HTML) and a Chrome trace (JSON). `told_provenance` (`min` or `max`) is
+    what the result says of how the images were made.
 
     `keep_failed` keeps the state of a step that fails (`BuilderError.kept`); `break_at` stops before one, in the same
     way: a position as it is shown (`build 2/5`, `2`), a line (`:7`), or a stage.
@@ -97,6 +98,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     break_at: str = ""
     report: str = ""
     trace: str = ""
+    told_provenance: str = ""
     root: str = ""
     environ: Mapping[str, str] = {}
 
@@ -111,7 +113,8 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `steps` are the steps in the order of the Dockerfile, with `outcome` (`cached`, `ran`, `not needed`), `reason` and
     `seconds`; `warnings` what was dubious. `build` is the name under which the build is recorded, `seconds` how long it
-    took, `root` the store. `archives` tells the files apart that images were written to.
+    took, `root` the store. `archives` tells the files apart that images were written to. `provenance`
+    has an SLSA predicate (v0.2) for each platform, or for '' where only one image was built, if it was asked for.
     """
 
     image_id: str = ""
@@ -126,6 +129,7 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     root: str = ""
     archives: tuple[WrittenFile, ...] = ()
+    provenance: Mapping[str, dict[str, Any]] = {}
 
     @property
     def image(self) -> Image:

@@ -7,6 +7,8 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from builder.cli import values
 from builder.cli.echo import MOST, listening
 from builder.cli.progress import open_view
@@ -33,6 +35,10 @@ def run_build(settings: Settings, given: dict[str, Any]) -> int:
 
         return show_plan(settings, given)
     options = values.build_options(settings.root, given, dict(os.environ))
+    if given["metadata_file"]:
+        from builder.cli.metadata import wanted_provenance
+
+        options = replace(options, told_provenance=wanted_provenance(os.environ))
     if given["on_error"] != "fail" or given["break_at"]:
         options = _interactive(options, given)
     if given["iidfile"] and options.outputs and all(output.type in ("tar", "local") for output in options.outputs):
@@ -98,8 +104,6 @@ def _build(options: BuildOptions, given: dict[str, Any]) -> BuildResult:
 
 def _interactive(options: BuildOptions, given: dict[str, Any]) -> BuildOptions:
     """With `--on-error` and `--break`. Raises UsageError where a shell would have no terminal."""
-    from msgspec.structs import replace
-
     if given["on_error"] != "keep":
         from builder.cli.debug import check_terminal
 

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from builder.api.options import BuildResult
 
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+
+
+def wanted_provenance(environ: Mapping[str, str]) -> str:
+    """How much the file tells of how the images were made: `max`, `min`, or '' for nothing. By default and for any
+    other text of the variable it is `min`, as in buildx."""
+    text = environ.get("BUILDX_METADATA_PROVENANCE", "")
+    return "" if text == "disabled" or text in _FALSE else "max" if text == "max" else "min"
 
 
 def metadata(result: BuildResult, environ: Mapping[str, str]) -> str:
@@ -24,6 +32,8 @@ def metadata(result: BuildResult, environ: Mapping[str, str]) -> str:
         from builder.cli.rawjson import warnings
 
         document["buildx.build.warnings"] = warnings(result.warnings)
+    for platform, predicate in result.provenance.items():
+        document[f"buildx.build.provenance{'/' if platform else ''}{platform}"] = predicate
     if result.image_id:
         document |= _image(result)
     if result.tags:

@@ -189,7 +189,7 @@ def test_only_the_cache(cli: Cli, directory: Path, tmp_path: Path) -> None:
     assert (done.out, cli.entries()) == (b"", {})
     assert "exporting" not in done.err
     assert (tmp_path / "id").read_text() == ""
-    assert list(json.loads((tmp_path / "about").read_text())) == ["buildx.build.ref"]
+    assert "containerimage" not in (tmp_path / "about").read_text()
     assert cli.build("-t", "x", directory).cached() == 3
     assert list(cli.entries()) == ["docker.io/library/x:latest"]
 

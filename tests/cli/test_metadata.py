@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from builder.api.options import BuildResult
-from builder.cli.metadata import metadata
+from builder.cli.metadata import metadata, wanted_provenance
 from builder.oci.spec import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from builder.progress import Warned
 from tests.support.builds import Cli, context
@@ -53,6 +53,52 @@ def test_warnings_are_told_if_a_variable_says_so(variable: str, told: bool) -> N
         assert base64.b64decode(warning["short"]) == b"StageNameCasing: odd (line 3)"
         assert warning["sourceInfo"]["filename"] == "Dockerfile"
         assert warning["range"] == [{"start": {"line": 3}, "end": {"line": 3}}]
+
+
+PROVENANCE = {
+    "": "min",
+    "min": "min",
+    "other": "min",
+    "true": "min",
+    "max": "max",
+    "disabled": "",
+    "0": "",
+    "false": "",
+}
+
+
+@pytest.mark.parametrize("variable", PROVENANCE)
+def test_how_much_provenance_is_told(variable: str) -> None:
+    assert wanted_provenance({"BUILDX_METADATA_PROVENANCE": variable}) == PROVENANCE[variable]
+    assert wanted_provenance({}) == "min"
+
+
+@pytest.mark.parametrize("output", ["type=image", "type=cacheonly", "type=local,dest=out"])
+@pytest.mark.parametrize("mode", ["min", "max", "disabled"])
+def test_the_metadata_tell_how_an_image_was_made(
+    cli: Cli, tmp_path: Path, mode: str, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In SLSA's words of version 0.2, which is what buildx writes; attestations are the image's own matter."""
+    monkeypatch.chdir(tmp_path)
+    made = context(tmp_path / "context", "FROM scratch\nARG A\nARG PASSWORD\nCOPY a /\n", a="a")
+    arguments = ("--build-arg=A=1", "--build-arg=PASSWORD=hidden", "--metadata-file", "about", "-o", output, made)
+    cli.build(*arguments, environ={"BUILDX_METADATA_PROVENANCE": mode})
+    found = json.loads((tmp_path / "about").read_text())
+    assert "hidden" not in str(found)
+    if mode == "disabled":
+        assert "buildx.build.provenance" not in found
+        return
+    told = found["buildx.build.provenance"]
+    assert told["buildType"] == "https://mobyproject.org/buildkit@v1"
+    assert told["invocation"]["parameters"]["args"]["build-arg:A"] == "1"
+    assert ("buildConfig" in told, "metadata" in told) == (mode == "max", mode == "max")
+
+
+def test_the_metadata_tell_of_each_platform(cli: Cli, tmp_path: Path) -> None:
+    made = context(tmp_path / "context", "FROM scratch\nCOPY a /\n", a="a")
+    cli.build("--metadata-file", tmp_path / "about", "--platform=linux/amd64,linux/arm64", made)
+    found = json.loads((tmp_path / "about").read_text())
+    assert [key.partition("/")[2] for key in found if "provenance" in key] == ["linux/amd64", "linux/arm64"]
 
 
 def test_the_metadata_of_a_build_lead_to_its_record(cli: Cli, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
+from builder.api.options import DEFAULT_POLICY, REGO, SOURCE_POLICY
 from builder.context.source import (
     Context,
     ContextDirectory,
@@ -26,6 +27,7 @@ from builder.context.source import (
 )
 from builder.errors import ContextError, DockerfileError, UsageError
 from builder.oci import reference
+from builder.oci.layout import Layout
 from builder.plan.options import ContextKind
 from builder.plan.stages import SCRATCH, context_key
 from builder.plan.steps import MAIN_CONTEXT
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from builder.api.fetching import Fetching
     from builder.context.ignore import IgnoreFile, Rules
     from builder.filesystem.tree import FileTree
+    from builder.plan.source_policy import SourcePolicy
 
 MAX_DOCKERFILE = 16 << 20
 DOCKERFILES = ("Dockerfile", "dockerfile", "Containerfile")
@@ -49,7 +52,7 @@ class Inputs(msgspec.Struct, frozen=True):
 
     `remote` are the contexts that must be fetched, as they were given; `origins` what those that were fetched already
     turned out to be. `time` is that of the main context (`ContextDirectory`). `path` is the Dockerfile's in a main
-    context that was fetched, '' of one from anywhere else."""
+    context that was fetched, '' of one from anywhere else. `policy` says which sources may be taken."""
 
     name: str
     text: bytes
@@ -60,6 +63,7 @@ class Inputs(msgspec.Struct, frozen=True):
     origins: dict[str, Origin] = {}
     time: int | None = None
     path: str = ""
+    policy: SourcePolicy | None = None
 
 
 def load_inputs(
@@ -76,15 +80,19 @@ def load_inputs(
     agent: str = "",
     offline: bool = False,
     environ: Mapping[str, str] | None = None,
+    rego: bool = True,
 ) -> Inputs:
     """Find the Dockerfile and the contexts. Remote ones are fetched into `scratch`; with `keep_git_dir` a main context
     from a repository has its `.git`, with `commit_times` its files have the time of the commit. `secrets`, of certain
     names (`context.authorization`), and `agent`, the socket of an SSH agent, are for what is remote, as is
-    `environ` (by default the process's): proxies, authorities.
+    `environ` (by default the process's): proxies, authorities. A source policy is followed; with `rego` one in that
+    language is refused.
 
-    Raises ContextError, UsageError, OfflineError; StepFailed for a secret that cannot be read.
+    Raises ContextError, UsageError, OfflineError; StepFailed for a secret that cannot be read; PlanError for what a
+    policy denies.
     """
-    source = parse_context(context)
+    source, checksum = parse_context(context), ""
+    policy = _source_policy(os.environ if environ is None else environ, rego)
     if isinstance(source, StdinContext) and dockerfile == "-":
         raise UsageError(
             "standard input cannot be both the Dockerfile and the context", remedy="give one of them as a path"
@@ -110,6 +118,10 @@ def load_inputs(
             environ=environ,
         )
 
+    if policy is not None and isinstance(source, (GitContext, HTTPContext)):
+        from builder.api.policies import take_remote
+
+        source, checksum = take_remote(policy, source, keep_git_dir=keep_git_dir)
     if isinstance(source, LocalContext):
         main = ContextDirectory(source.path)
     elif isinstance(source, StdinContext):
@@ -117,16 +129,25 @@ def load_inputs(
     else:
         remote[MAIN_CONTEXT] = _redacted(context)
         main = fetching().fetch(MAIN_CONTEXT, source, keep_git_dir=keep_git_dir)
+        _check_origin(origins, MAIN_CONTEXT, checksum)
     found = _dockerfile(source, main, remote.get(MAIN_CONTEXT, "standard input"), dockerfile, stream, fetching)
     if len(found.text) > MAX_DOCKERFILE:
         raise DockerfileError("the Dockerfile is larger than 16 MiB", place=found.name)
+    if rego and found.path is not None and not isinstance(source, StdinContext) and os.path.exists(found.path + REGO):
+        from builder.api.policies import rego_refused
+
+        raise rego_refused((found.within or found.path) + REGO)
+    if policy is not None and not found.within:
+        policy.local("dockerfile")
     # what was fetched or piped in is whole, as in BuildKit (frontend/dockerui): whoever packed it chose its files
     rules = cache(lambda: _ignore_rules(store, main.path, found.path) if isinstance(source, LocalContext) else None)
     openers[MAIN_CONTEXT] = lambda: _tree(main, rules())
+    if MAIN_CONTEXT not in remote:
+        openers[MAIN_CONTEXT] = _allowed(openers[MAIN_CONTEXT], policy, "context")
     kinds: dict[str, ContextKind] = {}
     for key, value in named.items():
-        kinds[context_key(key)] = _named(store, key, value, fetching, openers, remote)
-    return Inputs(found.name, found.text, openers, kinds, rules, remote, origins, main.time, found.within)
+        kinds[context_key(key)] = _named(store, key, value, fetching, openers, remote, origins, policy)
+    return Inputs(found.name, found.text, openers, kinds, rules, remote, origins, main.time, found.within, policy)
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -255,6 +276,33 @@ def _tree(directory: ContextDirectory, rules: Rules | None) -> FileTree:
     return LocalTree(directory.path, matcher, owners=directory.owners)
 
 
+def _source_policy(environ: Mapping[str, str], rego: bool) -> SourcePolicy | None:
+    if not environ.get(SOURCE_POLICY) and DEFAULT_POLICY not in environ:
+        return None
+    from builder.api.policies import source_policy
+
+    return source_policy(environ, rego=rego)
+
+
+def _allowed(open_tree: Callable[[], FileTree], policy: SourcePolicy | None, name: str) -> Callable[[], FileTree]:
+    """Opens the directory `name` of the host, if the policy lets it."""
+    if policy is None:
+        return open_tree
+
+    def open_allowed() -> FileTree:
+        policy.local(name)
+        return open_tree()
+
+    return open_allowed
+
+
+def _check_origin(origins: Mapping[str, Origin], key: str, checksum: str) -> None:
+    if checksum:
+        from builder.api.policies import check_origin
+
+        check_origin(origins[key], checksum)
+
+
 def _ignore_rules(store: Store, directory: str, dockerfile: str | None) -> Rules | None:
     from builder.context.ignore import find_ignore_file
 
@@ -284,6 +332,8 @@ def _named(
     fetching: Callable[[], Fetching],
     openers: dict[str, Callable[[], FileTree]],
     remote: dict[str, str],
+    origins: dict[str, Origin],
+    policy: SourcePolicy | None,
 ) -> ContextKind:
     source = parse_context(value, name=name)
     if isinstance(source, ImageContext):
@@ -291,22 +341,35 @@ def _named(
             return ContextKind(reference=SCRATCH)
         return ContextKind(reference=str(reference.parse(source.reference)))
     if isinstance(source, LayoutContext):
-        return ContextKind(reference=source.digest or source.tag, layout=source.path)
+        if policy is None:
+            return ContextKind(reference=source.digest or source.tag, layout=source.path)
+        from builder.solver.bases import layout_entry
+
+        digest = layout_entry(Layout(source.path), source.digest or source.tag).digest
+        return ContextKind(reference=digest, layout=source.path, digest=digest)
     if isinstance(source, TargetContext):
         return ContextKind(stage=source.name)
     key = context_key(name)
     if isinstance(source, LocalContext):
         path = source.path
-        openers[key] = lambda: _tree(ContextDirectory(path), _ignore_rules(store, path, None))
+        called = f"_{name}" if name in ("context", "dockerfile") else name  # as buildx calls it
+        openers[key] = _allowed(lambda: _tree(ContextDirectory(path), _ignore_rules(store, path, None)), policy, called)
         return ContextKind()
     if isinstance(source, StdinContext):
         raise UsageError(f"context {name!r} cannot be standard input", remedy="give a directory, a URL or an image")
     remote[key] = _redacted(value)
 
     def open_fetched() -> FileTree:
-        if isinstance(source, HTTPContext):
-            return _tree(fetching().fetch_file(key, source), None)
-        return _tree(fetching().fetch(key, source), None)
+        taken, checksum = source, ""
+        if policy is not None:
+            from builder.api.policies import take_remote
+
+            taken, checksum = take_remote(policy, source)
+        if isinstance(taken, HTTPContext):
+            directory = fetching().fetch_file(key, taken)
+            _check_origin(origins, key, checksum)
+            return _tree(directory, None)
+        return _tree(fetching().fetch(key, taken), None)
 
     openers[key] = open_fetched
     return ContextKind()

@@ -62,6 +62,7 @@ def inputs_of(
             agent=credentials.agents.get("default", ""),
             offline=options.offline,
             environ=options.environ,
+            rego=options.rego,
         )
 
 

@@ -29,6 +29,13 @@ ENTITLEMENTS = ("network.host", "security.insecure")
 """What a build may be allowed beyond what every build may."""
 
 
+SOURCE_POLICY = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
+DEFAULT_POLICY = "BUILDX_DEFAULT_POLICY"
+"""Variables by which buildx has source policies (`api.policies`)."""
+REGO = ".rego"
+"""What the name of a Dockerfile's policy ends with."""
+
+
 class SecretSource(msgspec.Struct, frozen=True):
     """Where a secret's bytes are: a file of the host, a variable of the environment, or here."""
 
@@ -63,7 +70,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     with which nothing is fetched and steps have no network. `isolation` is `default` (the best that this machine
     allows) or `chroot`. `attestations` are what is said beside the image. `report` and `trace` are files to be written
     about the build, also if it fails: a page (HTML) and a Chrome trace (JSON). `told_provenance` (`min` or `max`) is
-    what the result says of how the images were made.
+    what the result says of how the images were made. `rego` says whether policies in Rego count, which are refused: a
+    Dockerfile's own, and buildx's.
 
     `keep_failed` keeps the state of a step that fails (`BuilderError.kept`); `break_at` stops before one, in the same
     way: a position as it is shown (`build 2/5`, `2`), a line (`:7`), or a stage.
@@ -87,6 +95,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     cache_to: tuple[CacheTarget, ...] = ()
     network: str = ""
     offline: bool = False
+    rego: bool = True
     isolation: str = "default"
     allow: frozenset[str] = frozenset()
     secrets: dict[str, SecretSource] = {}

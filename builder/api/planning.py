@@ -98,6 +98,7 @@ def plan_options(inputs: Inputs, options: BuildOptions, *, all_stages: bool = Fa
         allow=options.allow,
         cache_namespace=special_arguments(options).cache_namespace,
         all_stages=all_stages,
+        policy=inputs.policy,
     )
 
 

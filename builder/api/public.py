@@ -37,6 +37,7 @@ def build(
     no_cache: bool | str | Collection[str] = False,
     pull: bool = False,
     offline: bool = False,
+    policy: str | Sequence[str] = (),
     squash: bool | Literal["", "all", "new"] = False,
     outputs: str | Output | Sequence[str | Output] = (),
     push: bool = False,
@@ -70,8 +71,9 @@ def build(
 
     What goes in: `context` is a directory, a git or HTTP URL, or a binary stream (a tar archive, or a Dockerfile);
     `file` the Dockerfile's path, or `dockerfile` its text. `contexts` are more contexts by name: directories, URLs,
-    `docker-image://…`, `oci-layout://…`. `secrets` are by ID: bytes are the secret, a string its text (in UTF-8), a
-    path object the file that holds it. `ssh` are agents by ID: the path of a socket, or those of private keys.
+    `docker-image://…`, `oci-layout://…`. `policy="disabled=true"` builds without a policy in Rego. `secrets` are by
+    ID: bytes are the secret, a string its text (in UTF-8), a path object the file that holds it. `ssh` are agents by
+    ID: the path of a socket, or those of private keys.
 
     What comes out: `tags`, `labels`, `annotations` (of the manifest; a key may begin with a place, as in `index:KEY`),
     `platforms` such as `linux/arm64`, `outputs` as `--output` has them (`type=oci,dest=app.tar`). `push` pushes under
@@ -117,6 +119,7 @@ def build(
         no_cache=_no_cache(no_cache),
         pull=pull,
         offline=offline,
+        rego=_policies_count(_texts(policy)),
         squash="all" if squash is True else squash or "",
         outputs=adjust_outputs(parsed, push=push, load=load),
         cache_from=_cache_sources(_texts(cache_from)),
@@ -243,6 +246,14 @@ def _attestations(provenance: bool | str, sbom: bool | str, attest: tuple[str, .
 
     said, packages = ("true" if given is True else given or "" for given in (provenance, sbom))
     return parse_attestations(said, packages, attest) or None
+
+
+def _policies_count(texts: tuple[str, ...]) -> bool:
+    if not texts:
+        return True
+    from builder.api.policies import policies_count
+
+    return policies_count(texts)
 
 
 def _cache_sources(texts: tuple[str, ...]) -> tuple[CacheSource, ...]:

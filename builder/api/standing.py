@@ -188,6 +188,7 @@ def _inputs(
         agent=credentials.agents.get("default", ""),
         offline=step.offline,
         environ=environ,
+        rego=False,
     )
     if gone is not None:
         inputs.openers[MAIN_CONTEXT] = partial(_refuse, gone)

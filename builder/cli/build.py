@@ -71,6 +71,7 @@ def _reconcile(ctx: click.Context) -> None:
 )
 @click.option("--no-cache", is_flag=True, help="Run every step anew.")
 @click.option("--no-cache-filter", multiple=True, metavar="STAGE", help="Run the steps of these stages anew.")
+@click.option("--policy", multiple=True, metavar="disabled=true", help="Build without the Dockerfile's policy in Rego.")
 @click.option("--pull", is_flag=True, help="Ask the registry for newer base images.")
 @click.option("--offline", is_flag=True, help="Fetch nothing; RUN steps have no network unless --network is given.")
 @click.option(

@@ -6,7 +6,7 @@ import click
 
 SECTIONS = {
     "What is built": (
-        "dockerfile", "build_args", "contexts", "target", "platforms", "secrets", "agents", "pull", "offline",
+        "dockerfile", "build_args", "contexts", "target", "platforms", "secrets", "agents", "policy", "pull", "offline",
     ),
     "The image": ("tags", "labels", "annotations", "squash", "provenance", "sbom", "attest"),
     "Where it goes": ("outputs", "push", "load", "iidfile", "metadata_file", "max_size", "max_layer", "max_waste"),

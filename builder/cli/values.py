@@ -63,6 +63,7 @@ def build_options(root: str, given: Mapping[str, Any], environ: Mapping[str, str
         cache_to=cache_targets(given["cache_to"]),
         network=given["network"] or "",
         offline=given["offline"],
+        rego=policies_count(given["policy"]),
         isolation=given["isolation"],
         allow=entitlements(given["allow"]),
         secrets=dict(secret(text, environ) for text in given["secrets"] if text),
@@ -108,6 +109,15 @@ def attestations(provenance: str, sbom: str, attest: tuple[str, ...]) -> Attesta
     from builder.export.attestations import parse_attestations
 
     return parse_attestations(provenance, sbom, attest) or None
+
+
+def policies_count(texts: tuple[str, ...]) -> bool:
+    """Whether policies in Rego count, by `--policy`. Raises UsageError, Unsupported."""
+    if not texts:
+        return True
+    from builder.api import policies
+
+    return policies.policies_count(texts)
 
 
 def cache_sources(texts: tuple[str, ...]) -> tuple[CacheSource, ...]:

@@ -92,6 +92,24 @@ def parse_git_url(text: str) -> GitRef | None:
     return found
 
 
+def write_git_url(ref: GitRef) -> str:
+    """A text that `parse_git_url` reads as this reference."""
+    from urllib.parse import quote, urlencode
+
+    given = {
+        "checksum": ref.checksum,
+        "keep-git-dir": "" if ref.keep_git_dir is None else str(ref.keep_git_dir).lower(),
+        "submodules": "" if ref.submodules is None else str(ref.submodules).lower(),
+        "mtime": ref.mtime if ref.mtime != "checkout" else "",
+        "fetch-by-commit": "true" if ref.fetch_by_commit else "",
+    }
+    query = urlencode({key: value for key, value in given.items() if value})
+    fragment = ref.ref + (f":{ref.subdir}" if ref.subdir else "")
+    if "://" in ref.remote:
+        fragment = quote(fragment, safe="/:@")
+    return ref.remote + (f"?{query}" if query else "") + (f"#{fragment}" if fragment else "")
+
+
 def _with_query(found: GitRef, query: str) -> GitRef:
     if not query:
         return found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builder.context.git_url import GitRef, parse_git_url
+import msgspec
+
+from builder.context.git_url import GitRef, parse_git_url, write_git_url
 from builder.dockerfile.instructions import Add, Copy
 from builder.errors import PlanError
 from builder.plan.checks import check_source
@@ -23,6 +25,7 @@ from builder.plan.steps import (
 )
 
 if TYPE_CHECKING:
+    from builder.plan.source_policy import SourcePolicy
     from builder.plan.state import StageState
 
 
@@ -38,7 +41,7 @@ def plan_copy(state: StageState, instruction: Copy | Add) -> tuple[CopyNode, str
     if isinstance(instruction, Add):
         checksum = scope.expand_optional(instruction.checksum)
         _check_checksum(checksum, paths)
-        sources += [_added(instruction, path, checksum) for path in paths]
+        sources += [_added(instruction, path, checksum, state.options.policy) for path in paths]
         _check_sources(state, instruction, paths, sources)
     else:
         tree: Tree = state.tree_of(instruction.from_, True) if instruction.from_ else FromContext(MAIN_CONTEXT)
@@ -80,20 +83,30 @@ def _check_checksum(checksum: str, paths: list[str]) -> None:
         raise PlanError("--checksum is for HTTP(S) and git sources", remedy="remove --checksum for a local file")
 
 
-def _added(instruction: Add, path: str, checksum: str) -> CopySource:
+def _added(instruction: Add, path: str, checksum: str, policy: SourcePolicy | None) -> CopySource:
     git = _git(path)
     if git is not None:
         if instruction.keep_git_dir is not None and git.keep_git_dir not in (None, instruction.keep_git_dir):
             raise PlanError("--keep-git-dir and the URL's keep-git-dir differ", remedy="give it in one place only")
         if checksum and git.checksum and checksum != git.checksum:
             raise PlanError(f"--checksum={checksum} and the URL's checksum {git.checksum} differ")
-        return CopyGit(url=path, checksum=checksum or None, keep_git_dir=bool(instruction.keep_git_dir))
+        keep = bool(instruction.keep_git_dir)
+        if policy is not None:
+            asked = msgspec.structs.replace(
+                git, checksum=checksum or git.checksum, keep_git_dir=keep or git.keep_git_dir
+            )
+            taken = policy.git(asked)
+            if taken != asked:
+                return CopyGit(write_git_url(taken), taken.checksum or None, bool(taken.keep_git_dir))
+        return CopyGit(url=path, checksum=checksum or None, keep_git_dir=keep)
     if _is_url(path):
         if checksum and not checksum.startswith("sha256:"):
             raise PlanError(
                 f"unsupported checksum {checksum!r}", remedy="write --checksum=sha256:… with 64 hexadecimal digits"
             )
-        return CopyUrl(url=path, checksum=checksum or None, unpack=bool(instruction.unpack))
+        url, wanted = policy.url(path, checksum) if policy is not None else (path, checksum)
+        unpack = bool(instruction.unpack)
+        return CopyUrl(url=url, checksum=wanted or None, unpack=unpack, instead_of=path if url != path else "")
     unpack = True if instruction.unpack is None else instruction.unpack
     return CopyFiles(tree=FromContext(MAIN_CONTEXT), path=normalise("/", path), unpack=unpack)
 

@@ -64,7 +64,7 @@ class StageReader:
 
     def graph(self, target: StageEntry) -> StageGraph:
         """What was read of the stages, as a graph."""
-        return stage_graph(self.table, target, reachable(target), self.base)
+        return stage_graph(self.table, target, reachable(target), self.named_base)
 
     def _read_globals(self) -> None:
         last = self.dockerfile.stages[-1].from_.name.lower()
@@ -148,7 +148,21 @@ class StageReader:
         return next((other.named_by[entry].range for other in self.table.entries if entry in other.named_by), None)
 
     def base(self, entry: StageEntry) -> ImageKey | StageEntry | FromContext | None:
-        """What a stage starts from: an image, another stage, a context's files, or nothing (None)."""
+        """What a stage starts from: an image, another stage, a context's files, or nothing (None). Raises PlanError for
+        an image that the build's policy denies."""
+        base = self.named_base(entry)
+        policy = self.options.policy
+        if policy is None or not isinstance(base, ImageKey):
+            return base
+        with self.locate.at(self.place(entry)):
+            if not base.layout:
+                return ImageKey(policy.image(base.reference), base.platform)
+            name = entry.context or self.context_for(entry.base_name) or ""
+            policy.layout(name, self.options.contexts[name].digest)
+            return base
+
+    def named_base(self, entry: StageEntry) -> ImageKey | StageEntry | FromContext | None:
+        """The same by the Dockerfile and the named contexts alone."""
         if entry.base is not None:
             return entry.base
         platform = entry.platform or self.platform

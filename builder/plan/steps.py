@@ -62,11 +62,13 @@ class CopyFiles(msgspec.Struct, frozen=True, tag=True):
 
 
 class CopyUrl(msgspec.Struct, frozen=True, tag=True):
-    """A file from HTTP(S); `checksum` like `sha256:…`."""
+    """A file from HTTP(S); `checksum` like `sha256:…`. A policy may take it `instead_of` another URL, by which the file
+    is called."""
 
     url: str
     checksum: str | None = None
     unpack: bool = False
+    instead_of: str = ""
 
 
 class CopyGit(msgspec.Struct, frozen=True, tag=True):

@@ -162,7 +162,7 @@ class Bases:
 
     def _from_layout(self, key: ImageKey) -> ImageConfig:
         layout = Layout(key.layout)
-        entry = _entry(layout, key.reference)
+        entry = layout_entry(layout, key.reference)
         self.named_digests[key] = entry.digest
         descriptor = self._choose(entry, key.platform, layout)
         if descriptor is None:
@@ -269,7 +269,7 @@ def _interrupted() -> Interrupted:
     return Interrupted("the build was interrupted")
 
 
-def _entry(layout: Layout, name: str) -> Descriptor:
+def layout_entry(layout: Layout, name: str) -> Descriptor:
     """The entry of a layout that has a tag or digest; with one entry and the default tag, that one."""
     manifests = layout.index().manifests
     for descriptor in manifests:

@@ -76,7 +76,7 @@ def url_source(environment: Environment, source: CopyUrl, scratch: str) -> Fetch
         _remember(environment, source.url, _Remembered(got.etag, got.last_modified, digest, size), path)
         path = environment.store.layout.blob_path(digest)
     info = FileInfo(kinds.FILE, 0o600, 0, 0, size, (modified or 0) * 1_000_000_000)
-    name = add_filename(source.url)
+    name = add_filename(source.instead_of or source.url)
     tree = MemoryTree({name: (info, path)})
     taken = CopyFiles(tree=FromContext(MAIN_CONTEXT), path=name, unpack=source.unpack, literal=True)
     files = FilesSource(taken, lambda: tree, ())

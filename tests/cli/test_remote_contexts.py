@@ -371,3 +371,50 @@ def test_add_a_repository(cli: Cli, server: Server, commit: str, tmp_path: Path)
     status, log, _ = added(cli, tmp_path, f"ADD --checksum={'0' * 40} {url}#main /r/")
     assert status == 1
     assert f"main is commit {commit}, not {'0' * 40}" in log
+
+
+# --- policies
+
+
+def policy(directory: Path, action: str, what: str, **updates: Any) -> dict[str, str]:
+    rule = {"action": action, "selector": {"identifier": what}, "updates": updates}
+    (directory / "policy.json").write_text(json.dumps({"rules": [rule]}))
+    return {"EXPERIMENTAL_BUILDKIT_SOURCE_POLICY": str(directory / "policy.json")}
+
+
+def test_urls_that_a_policy_denies_or_converts(cli: Cli, server: Server, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (server.root / name).write_text(name)
+    url, right = f"{server.url}/a", f"sha256:{hashlib.sha256(b'a').hexdigest()}"
+    directory = context(tmp_path / "add", f"FROM scratch\nADD {url} /\n")
+    other = context(tmp_path / "named", "FROM scratch\nCOPY --from=named context /\n")
+    for arguments, place in (((directory,), "Dockerfile:2: "), (("--build-context", f"named={url}", other), "")):
+        done = cli("build", *arguments, environ=policy(tmp_path, "DENY", f"{server.url}/*"))
+        assert f"{place}the source policy denies {url}" in done.err
+        wrong = right.replace("c", "d")
+        done = cli("build", *arguments, environ=policy(tmp_path, "CONVERT", url, attrs={"http.checksum": wrong}))
+        assert wrong in done.err
+        assert done.status == 1
+        cli.build(*arguments, environ=policy(tmp_path, "CONVERT", url, attrs={"http.checksum": right}))
+        cli.build("-t", "x", *arguments, environ=policy(tmp_path, "CONVERT", url, identifier=f"{server.url}/b"))
+        assert [entry.content for entry in cli.files("x").values()] == [b"b"]
+    assert set(cli.files("x")) == {"context"}
+    cli.build("-t", "x", directory, environ=policy(tmp_path, "CONVERT", url, identifier=f"{server.url}/b"))
+    assert set(cli.files("x")) == {"a"}  # BuildKit's frontend names it before
+
+
+@needs_git
+def test_repositories_that_a_policy_denies_or_converts(cli: Cli, server: Server, commit: str, tmp_path: Path) -> None:
+    url = f"{server.url}/repo.git"
+    identifier = url.replace("http://", "git://")
+    add = context(tmp_path / "add", f"FROM scratch\nADD {url}#main /\n")
+    for arguments in ((add,), (f"{url}#main",)):
+        done = cli("build", *arguments, environ=policy(tmp_path, "DENY", f"{identifier}*"))
+        assert f"the source policy denies {identifier}#main" in done.err
+        environ = policy(tmp_path, "CONVERT", f"{identifier}#main", identifier=f"{identifier}#main:sub")
+        cli.build("-t", "x", *arguments, environ=environ)
+        assert {"file", "sub/file"} & set(cli.files("x"))
+        environ = policy(tmp_path, "CONVERT", f"{identifier}#main", attrs={"git.checksum": "0" * 40})
+        assert cli("build", *arguments, environ=environ).status == 1
+        environ = policy(tmp_path, "CONVERT", f"{identifier}#main", attrs={"git.checksum": commit})
+        cli.build(*arguments, environ=environ)

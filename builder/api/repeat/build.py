@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from builder.api.inputs import DOCKERFILES, is_stream
+from builder.api.options import REGO, SOURCE_POLICY
 from builder.api.repeat.leave import leave, make_room, settled_state
 from builder.api.repeat.notes import FILE, HERE, INPUT, PROGRAM, TREE, Note
 from builder.api.repeat.question import ARCHIVE, IMAGES, Question
@@ -35,7 +36,7 @@ _REMOTE = ("builder.registry.transport", "builder.context.http", "builder.contex
 """Through these modules comes whatever a build knows of other machines."""
 _REPEATABLE = (
     "context", "dockerfile", "tags", "build_args", "target", "platforms", "labels", "annotations", "squash", "network",
-    "offline", "isolation", "allow", "limits", "jobs", "budget", "root", "environ", "outputs",
+    "offline", "rego", "isolation", "allow", "limits", "jobs", "budget", "root", "environ", "outputs",
 )  # fmt: skip
 """The options of a build that may be repeated: the result depends on their values alone. Others must not be given."""
 
@@ -55,6 +56,7 @@ def _is_repeatable(options: BuildOptions, result: BuildResult) -> bool:
     plain = type(options)(**{name: getattr(options, name) for name in _REPEATABLE})
     return (
         plain == options
+        and not options.environ.get(SOURCE_POLICY)
         and (not options.outputs or _is_archive(options))
         and options.dockerfile != "-"
         and not is_stream(options.dockerfile)
@@ -103,7 +105,7 @@ def _paths(question: Question, options: BuildOptions, result: BuildResult) -> It
         *(f"{options.context}/{name}" for name in names),
     ):
         yield INPUT + _absolute(path)
-        yield from (INPUT + _absolute(path) + end for end in OF_DOCKERFILE)
+        yield from (INPUT + _absolute(path) + end for end in (*OF_DOCKERFILE, REGO))
     yield from (INPUT + _absolute(f"{options.context}/{name}") for name in OF_CONTEXT)
     yield TREE + _absolute(options.context)
     for path in (*configuration_files(options.environ), docker_file(options.environ)):

@@ -10,10 +10,10 @@ from builder.api.options import BuildOptions
 from builder.api.special import Special
 from builder.errors import UsageError
 from builder.export.cache import SolvedSteps, export_cache, inline_annotation
-from builder.export.cache_options import CacheTarget
 from builder.oci import reference
 from builder.oci.reference import Reference
 from builder.plan.steps import Plan
+from builder.progress import Warned
 from builder.solver.annotations import Annotation
 from builder.solver.bases import Bases
 from builder.solver.cache_import import Cache, LayoutCache, RegistryCache, import_caches
@@ -35,17 +35,26 @@ class Caches:
             if target.inline:
                 _check_inline(options)
                 self._inline = True
-        self._targets: tuple[CacheTarget, ...] = tuple(target for target in options.cache_to if not target.inline)
+        self._sources = tuple(source for source in options.cache_from if not source.elsewhere)
+        self._targets = tuple(target for target in options.cache_to if not (target.inline or target.elsewhere))
+        for option, caches in (("--cache-from", options.cache_from), ("--cache-to", options.cache_to)):
+            for kind in dict.fromkeys(cache.elsewhere for cache in caches if cache.elsewhere):
+                environment.report(
+                    Warned(
+                        f"{option} type={kind} is not supported, and the build goes on without it; use"
+                        " type=registry,ref=NAME, or type=local with a directory that your CI system keeps"
+                    )
+                )
 
     def read(self, lineage: str) -> None:
         """Look steps up in these caches too from now on. What cannot be read is warned of."""
         self._lineage = lineage
-        if self._options.cache_from:
+        if self._sources:
             caches: list[Cache] = [
                 LayoutCache(source.path, source.tag, source.digest)
                 if source.reference is None
                 else RegistryCache(self._bases.session, source.reference)
-                for source in self._options.cache_from
+                for source in self._sources
             ]
             self._environment.cache.external = import_caches(caches, self._environment.report, lineage)
 

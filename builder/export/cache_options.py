@@ -15,24 +15,28 @@ from builder.oci.reference import Reference
 
 REGISTRY, LOCAL, INLINE = "registry", "local", "inline"
 LATEST = "latest"
-_ELSEWHERE = ("gha", "s3", "azblob")
+ELSEWHERE = ("gha", "s3", "azblob")
+"""Caches that buildx has and that are not done here: they are warned of, and builds go on without. buildx leaves out
+those that its daemon does not know (`build/opt.go`), so that one workflow serves several of these."""
 
 
 class CacheSource(msgspec.Struct, frozen=True, kw_only=True):
     """One cache to look steps up in: a reference, or a directory with an OCI layout, in which a tag or digest
-    counts."""
+    counts. One that is not done is `elsewhere`, its type."""
 
     reference: Reference | None = None
     path: str = ""
     tag: str = LATEST
     digest: str = ""
+    elsewhere: str = ""
 
     def __str__(self) -> str:
         return self.reference.familiar if self.reference is not None else self.path
 
 
 class CacheTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """One cache to write. With neither reference nor path it goes into the image (`inline`).
+    """One cache to write. With neither reference nor path it goes into the image (`inline`). One that is not done is
+    `elsewhere`, its type.
 
     `everything` takes the layers of all stages (mode=max), not of the result alone; `compression` is for the layers
     that are here, with `force` for all; `reset` removes from a directory what no cache in it has any more; `mounts` are
@@ -50,10 +54,11 @@ class CacheTarget(msgspec.Struct, frozen=True, kw_only=True):
     reset: bool = False
     mounts: tuple[str, ...] = ()
     recipes: bool = True
+    elsewhere: str = ""
 
     @property
     def inline(self) -> bool:
-        return self.reference is None and not self.path
+        return self.reference is None and not self.path and not self.elsewhere
 
     def __str__(self) -> str:
         return self.reference.familiar if self.reference is not None else self.path or INLINE
@@ -91,22 +96,20 @@ def _entries(text: str, option: str) -> list[dict[str, str]]:
 
 def _kind(values: dict[str, str], option: str, known: tuple[str, ...]) -> str:
     kind = values.pop("type")
-    if kind in _ELSEWHERE:
-        raise Unsupported(
-            f"{option} type={kind} is not supported",
-            remedy="use type=registry,ref=NAME, or type=local with a directory that your CI system keeps",
-        )
     if kind == INLINE and INLINE not in known:
         raise UsageError(
             "--cache-from type=inline: an inline cache is in an image", remedy="use type=registry,ref=IMAGE"
         )
     if kind not in known:
-        raise UsageError(f"unknown cache type {kind!r} in {option}", remedy=f"known types: {', '.join(known)}")
+        done = ", ".join(name for name in known if name not in ELSEWHERE)
+        raise UsageError(f"unknown cache type {kind!r} in {option}", remedy=f"known types: {done}")
     return kind
 
 
 def _source(values: dict[str, str], text: str) -> CacheSource:
-    kind = _kind(values, "--cache-from", (REGISTRY, LOCAL))
+    kind = _kind(values, "--cache-from", (REGISTRY, LOCAL, *ELSEWHERE))
+    if kind in ELSEWHERE:
+        return CacheSource(elsewhere=kind)
     if kind == REGISTRY:
         source = CacheSource(reference=_reference(values, "--cache-from", text))
     else:
@@ -117,7 +120,9 @@ def _source(values: dict[str, str], text: str) -> CacheSource:
 
 
 def _target(values: dict[str, str], text: str) -> CacheTarget:
-    kind = _kind(values, "--cache-to", (REGISTRY, LOCAL, INLINE))
+    kind = _kind(values, "--cache-to", (REGISTRY, LOCAL, INLINE, *ELSEWHERE))
+    if kind in ELSEWHERE:
+        return CacheTarget(elsewhere=kind)
     everything = _everything(values, kind)
     ignore_error = _flag(values, "ignore-error", False)
     if kind == INLINE:

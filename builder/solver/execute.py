@@ -133,9 +133,9 @@ def _begin(
             if foreseen.serves(command):
                 os.close(foreseen.opened)
                 command.root = foreseen.command.root
-                return held.enter_context(store.step_scratch(foreseen.scratch)), command
+                return held.enter_context(store.step_scratches.use(foreseen.scratch)), command
         foreseen.give_up(store)
-    scratch = held.enter_context(store.step_scratch())
+    scratch = held.enter_context(store.step_scratches.use())
     overlay = overlay_directories(scratch, lowers)
     mounting = Mounting(environment, roots, contents, scratch, held)
     return scratch, step_command(environment, node, user, lowers, overlay, mounting)

@@ -74,7 +74,7 @@ class Folds:
 
         try:
             with self._lock:
-                self._scratch = self._scratch or self._store.take_step_scratch()
+                self._scratch = self._scratch or self._store.step_scratches.take()
             directory = f"{self._scratch}/fold{next(self._count)}"
             os.mkdir(directory)
             with self._store.unpacked.tree_over(lowers[len(layers) :]) as below:
@@ -87,5 +87,5 @@ class Folds:
         """Let go of what was folded: no command may use it any more."""
         self._by_top.clear()
         if self._scratch:
-            self._store.discard(self._scratch)
+            self._store.step_scratches.discard(self._scratch)
             self._scratch = ""

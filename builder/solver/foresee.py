@@ -46,7 +46,7 @@ class Foreseen(msgspec.Struct, frozen=True):
     def give_up(self, store: Store) -> None:
         """Do without it."""
         os.close(self.opened)
-        store.discard(self.scratch)
+        store.step_scratches.discard(self.scratch)
 
     def serves(self, command: Command) -> bool:
         """Whether it is the root of a command whose upper and work directory are of this scratch."""
@@ -69,7 +69,7 @@ def foresee(environment: Environment, command: Command, node: RunNode, following
         return None
     store = environment.store
     try:
-        scratch = store.take_step_scratch()
+        scratch = store.step_scratches.take()
     except BuilderError:
         return None
     try:
@@ -82,7 +82,7 @@ def foresee(environment: Environment, command: Command, node: RunNode, following
         told.root = scratch
         return Foreseen(scratch, told, top, environment.sandbox.foresee(told))
     except BaseException as error:
-        store.discard(scratch)
+        store.step_scratches.discard(scratch)
         if isinstance(error, (OSError, SandboxError)):  # the step itself says what is wrong
             return None
         raise

@@ -23,7 +23,6 @@ import errno
 import fcntl
 import os
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -34,7 +33,7 @@ from builder.errors import StoreError, store_error
 from builder.filesystem.locks import LockTable, exclusive
 from builder.oci.layout import Layout
 from builder.store.images import Images
-from builder.store.janitor import Janitor, Spares
+from builder.store.janitor import Janitor
 from builder.store.locks import take_share
 from builder.store.room import keep_room
 
@@ -43,12 +42,10 @@ if TYPE_CHECKING:
     from builder.store.builds import Builds
     from builder.store.database import Database
     from builder.store.layers import Layers
+    from builder.store.scratch import StepScratches
     from builder.store.unpacked import UnpackedLayers
 
 _FLUSHED_AFTER = 3600.0  # seconds
-_SHORT = 0.25
-"""Seconds, of a step. One that takes longer may have made and removed so many files that the next one is better off
-elsewhere on the disk (`filesystem.placement`), and making it a place is a small part of that."""
 
 
 class Store:
@@ -243,75 +240,29 @@ class Store:
     @contextmanager
     def scratch(self) -> Iterator[str]:
         """A private directory below tmp/, removed at the end. Raises StoreError."""
-        path = self._make_scratch()
-        try:
-            yield path
-        finally:
-            remove_tree(path)
-
-    @contextmanager
-    def step_scratch(self, taken: str = "") -> Iterator[str]:
-        """The same with the empty directories `upper` and `work` in it, for an overlay: made, mostly, while the command
-        of the step before this one ran, and removed while that of the next one does (`catch_up`). It may be `taken`
-        before (`take_step_scratch`)."""
-        path = taken or self.take_step_scratch()
-        began = time.monotonic()
-        try:
-            yield path
-        finally:
-            if time.monotonic() - began < _SHORT:
-                self._step_spares.give_back(path)
-            else:
-                self._janitor.discard(path)
-
-    def take_step_scratch(self) -> str:
-        """Take the scratch of a step that is to come. It is the caller's, until a `step_scratch` or `discard`."""
-        return self._step_spares.take()
-
-    def discard(self, path: str) -> None:
-        """Have a scratch removed some time, at the latest when the store is closed."""
-        self._janitor.discard(path)
-
-    def catch_up(self) -> None:
-        """Do what others would wait for later. For whoever only waits."""
-        self._janitor.catch_up()
-
-    @cached_property
-    def _step_spares(self) -> Spares:
-        return self._janitor.spares(self._make_step_scratch, self._renew_step_scratch)
-
-    def _make_step_scratch(self) -> str:
-        from builder.filesystem.placement import make_apart
-
-        path = self._scratch_path()
-        try:
-            make_apart(path, 0o700)
-            for name in ("upper", "work"):
-                os.mkdir(os.path.join(path, name))
-        except OSError as error:
-            raise store_error("cannot make a temporary directory", error, path) from error
-        return path
-
-    def _renew_step_scratch(self, path: str) -> None:
-        """Make a step's scratch as new, but for where it is: a directory is not made and removed in a moment."""
-        from builder.filesystem import syscalls
-
-        for name in os.listdir(path):
-            if name != "work":
-                syscalls.remove_tree(os.path.join(path, name))
-        syscalls.empty_directory(os.path.join(path, "work"))
-        os.mkdir(os.path.join(path, "upper"))
-
-    def _scratch_path(self) -> str:
-        return os.path.join(self.temporary, f"work.{os.getpid()}.{os.urandom(6).hex()}")
-
-    def _make_scratch(self) -> str:
         path = self._scratch_path()
         try:
             os.mkdir(path, 0o700)
         except OSError as error:
             raise store_error("cannot make a temporary directory", error, path) from error
-        return path
+        try:
+            yield path
+        finally:
+            remove_tree(path)
+
+    @cached_property
+    def step_scratches(self) -> StepScratches:
+        """Those of steps."""
+        from builder.store.scratch import StepScratches
+
+        return StepScratches(self._scratch_path, self._janitor)
+
+    def _scratch_path(self) -> str:
+        return os.path.join(self.temporary, f"work.{os.getpid()}.{os.urandom(6).hex()}")
+
+    def catch_up(self) -> None:
+        """Do what others would wait for later. For whoever only waits."""
+        self._janitor.catch_up()
 
     @contextmanager
     def lock(self, name: str) -> Iterator[bool]:

@@ -14,7 +14,7 @@ from builder.boot import current_boot
 from builder.config import ArchiveLimits
 from builder.errors import StoreError
 from builder.oci.layout import Layout
-from builder.store.database import failure, finds_disk_full, is_damage
+from builder.store.database_errors import failure, finds_disk_full, is_damage
 from builder.store.leases import frozen
 from builder.store.records import LayerRecord
 

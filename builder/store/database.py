@@ -9,7 +9,6 @@ Every call opens a short transaction; threads share one connection under a lock,
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
@@ -19,10 +18,9 @@ from typing import Any
 
 import msgspec
 
-from builder.errors import DiskFull, StoreError
+from builder.errors import StoreError
 from builder.filesystem.locks import exclusive
 from builder.store.records import OBSERVED, Holding, LayerRecord, RecipeRecord, StepRecord
-from builder.store.room import is_full
 
 VERSION = 3
 
@@ -60,42 +58,6 @@ _USED_AGAIN = 1800.0
 come here for as long again."""
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether an error says that a database is not as it was written: pages or tables are not what they should be, or
-    a text is none. Others say that the disk is full, cannot be read or written, or that somebody holds the database."""
-    code: int | None = getattr(error, "sqlite_errorcode", None)  # None: Python's own, about what it was given
-    return code is None or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-
-
-def failure(error: sqlite3.Error, path: str, what: str) -> StoreError:
-    """The error that says that `what` (`cannot be used`) is the matter with the database at `path`."""
-    if finds_disk_full(error, path):
-        return DiskFull(path)
-    code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if is_damage(error):
-        remedy = "it only holds a cache: 'builder fsck' moves it away; or remove it and build again"
-    elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        remedy = "another process is at work with it: try again when that has ended"
-    elif code == sqlite3.SQLITE_IOERR:
-        remedy = "look for what the system's log says of this disk"
-    else:
-        remedy = "see that it and its directory can be read and written"
-    name = getattr(error, "sqlite_errorname", "")
-    return StoreError(f"the cache database {what}: {error}{f' ({name})' if name else ''}", place=path, remedy=remedy)
-
-
-def finds_disk_full(error: sqlite3.Error, path: str) -> bool:
-    """Whether the database at `path` cannot be used because the disk is full. SQLite says so only of what it appends;
-    the memory that processes share is an input/output error."""
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    if code & 0xFF == sqlite3.SQLITE_IOERR:
-        reading = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ)
-        return code not in reading and is_full(os.path.dirname(path))
-    if code & 0xFF == sqlite3.SQLITE_CANTOPEN:
-        return is_full(os.path.dirname(path))
-    return code & 0xFF == sqlite3.SQLITE_FULL
-
-
 class Database:
     """The database at `path`, made when it is not there."""
 
@@ -110,7 +72,7 @@ class Database:
                 self._connection.close()  # it would keep its locks as long as the error is known
                 raise
         except sqlite3.Error as error:
-            raise failure(error, path, "cannot be used") from error
+            raise self._failure(error) from error
 
     def _begin(self) -> None:
         self._connection.execute("PRAGMA synchronous=NORMAL")
@@ -131,6 +93,11 @@ class Database:
     def close(self) -> None:
         self._connection.close()
 
+    def _failure(self, error: sqlite3.Error) -> StoreError:
+        from builder.store.database_errors import failure
+
+        return failure(error, self._path, "cannot be used")
+
     @contextmanager
     def _cursor(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
@@ -138,7 +105,7 @@ class Database:
                 yield self._connection
             except sqlite3.Error as error:
                 self._roll_back()
-                raise failure(error, self._path, "cannot be used") from error
+                raise self._failure(error) from error
             except BaseException:
                 self._roll_back()
                 raise

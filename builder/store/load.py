@@ -7,17 +7,13 @@ verified before the store changes: digests and sizes of blobs, and that each lay
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import msgspec
 
 from builder.errors import InvalidReference, LayerError, StoreError
 from builder.filesystem.archive import NAMELESS
-from builder.filesystem.compression import SUFFIXES
-from builder.filesystem.decompress import decompressor
 from builder.filesystem.readable import Readable
 from builder.oci import reference as references
 from builder.oci.reference import Reference
@@ -26,9 +22,7 @@ from builder.oci.spec import (
     IMAGE_NAME,
     INDEXES,
     MANIFESTS,
-    OCI_CONFIG,
     OCI_LAYER,
-    OCI_MANIFEST,
     REF_NAME,
     Descriptor,
     ImageConfig,
@@ -36,13 +30,12 @@ from builder.oci.spec import (
     Manifest,
     Platform,
     decode,
-    digest_of,
-    encode,
     without_names,
 )
-from builder.store.archive import Contents, Piece, Progress, read_contents
+from builder.store.archive import Contents, Progress, read_contents
 from builder.store.collect import collect
-from builder.store.records import LayerRecord
+from builder.store.load_blobs import Blobs
+from builder.store.load_docker import Saved, make_manifest, read_saved
 from builder.store.store import Store
 
 _DEEPEST = 4  # indexes within indexes
@@ -63,14 +56,6 @@ class Loaded(msgspec.Struct, frozen=True):
         return cls(descriptor, true, tuple(name for name in stated if name not in true))
 
 
-class _Saved(msgspec.Struct, rename="pascal"):
-    """An entry of Docker's `manifest.json`: paths in the archive."""
-
-    config: str
-    layers: list[str] | None = None
-    repo_tags: list[str] | None = None
-
-
 def load(
     store: Store, stream: Readable, *, platform: Platform | None = None, place: str, progress: Progress | None = None
 ) -> list[Loaded]:
@@ -81,9 +66,9 @@ def load(
     try:
         with store.lease(), store.scratch() as scratch:
             contents = read_contents(stream, store.layout, scratch, place=place, progress=progress, limits=store.limits)
-            loader = _Loader(store, contents, scratch, platform)
-            images = loader.read()
-            loader.keep()
+            blobs = Blobs(store, contents, scratch)
+            images = _Loader(contents, blobs, platform).read()
+            blobs.keep()
             for image in images:
                 store.images.tag(image.descriptor, list(image.names))
     except BaseException as error:
@@ -97,22 +82,17 @@ def load(
 
 
 class _Loader:
-    """The work on one archive. Blobs are gathered first; `keep` puts them into the store."""
+    """The work on one archive, whose `blobs` are gathered."""
 
-    def __init__(self, store: Store, contents: Contents, scratch: str, platform: Platform | None) -> None:
-        self._store = store
+    def __init__(self, contents: Contents, blobs: Blobs, platform: Platform | None) -> None:
         self._contents = contents
-        self._scratch = scratch
+        self._blobs = blobs
         self._platform = platform
-        self._blobs: dict[str, Piece] = {}
-        self._made: list[bytes] = []
-        self._records: list[LayerRecord] = []
-        self._read_layers: dict[str, tuple[str, int, str]] = {}  # by the digest of the layer's bytes
 
     def read(self) -> list[Loaded]:
         """The images of the archive, verified."""
         contents = self._contents
-        saved = self._saved()
+        saved = read_saved(contents)
         index = contents.find("index.json")
         if index is not None:
             images = self._from_layout(decode(contents.document("index.json", index), Index, "index.json"), saved)
@@ -128,29 +108,13 @@ class _Loader:
             raise LayerError(f"the archive has no {what}", place=contents.place)
         return images
 
-    def keep(self) -> None:
-        """Put the blobs into the store, and remember what layers they are."""
-        for digest, piece in self._blobs.items():
-            if not self._store.layout.has(digest):
-                _sync(piece.path)
-                self._store.layout.adopt(piece.path, digest)
-        for data in self._made:
-            self._store.layout.put(data)
-        for record in dict.fromkeys(self._records):
-            self._store.database.add_layer(record)
-
-    def _saved(self) -> list[_Saved]:
-        piece = self._contents.find("manifest.json")
-        if piece is None:
-            return []
-        try:
-            return msgspec.json.decode(self._contents.document("manifest.json", piece), type=list[_Saved])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise LayerError(f"manifest.json is malformed: {error}", place=self._contents.place) from error
+    def _from_docker(self, saved: Saved) -> Loaded | None:
+        made = make_manifest(saved, self._contents, self._blobs, self._platform)
+        return Loaded.of(made, saved.names()) if made is not None else None
 
     # --- OCI layouts
 
-    def _from_layout(self, index: Index, saved: list[_Saved]) -> list[Loaded]:
+    def _from_layout(self, index: Index, saved: list[Saved]) -> list[Loaded]:
         names: dict[str, list[Reference]] = {}
         entries: dict[str, Descriptor] = {}
         for entry in index.manifests:
@@ -166,40 +130,40 @@ class _Loader:
                 names[digest] = self._docker_names(entry, saved)
         return [Loaded.of(entry, names[digest]) for digest, entry in entries.items()]
 
-    def _docker_names(self, entry: Descriptor, saved: list[_Saved]) -> list[Reference]:
+    def _docker_names(self, entry: Descriptor, saved: list[Saved]) -> list[Reference]:
         """The names that manifest.json, beside the index, has for an image without one."""
         if entry.media_type in INDEXES or not saved:
             return []
-        config = decode(self._document(entry), Manifest, entry.digest).config.digest
+        config = decode(self._blobs.document(entry), Manifest, entry.digest).config.digest
         found = [one for one in saved if (piece := self._contents.find(one.config)) and piece.digest == config]
-        return [name for one in found for name in self._tags(one)]
+        return [name for one in found for name in one.names()]
 
     def _include(self, descriptor: Descriptor, depth: int) -> Descriptor | None:
         """Take an index or manifest with all that is in the archive of it; None if that is not enough for an image."""
-        if self._find(descriptor) is None:
+        if self._blobs.find(descriptor) is None:
             return None
         if descriptor.media_type in INDEXES:
             if not depth:
                 raise LayerError("indexes are nested too deeply", place=self._contents.place)
-            index = decode(self._document(descriptor), Index, descriptor.digest)
+            index = decode(self._blobs.document(descriptor), Index, descriptor.digest)
             included = [self._include(child, depth - 1) for child in index.manifests]
             if not any(included):
                 return None
         elif descriptor.media_type in MANIFESTS:
-            if not self._include_manifest(decode(self._document(descriptor), Manifest, descriptor.digest)):
+            if not self._include_manifest(decode(self._blobs.document(descriptor), Manifest, descriptor.digest)):
                 return None
         else:
             raise LayerError(f"unknown kind of image {descriptor.media_type!r}", place=self._contents.place)
-        self._take(descriptor)
+        self._blobs.take(descriptor)
         return without_names(descriptor)
 
     def _include_manifest(self, manifest: Manifest) -> bool:
         parts = [manifest.config, *manifest.layers]
-        if any(self._find(part) is None for part in parts):
+        if any(self._blobs.find(part) is None for part in parts):
             return False
         layers = [layer for layer in manifest.layers if layer.media_type.startswith((OCI_LAYER, DOCKER_LAYER))]
         if layers:
-            config = decode(self._document(manifest.config), ImageConfig, manifest.config.digest)
+            config = decode(self._blobs.document(manifest.config), ImageConfig, manifest.config.digest)
             diff_ids = config.rootfs.diff_ids or []
             if len(diff_ids) != len(manifest.layers):
                 raise LayerError(
@@ -207,31 +171,16 @@ class _Loader:
                     place=self._contents.place,
                 )
             for diff_id, layer in zip(diff_ids, manifest.layers, strict=True):
-                self._verify(diff_id, layer)
+                self._blobs.verify(diff_id, layer)
         for part in parts:
-            self._take(part)
+            self._blobs.take(part)
         return True
-
-    def _verify(self, diff_id: str, layer: Descriptor) -> None:
-        """Make sure that a blob's content has its diff ID, unless it was made or read here before."""
-        known = [record for record in self._store.database.layers(diff_id) if record.digest == layer.digest]
-        if any(record.uncompressed for record in known) and self._store.layout.has(layer.digest):
-            return
-        piece = self._find(layer)
-        assert piece is not None
-        found, size, _ = self._content(piece)
-        if found != diff_id:
-            raise LayerError(
-                f"the layer's content is {found}, not {diff_id} as its configuration says", place=layer.digest,
-                remedy="the archive is damaged or forged",
-            )  # fmt: skip
-        self._records.append(LayerRecord(diff_id, layer.digest, layer.media_type, layer.size, uncompressed=size))
 
     def _variant(self, descriptor: Descriptor) -> Descriptor | None:
         """The manifest for the platform that was asked for, None if the image has none."""
         if descriptor.media_type in INDEXES:
-            index = decode(self._document(descriptor), Index, descriptor.digest)
-            candidates = [child for child in index.manifests if child.digest in self._blobs]
+            index = decode(self._blobs.document(descriptor), Index, descriptor.digest)
+            candidates = [child for child in index.manifests if self._blobs.holds(child.digest)]
         else:
             candidates = [descriptor]
         for candidate in candidates:
@@ -242,113 +191,8 @@ class _Loader:
     def _platform_of(self, manifest: Descriptor) -> Platform | None:
         if manifest.platform is not None:
             return manifest.platform.normalised()
-        config = decode(self._document(manifest), Manifest, manifest.digest).config
-        return decode(self._document(config), ImageConfig, config.digest).platform()
-
-    def _find(self, descriptor: Descriptor) -> Piece | None:
-        """A blob in the archive, or else in the store. Raises LayerError when it has not the size that is stated."""
-        piece = self._contents.blob(descriptor.digest)
-        if piece is None and self._store.layout.has(descriptor.digest):
-            path = self._store.layout.blob_path(descriptor.digest)
-            piece = Piece(path, descriptor.digest, os.stat(path).st_size, stored=True)
-        if piece is not None and (piece.digest != descriptor.digest or piece.size != descriptor.size):
-            raise LayerError(
-                f"the blob {descriptor.digest} is not what the archive says of it", place=self._contents.place
-            )
-        return piece
-
-    def _document(self, descriptor: Descriptor) -> bytes:
-        return self._contents.document(descriptor.digest, self._find(descriptor))
-
-    def _take(self, descriptor: Descriptor) -> None:
-        piece = self._find(descriptor)
-        assert piece is not None
-        self._blobs[descriptor.digest] = piece
-
-    # --- Docker's older form
-
-    def _from_docker(self, saved: _Saved) -> Loaded | None:
-        piece = self._contents.find(saved.config)
-        data = self._contents.document(saved.config, piece)
-        config = decode(data, ImageConfig, saved.config)
-        diff_ids = config.rootfs.diff_ids or []
-        paths = saved.layers or []
-        if self._platform is not None and config.platform() != self._platform:
-            return None
-        if len(diff_ids) != len(paths):
-            raise LayerError(
-                f"manifest.json has {len(paths)} layers, the configuration {len(diff_ids)}", place=self._contents.place
-            )
-        layers = [self._layer(diff_id, path) for diff_id, path in zip(diff_ids, paths, strict=True)]
-        manifest = Manifest(
-            schema_version=2,
-            media_type=OCI_MANIFEST,
-            config=Descriptor(OCI_CONFIG, digest_of(data), len(data)),
-            layers=layers,
-        )
-        encoded = encode(manifest)
-        self._made += [data, encoded]
-        return Loaded.of(Descriptor(OCI_MANIFEST, digest_of(encoded), len(encoded)), self._tags(saved))
-
-    def _layer(self, diff_id: str, path: str) -> Descriptor:
-        """A layer as the store keeps it: the form that is here already, or else compressed, if it is not."""
-        piece = self._contents.find(path)
-        if piece is None:
-            raise LayerError(f"the archive has no {path}", place=self._contents.place)
-        found, size, compression = self._content(piece)
-        if found != diff_id:
-            raise LayerError(
-                f"the layer's content is {found}, not {diff_id} as its configuration says", place=path,
-                remedy="the archive is damaged or forged",
-            )  # fmt: skip
-        record = next(self._read_forms(diff_id), None)
-        if record is not None:
-            return Descriptor(_oci_type(record.media_type), record.digest, record.size)
-        if compression == "uncompressed":
-            piece, compression = self._compress(piece), "gzip"
-        media_type = OCI_LAYER + SUFFIXES.get(compression, "")
-        if compression not in SUFFIXES:
-            raise LayerError(f"layers compressed with {compression} are not supported", place=path)
-        self._blobs[piece.digest] = piece
-        self._records.append(LayerRecord(diff_id, piece.digest, media_type, piece.size, uncompressed=size))
-        return Descriptor(media_type, piece.digest, piece.size)
-
-    def _read_forms(self, diff_id: str) -> Iterator[LayerRecord]:
-        """The forms of a layer in this archive or in the store; none that was only claimed to be that layer."""
-        yield from (one for one in self._records if one.diff_id == diff_id)
-        for record in self._store.database.layers(diff_id):
-            if record.uncompressed and self._store.layout.has(record.digest):
-                yield record
-
-    def _content(self, piece: Piece) -> tuple[str, int, str]:
-        """The diff ID of a layer, its uncompressed size, and its compression: found once, though many images of an
-        archive may have it."""
-        known = self._read_layers.get(piece.digest)
-        if known is not None:
-            return known
-        hasher = hashlib.sha256()
-        with open(piece.path, "rb") as file:
-            reader = decompressor(file, limits=self._store.limits, place=piece.digest)
-            while chunk := reader.read(1 << 20):
-                hasher.update(chunk)
-        found = f"sha256:{hasher.hexdigest()}", reader.total, reader.compression
-        self._read_layers[piece.digest] = found
-        return found
-
-    def _compress(self, piece: Piece) -> Piece:
-        from builder.filesystem.compress import LayerSink
-
-        try:
-            with LayerSink(self._scratch) as sink, open(piece.path, "rb") as file:
-                while chunk := file.read(1 << 20):
-                    sink.write(chunk)
-                blob = sink.finish()
-        except OSError as error:
-            raise StoreError(f"cannot store a layer: {error.strerror}", place=self._store.root) from error
-        return Piece(blob.path, blob.digest, blob.size)
-
-    def _tags(self, saved: _Saved) -> list[Reference]:
-        return [references.parse(name) for name in saved.repo_tags or ()]
+        config = decode(self._blobs.document(manifest), Manifest, manifest.digest).config
+        return decode(self._blobs.document(config), ImageConfig, config.digest).platform()
 
 
 def _names(entry: Descriptor) -> Sequence[Reference]:
@@ -363,15 +207,3 @@ def _names(entry: Descriptor) -> Sequence[Reference]:
         return (references.parse(text),)
     except InvalidReference as error:
         raise LayerError(f"the archive has a wrong name: {error.cause}", place=text) from error
-
-
-def _oci_type(media_type: str) -> str:
-    return media_type.replace(f"{DOCKER_LAYER}.", f"{OCI_LAYER}+").replace(DOCKER_LAYER, OCI_LAYER)
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

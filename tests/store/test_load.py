@@ -165,7 +165,7 @@ def test_a_layer_of_several_images_is_read_once(store: Store, monkeypatch: pytes
         read.append(options["place"])
         return decompressor(file, **options)
 
-    monkeypatch.setattr("builder.store.load.decompressor", spy)
+    monkeypatch.setattr("builder.store.load_blobs.decompressor", spy)
     assert loaded(store, tar(two_images(form))) == ["x/app:0", "x/app:1"]
     assert read == [digest(LAYER)]
     (record,) = store.database.layers(digest(LAYER))

@@ -127,7 +127,8 @@ def compile_patterns(patterns: Iterable[str], source: str = "--exclude") -> Rule
 
 
 def _compile(lines: Iterable[tuple[int, str, str]], source: str) -> Rules:
-    from builder.context.ignore_pattern import BadPattern, DockerPattern
+    from builder.context.go_regex import BadPattern
+    from builder.context.ignore_pattern import DockerPattern
 
     rules = []
     for number, text, pattern in lines:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from builder.cli.template_functions import Duration, Map, Record, Slice
+from builder.cli.template_values import Duration, Map, Record, Slice
 from builder.oci.reference import Reference
 from builder.oci.spec import ContainerConfig, Descriptor, Healthcheck, without_names
 from builder.store.describe import PlatformImage, Summary

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from builder.cli.progress import size
 from builder.cli.template import Template, json_text
-from builder.cli.template_functions import Record
+from builder.cli.template_values import Record
 from builder.filesystem.names import printable
 
 __all__ = ["ago", "human_duration", "moment", "print_rows", "rfc3339", "short_id", "size", "table"]

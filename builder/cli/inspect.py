@@ -10,7 +10,7 @@ from builder.cli.flags import Command
 from builder.cli.settings import Settings
 from builder.cli.stores import Failures, open_store, platform_of
 from builder.cli.template import Template, json_text
-from builder.cli.template_functions import plain
+from builder.cli.template_values import plain
 from builder.errors import BuilderError, UsageError
 
 _OTHERS = frozenset("config container network node plugin secret service task volume".split())

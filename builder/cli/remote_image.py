@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from builder.cli.template import Template
-from builder.cli.template_functions import FUNCTIONS, Record
+from builder.cli.template_functions import FUNCTIONS
+from builder.cli.template_values import Record
 from builder.oci.reference import Reference
 from builder.oci.spec import INDEXES, Descriptor, ImageConfig, Index, Manifest, decode
 from builder.registry.indexes import REFERENCE_DIGEST, platform_of

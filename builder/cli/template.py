@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from builder.cli.template_functions import FUNCTIONS, MISSING, ON_TITLES, Record, TemplateFailure, field, text_of, truth
+from builder.cli.template_functions import FUNCTIONS, ON_TITLES
 from builder.cli.template_parser import Branch, Call, Chain, Constant, Jump, Node, Operand, Parser, Pipeline, invalid
+from builder.cli.template_values import MISSING, Record, TemplateFailure, field, text_of, truth
 
 
 class Template:

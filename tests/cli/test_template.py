@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.cli.template import Template
-from builder.cli.template_functions import MISSING, Duration, Map, Record, Slice, plain, text_of
+from builder.cli.template_values import MISSING, Duration, Map, Record, Slice, plain, text_of
 from builder.errors import UsageError
 
 DATA = Record(

@@ -9,7 +9,8 @@ import msgspec
 
 from builder.errors import StoreError, UsageError
 from builder.progress import Reason
-from builder.solver.explain import Earlier, Explainer
+from builder.solver.explain import Explainer
+from builder.solver.explain_earlier import Earlier
 from builder.solver.explain_recipes import Difference
 from builder.solver.keys import Recipe
 from builder.store.builds import Build, BuiltStep

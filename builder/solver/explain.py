@@ -3,40 +3,27 @@
 A reason is right or absent. It is right because it names a difference between two recipes, and a recipe is all that a
 key is made of; or a state of the store that was looked at (nothing was built before, the record is gone). Where neither
 is known, nothing is said.
-
-Compared is the newest earlier build of the same Dockerfile and context that came as far as this step. The step is found
-there by its stage, platform and text, so that an instruction put in above it does not make it another one.
 """
 
 from __future__ import annotations
 
-import itertools
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from builder.progress import Reason
 from builder.solver.explain_decode import decode_both
+from builder.solver.explain_earlier import Earlier, EarlierSteps, History, has_step
 from builder.solver.explain_files import told_first
 from builder.solver.explain_layers import base_of, changed_base, last, layers_of, owners_of
-from builder.solver.explain_match import match, steps_of
 from builder.solver.explain_recipes import Below, Difference, Part, compare
 from builder.solver.keys import KEYS, Recipe
 from builder.solver.trace import Origin
-from builder.store.builds import ELSEWHERE, FAILED, STOPPED, Build, BuiltStep
+from builder.store.builds import ELSEWHERE, FAILED, STOPPED, BuiltStep
 from builder.store.records import RecipeRecord, StepRecord
 
 _STEP = "step"
-
-
-class History(Protocol):
-    """Where earlier builds are asked for: those of a project, the newest first, and whether none was dropped."""
-
-    def of(self, project: str) -> Iterator[Build]: ...
-
-    def is_complete(self) -> bool: ...
 
 
 class Records(Protocol):
@@ -47,19 +34,9 @@ class Records(Protocol):
     def result(self, key: str) -> StepRecord | None: ...
 
 
-class Earlier(msgspec.Struct, frozen=True):
-    """The step of an earlier build that a step is compared with."""
-
-    build: Build
-    step: BuiltStep
-
-
 class Explainer:
-    """Compares the steps of one build, `steps` by number as far as they are known, with builds before it.
-
-    `is_here` says whether a layer can be had. With `before` only builds count that began earlier, in seconds since the
-    epoch.
-    """
+    """Compares the steps of one build with builds before it: those that `EarlierSteps` finds. `is_here` says whether a
+    layer can be had."""
 
     def __init__(
         self,
@@ -71,15 +48,9 @@ class Explainer:
         before: float | None = None,
     ) -> None:
         self._records = records
-        self._builds = builds
-        self._project = project
         self._steps = steps
         self._is_here = is_here
-        self._before = before
-        self._lock = threading.Lock()
-        self._seen: list[Build] = []  # of those before this one, as far as anybody asked
-        self._unseen: Iterator[Build] | None = None
-        self._matched: dict[tuple[str, str, str], Mapping[str, BuiltStep]] = {}
+        self._earlier = EarlierSteps(builds, project, steps, before)
 
     # --- the reason
 
@@ -88,7 +59,7 @@ class Explainer:
     ) -> tuple[Reason | None, Earlier | None]:
         """Why a step with this recipe (encoded; by content where it has one) was not found, and what it was compared
         with. `origin` tells of files of a stage where they come from."""
-        earlier = self.earlier(step)
+        earlier = self._earlier.find(step)
         if isinstance(earlier, Reason):
             return earlier, None
         if earlier is None:
@@ -100,49 +71,6 @@ class Explainer:
             return Reason("version", "cache keys changed with the builder's version"), earlier
         found = self.differences(step, earlier, recipe, origin)
         return (_reason(found) if found else None), earlier
-
-    def earlier(self, step: BuiltStep) -> Earlier | Reason | None:
-        """The step to compare with, or why there is none."""
-        seen_project = seen_stage = False
-        for build in self._builds_before():
-            if not steps_of(build.steps, step.stage, step.platform):
-                seen_project = seen_project or bool(build.steps)
-                continue
-            seen_project = seen_stage = True
-            found = self._match(build, step).get(step.step)
-            if found is None:
-                return Reason("new", "moved instruction" if _has(build.steps, step) else "new instruction")
-            if found.key:
-                return Earlier(build, found)
-        if not self._builds.is_complete():
-            return None
-        if not seen_project:
-            return Reason("first", "first build")
-        if not seen_stage:
-            return Reason("first", f"first build of stage {step.stage}")
-        return Reason("first", "first run: no earlier build came this far")
-
-    def _builds_before(self) -> Iterator[Build]:
-        """Each is read when it is asked for, once: most steps are compared with the newest one."""
-        for number in itertools.count():
-            with self._lock:
-                if self._unseen is None:
-                    self._unseen = self._builds.of(self._project)
-                while number == len(self._seen):
-                    build = next(self._unseen, None)
-                    if build is None:
-                        return
-                    if self._before is None or build.started < self._before:
-                        self._seen.append(build)
-            yield self._seen[number]
-
-    def _match(self, build: Build, step: BuiltStep) -> Mapping[str, BuiltStep]:
-        place = (build.build, step.stage, step.platform)
-        with self._lock:
-            if place not in self._matched:
-                old = steps_of(build.steps, step.stage, step.platform)
-                self._matched[place] = match(old, steps_of(self._steps(), step.stage, step.platform))
-            return self._matched[place]
 
     def _unchanged(self, step: BuiltStep, earlier: Earlier) -> Reason | None:
         """Why a step was not found that is the same as before; one without a text if that is not known. None if it is
@@ -263,13 +191,13 @@ class Explainer:
     ) -> Difference | None:
         """What it means that one layer, which was made by the step `then`, is now made by the step `now`."""
         if now is not None:
-            before = self._match(earlier.build, now).get(now.step)
+            before = self._earlier.match(earlier.build, now).get(now.step)
             where = f"step {now.position}" if now.stage != step.stage else f"step {now.position.rpartition(' ')[2]}"
         if now is None or before is None or then is None or then.step != before.step:
-            if then is not None and not _has(self._steps(), then):
+            if then is not None and not has_step(self._steps(), then):
                 text = f"an earlier step is gone: {then.instruction}"
                 return Difference(kind="removed", text=text, subject=then.position, old=then.instruction)
-            if now is not None and before is None and not _has(earlier.build.steps, now):
+            if now is not None and before is None and not has_step(earlier.build.steps, now):
                 return Difference(kind=_STEP, text=f"{where} is new", subject=now.position, step=now.step)
             return Difference(kind="order", text="the order of earlier steps changed")
         cause = self._cause(now, Earlier(earlier.build, before))
@@ -302,11 +230,3 @@ def _reason(found: Sequence[Difference]) -> Reason:
     first, rest = found[0], len(found) - 1
     text = first.text + (f", and {rest} more {'change' if rest == 1 else 'changes'}" if rest else "")
     return Reason(first.kind, text, first.step)
-
-
-def _has(steps: Sequence[BuiltStep], wanted: BuiltStep) -> bool:
-    """Whether one of these steps is the same instruction of the same stage."""
-    return any(
-        (step.stage, step.platform, step.instruction) == (wanted.stage, wanted.platform, wanted.instruction)
-        for step in steps
-    )

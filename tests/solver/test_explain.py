@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.progress import Reason
-from builder.solver.explain import Earlier, Explainer
+from builder.solver.explain_earlier import Earlier, EarlierSteps
 from builder.solver.explain_files import compare_files, summary
 from builder.solver.explain_match import match
 from builder.solver.explain_recipes import Difference, compare
@@ -178,15 +178,15 @@ class Past:
 @pytest.mark.parametrize(("before", "found", "read"), [(None, 9, [9]), (9, 7, [9, 8, 7]), (2, 1, [*range(9, 0, -1)])])
 def test_no_more_builds_are_read_than_are_compared(before: float | None, found: int, read: list[int]) -> None:
     past = Past()
-    explainer = Explainer(None, past, "p", lambda: [STEP], lambda _: True, before)  # type: ignore[arg-type]
+    steps = EarlierSteps(past, "p", lambda: [STEP], before)
     for _ in range(2):  # each of them once
-        earlier = explainer.earlier(STEP)
+        earlier = steps.find(STEP)
         assert isinstance(earlier, Earlier)
         assert (earlier.build.started, past.read) == (found, read)
 
 
 def test_all_builds_are_read_before_a_step_is_called_new() -> None:
     past = Past()
-    explainer = Explainer(None, past, "p", lambda: [STEP], lambda _: True, before=1)  # type: ignore[arg-type]
-    assert explainer.earlier(STEP) == Reason("first", "first build")
+    steps = EarlierSteps(past, "p", lambda: [STEP], before=1)
+    assert steps.find(STEP) == Reason("first", "first build")
     assert len(past.read) == 9

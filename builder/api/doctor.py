@@ -97,7 +97,7 @@ def _isolation(isolation: str, probed: Probed) -> Finding:
     if isolation == "namespaces":
         return Finding("RUN steps", OK, "work, each in namespaces of its own")
     if isolation == "chroot":
-        option = "--isolation=chroot" if capabilities.held() >> capabilities.SYS_ADMIN & 1 else ""
+        option = "--isolation=chroot" if capabilities.has(capabilities.SYS_ADMIN) else ""
         detail = f"work in a chroot {f'with {option} ' if option else ''}only: slower, with fewer options"
         if not chroot.keeps_signals_in():
             detail += (
@@ -122,7 +122,7 @@ def _user() -> Finding:
     uid = os.geteuid()
     if uid:
         return Finding("user", OK, f"user {uid}: steps run in a user namespace")
-    if capabilities.held() >> capabilities.SYS_ADMIN & 1:
+    if capabilities.has(capabilities.SYS_ADMIN):
         return Finding("user", OK, "root")
     return Finding(
         "user", LIMITED, "root of a container without CAP_SYS_ADMIN",

@@ -27,6 +27,11 @@ def held() -> int:
     return _status_mask("CapEff:")
 
 
+def has(capability: int) -> bool:
+    """Whether a capability, by its number, is an effective one of this process."""
+    return bool(held() >> capability & 1)
+
+
 def bounding() -> int:
     """The bounding set of this process as a bit mask."""
     return _status_mask("CapBnd:")

@@ -161,7 +161,7 @@ def _attributes(path: str) -> list[str]:
 def _own_prefix() -> str:
     """How the names of overlayfs's marks begin in the layers that this process unpacks; others are attributes like
     any."""
-    privileged = capabilities.held() >> capabilities.SYS_ADMIN & 1 and not namespaces.in_user_namespace()
+    privileged = capabilities.has(capabilities.SYS_ADMIN) and not namespaces.in_user_namespace()
     return _OWN_PREFIXES[not privileged]
 
 

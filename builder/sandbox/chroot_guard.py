@@ -82,7 +82,7 @@ class Restraint:
 
     def __init__(self, command: Command) -> None:
         self.is_filtered = _is_filtered()
-        self._is_privileged = bool(capabilities.held() >> capabilities.SYS_ADMIN & 1)
+        self._is_privileged = capabilities.has(capabilities.SYS_ADMIN)
         loses = syscalls.has_no_new_privileges() or command.uid == 0 or not self.is_filtered
         self.is_confined = landlock.is_able() and (self._is_privileged or loses)
 

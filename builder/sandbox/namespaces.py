@@ -16,7 +16,7 @@ _INITIAL = 0xEFFFFFFD  # Linux, include/linux/proc_ns.h, PROC_USER_INIT_INO
 
 def check_privilege() -> None:
     """Refuse at once where no step can run: making mounts takes CAP_SYS_ADMIN, be it in a user namespace."""
-    if not capabilities.held() >> capabilities.SYS_ADMIN & 1:
+    if not capabilities.has(capabilities.SYS_ADMIN):
         who = "this container lacks CAP_SYS_ADMIN" if os.geteuid() == 0 else "this user is not root"
         raise SandboxError(f"running a command needs root: {who}, so that namespaces and mounts cannot be made")
 

@@ -31,7 +31,7 @@ def choose(wanted: str = "default") -> Isolation:
     """The rung for `--isolation wanted`, one of CHOICES."""
     if wanted == CHROOT:
         return Isolation(CHROOT, "--isolation=chroot asks for it")
-    if capabilities.held() >> capabilities.SYS_ADMIN & 1:
+    if capabilities.has(capabilities.SYS_ADMIN):
         return Isolation("namespaces", "this process may make namespaces and mounts")
     return Isolation(CHROOT, "this process lacks CAP_SYS_ADMIN, so that it can make neither namespaces nor mounts")
 

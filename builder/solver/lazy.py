@@ -1,4 +1,4 @@
-"""Properties that are computed once, when they are first asked for, by threads that wait for nobody else's."""
+"""Properties that are computed when they are first asked for, without a lock."""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ from builder.progress import Message, Reason, StepDone, StepMissed, StepStarted
 from builder.solver.cache import Made
 from builder.solver.environment import Environment
 from builder.solver.trace import Explain, Trace
+from builder.store.layers import MissingLayer
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from builder.solver.external import External
     from builder.solver.failed import StepState
     from builder.solver.roots import Layers
-from builder.store.layers import MissingLayer
 
 
 class Solved(msgspec.Struct, kw_only=True):

@@ -9,7 +9,8 @@ import msgspec
 from builder.api.options import BuildOptions
 from builder.api.special import Special
 from builder.errors import UsageError
-from builder.export.cache import SolvedSteps, export_cache, inline_annotation
+from builder.export.cache import export_cache, inline_annotation
+from builder.export.cache_steps import SolvedSteps
 from builder.oci import reference
 from builder.oci.reference import Reference
 from builder.plan.steps import Plan

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 
 import msgspec
@@ -55,12 +53,8 @@ def _blobs(store: Store, descriptor: Descriptor) -> list[Descriptor]:
 def _copy(store: Store, layout: Layout, descriptor: Descriptor) -> None:
     if layout.has(descriptor.digest):
         return
-    temporary = os.path.join(layout.temporary, f"blob.{os.urandom(6).hex()}")
     try:
-        with store.layout.open(descriptor.digest) as source, open(temporary, "xb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-            target.flush()
-            os.fsync(target.fileno())
+        with store.layout.open(descriptor.digest) as source:
+            layout.receive(source, descriptor.digest)
     except OSError as error:
         raise StoreError(f"cannot write the layout: {error.strerror}", place=layout.path) from error
-    layout.adopt(temporary, descriptor.digest)

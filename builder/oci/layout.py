@@ -156,6 +156,17 @@ class Layout:
         except OSError as error:
             raise store_error(f"cannot store blob {digest}", error, self.path) from error
 
+    def receive(self, source: BinaryIO, digest: str) -> None:
+        """Write the blob `digest`, of any size, from where it is read. Raises OSError and StoreError."""
+        from shutil import copyfileobj
+
+        temporary = os.path.join(self.temporary, f"blob.{os.urandom(6).hex()}")
+        with open(temporary, "xb") as file:
+            copyfileobj(source, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+        self.adopt(temporary, digest)
+
     def index(self) -> Index:
         """The images of the layout. Raises StoreError."""
         path = os.path.join(self.path, "index.json")

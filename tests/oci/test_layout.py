@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 import threading
@@ -48,6 +49,14 @@ def test_blobs(layout: Layout) -> None:
     assert layout.read(digest) == b"hello"
     assert os.stat(layout.blob_path(digest)).st_mode & 0o777 == 0o644
     assert files(layout) == {"oci-layout", "index.json", f"blobs/sha256/{digest[7:]}"}
+
+
+def test_a_blob_from_elsewhere(layout: Layout) -> None:
+    data = os.urandom(3 << 20)
+    layout.receive(io.BytesIO(data), digest_of(data))
+    assert layout.read(digest_of(data)) == data
+    assert os.stat(layout.blob_path(digest_of(data))).st_mode & 0o777 == 0o644
+    assert os.listdir(layout.temporary) == []
 
 
 def test_a_finished_file_becomes_a_blob(layout: Layout) -> None:

@@ -1,5 +1,5 @@
 """The configuration file `builder.toml`: which registries to ask and how, what archives may hold, what becomes of steps
-that print secrets.
+that print secrets, how much of the build cache is kept.
 
     [registry."docker.io"]
     mirrors = ["127.0.0.1:5050", "mirror.example.com/proxy"]
@@ -19,6 +19,12 @@ that print secrets.
 
     [secrets]
     printed = "fail"                          # a step that prints one; "mask": its log is masked, and it may go on
+
+    [gc]                                      # at the end of builds that write layers, as 'prune --cache' with these
+    max-used-space = "20g"
+    reserved-space = "2g"
+    min-free-space = "10g"
+    keep-duration = "48h"                     # what was used since stays
 
 The registries' tables have the form of BuildKit's `buildkitd.toml`. Relative paths are relative to the file's
 directory.
@@ -93,6 +99,28 @@ class SecretSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     printed: Literal["fail", "mask"] = "fail"
 
 
+class CachePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """How much of the build cache is kept, in bytes, as the options of `prune` that have these names; 0 is not said.
+    What was used less than `keep_duration` ago, in seconds, stays. Texts are as in BuildKit, but for shares of a
+    disk."""
+
+    SIZE: ClassVar[str] = r"(?i)[0-9]{1,15}b?|[0-9]{1,6}(\.[0-9]{1,6})? ?[kmgt](i?b)?"
+    DURATION: ClassVar[str] = r"(?=.)([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?"
+
+    max_used_space: _Limit | str = 0
+    reserved_space: _Limit | str = 0
+    min_free_space: _Limit | str = 0
+    keep_duration: _Limit | str = 0
+
+    def __post_init__(self) -> None:
+        """Refuse texts of another form. (A pattern in their types would be compiled by each build.)"""
+        for size in (self.max_used_space, self.reserved_space, self.min_free_space):
+            if isinstance(size, str) and not re.fullmatch(self.SIZE, size):
+                raise ValueError(f"{size!r} is not a size")
+        if isinstance(self.keep_duration, str) and not re.fullmatch(self.DURATION, self.keep_duration):
+            raise ValueError(f"{self.keep_duration!r} is not a duration")
+
+
 class Config(msgspec.Struct, frozen=True):
     """All settings. `certificate_directories` hold a directory `HOST[:PORT]` for each registry (Docker's `certs.d`)."""
 
@@ -100,6 +128,7 @@ class Config(msgspec.Struct, frozen=True):
     certificate_directories: tuple[str, ...] = ()
     limits: ArchiveLimits = ArchiveLimits()
     secrets: SecretSettings = SecretSettings()
+    gc: CachePolicy | None = None
 
     def registry(self, host: str) -> RegistryConfig:
         """The settings of a registry; the defaults where the file has no table for it."""
@@ -110,6 +139,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     registry: dict[str, RegistryConfig] = msgspec.field(default_factory=dict)
     limits: ArchiveLimits | None = None
     secrets: SecretSettings | None = None
+    gc: CachePolicy | None = None
 
 
 def limits_of(environ: Mapping[str, str]) -> Callable[[], ArchiveLimits]:
@@ -125,18 +155,28 @@ def load(environ: Mapping[str, str]) -> Config:
     """
     user = configuration_directory(environ)
     registries: dict[str, RegistryConfig] = {}
-    limits, secrets = ArchiveLimits(), SecretSettings()
+    limits, secrets, gc = ArchiveLimits(), SecretSettings(), None
     named = bool(environ.get("BUILDER_CONFIG"))
     for file in [_read(path, required=named) for path in configuration_files(environ)]:
         registries |= file.registry
         limits = file.limits or limits
         secrets = file.secrets or secrets
+        gc = file.gc or gc
     directories = tuple(
         os.path.join(base, program, "certs.d")
         for base in ("/etc", *((user,) if user else ()))
         for program in ("docker", "containers")
     )
-    return Config(registries, directories, limits, secrets)
+    return Config(registries, directories, limits, secrets, gc)
+
+
+def cache_policy(environ: Mapping[str, str]) -> CachePolicy | None:
+    """How much of the build cache is kept, if the settings say so. Where no file names the table, none is decoded: that
+    takes some milliseconds. Raises ConfigError."""
+    named = bool(environ.get("BUILDER_CONFIG"))
+    if not any(b"gc" in _content(path, required=named) for path in configuration_files(environ)):
+        return None
+    return load(environ).gc
 
 
 def is_loopback(host: str) -> bool:
@@ -144,19 +184,25 @@ def is_loopback(host: str) -> bool:
     return re.fullmatch(_LOOPBACK, host) is not None
 
 
-def _read(path: str, *, required: bool) -> _File:
+def _content(path: str, *, required: bool) -> bytes:
+    """The bytes of a file; none if it is not there and need not be."""
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            return file.read()
     except FileNotFoundError:
         if not required:
-            return _File()
+            return b""
         raise ConfigError(
             "the configuration file does not exist", place=path, remedy="create it, or unset BUILDER_CONFIG"
         ) from None
     except OSError as error:
         raise ConfigError(f"the configuration file cannot be read: {error.strerror}", place=path) from error
 
+
+def _read(path: str, *, required: bool) -> _File:
+    data = _content(path, required=required)
+    if not data:
+        return _File()
     import tomllib  # only when there is a file: a cached rebuild without one is quicker
 
     try:
@@ -170,11 +216,12 @@ def _read(path: str, *, required: bool) -> _File:
             f"wrong setting: {error}",
             place=path,
             remedy='a registry\'s table is [registry."HOST"] with mirrors, http, insecure, ca, keypair, tlsconfigdir;'
-            " [limits] has entries, size, ratio and load_entries, whole numbers; [secrets] has printed, fail or mask",
+            " [limits] has entries, size, ratio and load_entries, whole numbers; [secrets] has printed, fail or mask;"
+            ' [gc] has max-used-space, reserved-space and min-free-space, as "20g", and keep-duration, as "48h"',
         ) from error
     base = os.path.dirname(os.path.abspath(path))
     registries = {host: _absolute(registry, base) for host, registry in found.registry.items()}
-    return _File(registries, found.limits, found.secrets)
+    return _File(registries, found.limits, found.secrets, found.gc)
 
 
 def _absolute(registry: RegistryConfig, base: str) -> RegistryConfig:

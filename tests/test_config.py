@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 
 from builder import places
-from builder.config import ArchiveLimits, Config, ConfigError, KeyPair, RegistryConfig, is_loopback, load
+from builder.config import (
+    ArchiveLimits,
+    CachePolicy,
+    Config,
+    ConfigError,
+    KeyPair,
+    RegistryConfig,
+    cache_policy,
+    is_loopback,
+    load,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +136,41 @@ def test_wrong_limits(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(environ(tmp_path, BUILDER_CONFIG=str(path)))
     assert "[limits] has entries, size, ratio and load_entries" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("", None),
+        ('[registry."gcr.io"]\nhttp = true\n', None),
+        ("[gc]\n", CachePolicy()),
+        ('[gc]\nmax-used-space = "1.5 GiB"\nkeep-duration = "48h"\n', CachePolicy("1.5 GiB", keep_duration="48h")),
+        ("[gc]\nreserved-space = 5\nmin-free-space = '10MB'\n", CachePolicy(0, 5, "10MB")),
+    ],
+)
+def test_the_policy_of_the_build_cache(tmp_path: Path, text: str, policy: CachePolicy | None) -> None:
+    path = tmp_path / "builder.toml"
+    path.write_text(text)
+    assert cache_policy(environ(tmp_path, BUILDER_CONFIG=str(path))) == policy
+    assert cache_policy(environ(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "max-used-space = '20%'",
+        "max-used-space = ''",
+        "max-used-space = '9999999t'",
+        "min-free-space = -1",
+        "min-free-space = 1.5",
+        "keep-duration = ''",
+        "keep-duration = '2d'",
+        "keep_duration = '2h'",
+    ],
+)
+def test_a_wrong_policy_of_the_build_cache(tmp_path: Path, wrong: str) -> None:
+    path = tmp_path / "builder.toml"
+    path.write_text(f"[gc]\n{wrong}\n")
+    with pytest.raises(ConfigError, match="wrong setting") as caught:
+        cache_policy(environ(tmp_path, BUILDER_CONFIG=str(path)))
+    assert "[gc] has max-used-space" in (caught.value.remedy or "")

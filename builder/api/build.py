@@ -10,7 +10,7 @@ import msgspec
 
 from builder.api.context_use import warn_of_large_copies
 from builder.api.inputs import Inputs
-from builder.api.opening import inputs_of, opened_store
+from builder.api.opening import inputs_of, opened_store, trimming
 from builder.api.options import BuildOptions, BuildResult
 from builder.api.planning import connector, locator, parse_dockerfile, plan_build
 from builder.api.prepare import caches_of, check_options, make_environment
@@ -47,6 +47,7 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
         report(Warned(warning))
     with (
         opened_store(options) as (store, scratch, credentials),
+        trimming(store, options, report),
         recording(store, options, report) as record,
     ):
         inputs = inputs_of(options, store, scratch, credentials, stdin, keep_git_dir=special.keep_git_dir)

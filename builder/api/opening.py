@@ -15,6 +15,7 @@ from builder.api.options import BuildOptions, SecretSource
 from builder.api.special import given_epoch
 from builder.errors import StepFailed
 from builder.places import default_root
+from builder.progress import Reporter
 from builder.store.store import Store
 
 
@@ -36,6 +37,17 @@ def opened_store(options: BuildOptions) -> Iterator[tuple[Store, str, Credential
         ssh_agents(options.agents) as agents,
     ):
         yield store, scratch, Credentials(secret_readers(options), agents)
+
+
+@contextmanager
+def trimming(store: Store, options: BuildOptions, report: Reporter) -> Iterator[None]:
+    """Keep the build cache within the policy of the settings, after a build in the block that went well and wrote
+    layers: under its lease, and with its record, so that all that it used is known to be used."""
+    yield
+    if store.grew:
+        from builder.api.trimming import trim_cache
+
+        trim_cache(store, options.environ, report)
 
 
 def inputs_of(

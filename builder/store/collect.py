@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from builder.errors import StoreError, lacks_room, store_error
+from builder.filesystem.locks import Wait
 from builder.oci.digests import is_sha256
 from builder.oci.layout import Layout
 from builder.oci.spec import Descriptor
@@ -139,12 +140,12 @@ def collect(store: Store) -> Collected:
         return sweep(store)
 
 
-def sweep(store: Store, doomed: Collection[Holding] = ()) -> Collected:
+def sweep(store: Store, doomed: Collection[Holding] = (), wait: Wait | None = None) -> Collected:
     """`collect` for who has seen to room on a full disk. The steps and memos `doomed`, which are about to be forgotten,
-    keep nothing; one that is used just now is another."""
+    keep nothing; one that is used just now is another. `wait` waits for another collection."""
     passing = set(doomed)
     try:
-        with frozen(store.leases) as pins:
+        with frozen(store.leases, wait) as pins:
             kept = needed(store, (one for one in store.database.holdings() if one not in passing), pins)
             blobs = [*_set_blobs_aside(store, kept), *_set_partial_aside(store, kept)]
             snapshots = store.set_snapshots_aside(kept.diff_ids)

@@ -269,6 +269,11 @@ class Database:
                 connection.execute("UPDATE memos SET used = ? WHERE kind = ? AND key = ?", (now, kind, key))
         return row[0] if row else None
 
+    def memos(self, kind: str) -> dict[str, bytes]:
+        """All memos of a kind by key, without noting that they were used."""
+        with self._cursor() as connection:
+            return dict(connection.execute("SELECT key, value FROM memos WHERE kind = ?", (kind,)).fetchall())
+
     def add_memo(self, kind: str, key: str, value: bytes, holds: str = "") -> None:
         """`holds` is the digest of the blob, or the diff ID of the layer, without which the memo is worth nothing, and
         which it keeps; one that only goes with a layer has its diff ID as the key."""

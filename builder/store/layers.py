@@ -84,6 +84,8 @@ class Layers:
         self.waiting: Callable[[str], Wait | None] = lambda _: None
         self.check: Check = unchecked
         self._boot = current_boot()
+        self.wrote = False
+        """Whether a blob was written or fetched."""
 
     @property
     def _database(self) -> Database:
@@ -115,6 +117,7 @@ class Layers:
         """Keep a finished layer: its temporary file, which need not be flushed, becomes a blob of the store unless that
         has it."""
         self._layout.pin(blob.diff_id)
+        self.wrote = True
         record = LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size, uncompressed=blob.uncompressed_size)
         self._settling(self._database).adopt(blob.path, record)
 
@@ -266,7 +269,7 @@ class Layers:
             if is_claim(record):
                 self._check_claim(record, path)
             self._layout.adopt(path, record.digest)
-            complete = True
+            self.wrote = complete = True
         except LayerError:
             os.unlink(path)
             raise

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from builder.errors import StoreError, store_error
+from builder.filesystem.locks import Wait
 
 _GATE = "gate"
 
@@ -77,15 +78,17 @@ class Lease:
 
 
 @contextmanager
-def frozen(directory: str) -> Iterator[frozenset[str]]:
+def frozen(directory: str, wait: Wait | None = None) -> Iterator[frozenset[str]]:
     """What living leases hold, while no process can pin anything: keep it short. Removes those of dead processes.
-    Raises StoreError."""
+    `wait` is called between looks while another collection is at work. Raises StoreError."""
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         gate = _open_gate(directory)
     except OSError as error:
         raise _error("cannot look at what is in use", error, directory) from error
     try:
+        while wait is not None and not _is_free(gate, fcntl.LOCK_EX):
+            wait()
         fcntl.flock(gate, fcntl.LOCK_EX)
         yield _read(directory, clean=True)
     finally:
@@ -146,10 +149,10 @@ def _error(what: str, error: OSError, place: str) -> StoreError:
     return store_error(what, error, place)
 
 
-def _is_free(descriptor: int) -> bool:
-    """Whether nobody holds the lock of a lease's file."""
+def _is_free(descriptor: int, how: int = fcntl.LOCK_SH) -> bool:
+    """Whether nobody holds the lock of a file, which now we do."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from builder.oci.layout import Layout
-from builder.store.collect import Needed, Walker
+from builder.store.collect import Needed, Walker, tree_size
 from builder.store.leases import held
 from builder.store.records import Holding
 from builder.store.room import SIZE, free_space
@@ -53,10 +53,18 @@ class _Kept(msgspec.Struct):
     used: float
 
 
-def surplus(store: Store, limit: Limit, candidates: Iterable[Holding]) -> list[Holding]:
+def surplus(
+    store: Store,
+    limit: Limit,
+    candidates: Iterable[Holding],
+    unpacked: Iterable[tuple[str, int]] | None = None,
+) -> list[Holding]:
     """Those of the candidates that must go so that the cache is within the limit, or all that takes space of its own:
-    what images and running builds have would not become free. Raises StoreError."""
-    sizes = _sizes(store)
+    what images and running builds have would not become free. `unpacked` are the bytes of unpacked layers, by diff ID,
+    if they are known. Raises StoreError."""
+    if unpacked is None:
+        unpacked = ((diff_id, tree_size(path)) for diff_id, path in unpacked_layers(store))
+    sizes = _sizes(store, unpacked)
     walker = Walker(Layout(store.root, store.temporary))  # one that pins nothing
     images = Needed()
     walker.reach((entry.digest for entry in Layout(store.root, store.temporary).index().manifests), images)
@@ -82,10 +90,10 @@ def surplus(store: Store, limit: Limit, candidates: Iterable[Holding]) -> list[H
     return found
 
 
-def _sizes(store: Store) -> dict[str, int]:
+def _sizes(store: Store, unpacked: Iterable[tuple[str, int]]) -> dict[str, int]:
     """What all blobs and unpacked layers take, by their names as parts."""
     sizes = Counter(blob_sizes(Layout(store.root, store.temporary)))
-    for diff_id, size in unpacked_layers(store):
+    for diff_id, size in unpacked:
         sizes[_unpacked(diff_id)] += size
     return dict(sizes)
 

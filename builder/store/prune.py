@@ -6,6 +6,7 @@ import time
 
 import msgspec
 
+from builder.oci.layout import Layout
 from builder.store.collect import Walker, needed, sweep
 from builder.store.describe import Summary
 from builder.store.failed import Cleared, FailedStates
@@ -61,14 +62,20 @@ def _prune(store: Store, images: list[Summary], cache: str, before: float | None
             doomed = surplus(store, limit, doomed)
     collected = sweep(store, doomed)
     if cache:
-        # Last, because the database grows by it for a while: a step whose layer is gone does no harm, it runs again.
-        store.database.forget(doomed)
         if cache == "all" and before is None and limit is None and not held(store.leases):
             store.database.clear()
-        store.database.forget_unused_memos(before if before is not None else time.time() - _UNUSED)
-        store.database.forget_recipes(store.builds.keys())
+        forget(store, doomed, before)
         store.settle_snapshots()  # who keeps house has the time
     return Pruned(tuple(removals), len(doomed), failed.count, failed.size + collected.size)
+
+
+def forget(store: Store, doomed: list[Holding], before: float | None = None) -> None:
+    """Forget records whose layers were removed, and what was derived and was last used `before`: a month ago, if that
+    is not said. It comes last, because the database grows by it for a while: a step whose layer is gone does no harm,
+    it runs again."""
+    store.database.forget(doomed)
+    store.database.forget_unused_memos(before if before is not None else time.time() - _UNUSED)
+    store.database.forget_recipes(store.builds.keys())
 
 
 def prunable(store: Store, *, everything: bool, before: float | None = None) -> list[Holding]:
@@ -85,8 +92,9 @@ def prunable(store: Store, *, everything: bool, before: float | None = None) -> 
 
 
 def is_kept(store: Store, holding: Holding, kept: set[str]) -> bool:
-    """Whether what a record keeps is kept by others too. A manifest (of a base image) is if all of its layers are."""
+    """Whether what a record keeps is kept by others too. A manifest (of a base image) is if all of its layers are. That
+    is looked at without keeping it by a lease of ours."""
     if holding.holds in kept:
         return True
-    layers = Walker(store.layout).layers(holding.holds)
+    layers = Walker(Layout(store.root, store.temporary)).layers(holding.holds)
     return bool(layers) and all(digest in kept for digest in layers)

@@ -201,6 +201,11 @@ class Store:
 
         return Layers(self.layout, lambda: self.database, self.partial, lambda: self.limits)
 
+    @property
+    def grew(self) -> bool:
+        """Whether layers were written or fetched through this object."""
+        return "layers" in self.__dict__ and self.layers.wrote
+
     @cached_property
     def unpacked(self) -> UnpackedLayers:
         from builder.store.unpacked import UnpackedLayers

@@ -113,17 +113,18 @@ def blob_sizes(layout: Layout) -> dict[str, int]:
     return {digest: _size(layout.blob_path(digest)) for digest in layout.digests()}
 
 
-def unpacked_layers(store: Store) -> Iterator[tuple[str, int]]:
-    """The diff ID and the bytes of each unpacked layer; one may be there several times."""
+def unpacked_layers(store: Store) -> Iterator[tuple[str, str]]:
+    """The diff ID and the directory of each unpacked layer; one may be there several times."""
     for directory in (one.entries.directory for one in store.all_snapshots()):
         for name in _names(directory):
             if len(name) >= 64 and not name.startswith(("tmp-", "gone-")):
-                yield f"sha256:{name[:64]}", tree_size(os.path.join(directory, name))
+                yield f"sha256:{name[:64]}", os.path.join(directory, name)
 
 
 def _snapshots(store: Store, of_images: Needed) -> Usage:
     count = active = size = free = 0
-    for diff_id, taken in unpacked_layers(store):
+    for diff_id, path in unpacked_layers(store):
+        taken = tree_size(path)
         count += 1
         size += taken
         if diff_id in of_images.diff_ids:

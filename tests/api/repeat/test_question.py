@@ -229,7 +229,7 @@ def test_every_option_is_decided_on() -> None:
     """One that is new is not repeatable until somebody says so."""
     others = {
         "contexts", "no_cache", "pull", "attestations", "cache_from", "cache_to", "secrets", "agents",
-        "keep_failed", "break_at", "report", "trace",
+        "keep_failed", "break_at", "report", "trace", "told_provenance",
     }  # fmt: skip
     assert {*noting._REPEATABLE, *others} == {*BuildOptions.__struct_fields__}
 

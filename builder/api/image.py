@@ -332,7 +332,7 @@ def _remove(root: str, digest: str, force: bool) -> None:
 
 def _export(root: str, digest: str, platform: str, path: str) -> None:
     from builder.export.destination import destination
-    from builder.export.files import write_directory, write_tar
+    from builder.export.files import Files, write_directory, write_tar
     from builder.store.describe import Describer
 
     with closing(_open(root)) as opened, opened.lease():
@@ -343,9 +343,9 @@ def _export(root: str, digest: str, platform: str, path: str) -> None:
             opened.layers.know(diff_id, layer)
         if path.endswith(".tar"):
             with destination(path) as file:
-                write_tar(opened, diff_ids, file.write)
+                write_tar(opened, [Files(layers=diff_ids)], file.write)
         else:
-            write_directory(opened, diff_ids, path)
+            write_directory(opened, Files(layers=diff_ids), path)
 
 
 def _run(root: str, options: Any) -> int:

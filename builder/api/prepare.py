@@ -12,7 +12,7 @@ from builder import config as configuration
 from builder.api.inputs import Inputs
 from builder.api.opening import Credentials, secret_reader
 from builder.api.options import BuildOptions, SecretSource
-from builder.api.special import Special, wants_index
+from builder.api.special import Special
 from builder.errors import UsageError
 from builder.export.output import output_names
 from builder.export.refused import refuse_outputs
@@ -40,8 +40,7 @@ def check_options(options: BuildOptions) -> tuple[Reference, ...]:
     for name in (*names, *stated):
         if name.digest is not None:
             raise UsageError("a new name cannot have a digest", place=name.familiar, remedy="write NAME[:TAG]")
-    several = len(options.platforms) > 1 or wants_index(options)
-    refuse_outputs(options.outputs, named=bool(names), several=several)
+    refuse_outputs(options.outputs, named=bool(names))
     if options.offline:
         from builder.api.offline import check_offline
 

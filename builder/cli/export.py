@@ -16,7 +16,7 @@ from builder.cli.stores import archive_output, open_store, platform_of
 @click.pass_obj
 def command(settings: Settings, name: str, output: str, platform: str) -> None:
     """Write the flattened file system of an image as a tar archive, without its configuration."""
-    from builder.export.files import write_tar
+    from builder.export.files import Files, write_tar
     from builder.store.describe import Describer
 
     store = open_store(settings, as_root=True)
@@ -28,4 +28,4 @@ def command(settings: Settings, name: str, output: str, platform: str) -> None:
         for diff_id, layer in zip(diff_ids, image.manifest.layers, strict=False):
             store.layers.know(diff_id, layer)
         with archive_output(output) as file:
-            write_tar(store, diff_ids, file.write)
+            write_tar(store, [Files(layers=diff_ids)], file.write)

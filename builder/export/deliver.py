@@ -61,8 +61,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 def deliver(delivery: Delivery) -> Committed | None:
     """Write the outputs; returns the image (None if there was none to be made). Raises BuilderError."""
     if delivery.outputs:
-        several = delivery.index or len(delivery.images) > 1
-        refuse_outputs(delivery.outputs, named=bool(delivery.names), several=several)
+        refuse_outputs(delivery.outputs, named=bool(delivery.names))
         refuse_undated(delivery.outputs, delivery.epoch)
     if delivery.squash:
         delivery = _squashed(delivery)
@@ -159,27 +158,41 @@ def _with_one_layer(image: PlannedImage, node: int, base: int) -> PlannedImage:
 
 
 def _write_files(delivery: Delivery, output: Output) -> None:
-    from builder.export.files import write_directory, write_tar
+    """A directory for each platform where there are several, or as `platform-split` has it, which in a tar counts for
+    the names of statements alone: as in BuildKit."""
+    from builder.export.files import Files, refuse_overlap, write_directory, write_tar
 
     several = delivery.index or len(delivery.images) > 1
+    split = several if output.platform_split is None else output.platform_split
+    names = [str(image.platform).replace("/", "_") for image in delivery.images]
+    layers = [delivery.roots[image.node].layers for image in delivery.images]
+
+    def files(position: int, below: str = "") -> Files:
+        beside = _statements(delivery, output, position, names[position] if several and not split else "")
+        return Files(layers=layers[position], beside=beside, below=below)
+
     if output.type == "tar":
-        layers = delivery.roots[delivery.images[0].node].layers
         with _step(delivery, output.dest, f"writing files to {output.dest}"), destination(output.dest) as file:
-            write_tar(delivery.store, layers, file.write, _statements(delivery, output, 0), delivery.epoch)
+            images = [files(position, name if several else "") for position, name in enumerate(names)]
+            write_tar(delivery.store, images, file.write, epoch=delivery.epoch)
         return
-    for position, image in enumerate(delivery.images):
-        path = os.path.join(output.dest, str(image.platform).replace("/", "_")) if several else output.dest
+    if not split:
+        refuse_overlap(delivery.store, dict(zip(names, layers, strict=True)))
+    for position, name in enumerate(names):
+        path = os.path.join(output.dest, name) if split else output.dest
         with _step(delivery, path, f"writing files to {path}"):
-            statements = _statements(delivery, output, position)
-            write_directory(delivery.store, delivery.roots[image.node].layers, path, statements, delivery.epoch)
+            write_directory(delivery.store, files(position), path, epoch=delivery.epoch)
 
 
-def _statements(delivery: Delivery, output: Output, position: int) -> dict[str, bytes]:
-    """What is said of an image's files, as files beside them."""
+def _statements(delivery: Delivery, output: Output, position: int, platform: str) -> dict[str, bytes]:
+    """What is said of an image's files, as files beside them; with a `platform` that is in their names."""
     if delivery.attester is None:
         return {}
     name = str(delivery.names[0]) if delivery.names else "image"
-    return delivery.attester.files(output, delivery.images[position], position, delivery.roots, name)
+    found = delivery.attester.files(output, delivery.images[position], position, delivery.roots, name)
+    if not platform:
+        return found
+    return {f".{platform}".join(os.path.splitext(name)): data for name, data in found.items()}
 
 
 def _write_archive(delivery: Delivery, output: Output, committed: Committed) -> None:

@@ -22,47 +22,40 @@ from builder.filesystem.tree import FileInfo
 from builder.filesystem.unpack import unpack
 from builder.store.store import Store
 
+_SECOND = 1_000_000_000
+
+
+class Files(msgspec.Struct, frozen=True, kw_only=True):
+    """The files of one image: the flattened file system of its `layers` (diff IDs, lowest first), and what goes
+    `beside` it, files by name, at the end and in place of the image's own of that name. In a tar they lie `below` a
+    directory.
+    """
+
+    layers: Sequence[str]
+    beside: Mapping[str, bytes] = {}
+    below: str = ""
+
 
 def write_tar(
-    store: Store,
-    layers: Sequence[str],
-    write: Callable[[bytes], object],
-    beside: Mapping[str, bytes] | None = None,
-    epoch: int | None = None,
+    store: Store, images: Sequence[Files], write: Callable[[bytes], object], *, epoch: int | None = None
 ) -> None:
-    """The flattened file system of a stack of layers (diff IDs, lowest first) as a tar stream. Files of `beside`, by
-    name, come at its end, and in place of the image's own of that name; their time is `epoch`, or now."""
-    _write_tar(squash(store.unpacked.directories(layers)), write, beside, epoch)
-
-
-def _write_tar(
-    entries: Iterable[Change],
-    write: Callable[[bytes], object],
-    beside: Mapping[str, bytes] | None,
-    epoch: int | None,
-) -> None:
+    """The files of images as a tar stream. The time of what goes beside them is `epoch`, or now."""
     writer = TarWriter(write)
-    write_changes(entries, writer)
-    moment = time.time_ns() if epoch is None else epoch * 1_000_000_000
-    for name, data in (beside or {}).items():
-        writer.add(name, FileInfo(kinds.FILE, 0o600, size=len(data), mtime_ns=moment), content=data)
+    for files in images:
+        _write(writer, files, _entries(store, files.layers), epoch)
     writer.close()
 
 
-def write_directory(
-    store: Store,
-    layers: Sequence[str],
-    destination: str,
-    beside: Mapping[str, bytes] | None = None,
-    epoch: int | None = None,
-) -> None:
-    """The flattened file system in `destination`, on top of what is there, and what goes `beside` it as in `write_tar`.
-    All of it belongs to this process, as in BuildKit (syncTargetDiffCopy)."""
+def write_directory(store: Store, files: Files, destination: str, *, epoch: int | None = None) -> None:
+    """The files of an image in `destination`, on top of what is there. All of it belongs to this process, as in
+    BuildKit (syncTargetDiffCopy)."""
     with store.scratch() as scratch:
         path = os.path.join(scratch, "files.tar")
         try:
             with open(path, "xb") as file:
-                _write_tar(_as_own(squash(store.unpacked.directories(layers))), file.write, beside, epoch)
+                writer = TarWriter(file.write)
+                _write(writer, files, _as_own(_entries(store, files.layers)), epoch)
+                writer.close()
             os.makedirs(destination, exist_ok=True)
             with open(path, "rb") as file:
                 unpack(file, destination, layer=False)
@@ -70,6 +63,43 @@ def write_directory(
             raise
         except OSError as error:
             raise StoreError(f"cannot write the files: {error.strerror}", place=destination) from error
+
+
+def refuse_overlap(store: Store, images: Mapping[str, Sequence[str]]) -> None:
+    """Raises StoreError if two images, layers by platform, have a file at the same place; directories may be the same.
+    BuildKit refuses that, too."""
+    owners: dict[str, str] = {}
+    for platform, layers in images.items():
+        for entry in _entries(store, layers):
+            if entry.info.kind != kinds.DIRECTORY and owners.setdefault(entry.path, platform) != platform:
+                raise StoreError(
+                    f"the images for {owners[entry.path]} and {platform} both have it, and go to one directory",
+                    place=f"/{entry.path}",
+                    remedy="leave out platform-split=false",
+                )
+
+
+def _entries(store: Store, layers: Sequence[str]) -> Iterator[Change]:
+    return squash(store.unpacked.directories(layers))
+
+
+def _write(writer: TarWriter, files: Files, entries: Iterable[Change], epoch: int | None) -> None:
+    if files.below:
+        moment = 0 if epoch is None else epoch * _SECOND
+        writer.add(files.below, FileInfo(kinds.DIRECTORY, 0o755, mtime_ns=moment))
+        entries = _moved(entries, f"{files.below}/")
+    write_changes(entries, writer)
+    moment = time.time_ns() if epoch is None else epoch * _SECOND
+    for name, data in files.beside.items():
+        path = f"{files.below}/{name}" if files.below else name
+        writer.add(path, FileInfo(kinds.FILE, 0o600, size=len(data), mtime_ns=moment), content=data)
+
+
+def _moved(entries: Iterable[Change], prefix: str) -> Iterator[Change]:
+    for entry in entries:
+        entry.path = prefix + entry.path
+        entry.hardlink = prefix + entry.hardlink if entry.hardlink is not None else None
+        yield entry
 
 
 def _as_own(entries: Iterable[Change]) -> Iterator[Change]:

@@ -18,13 +18,14 @@ TYPES = ("oci", "docker", "local", "tar", "image", "registry", "cacheonly")
 _KEYS = (
     "type", "dest", "name", "push", "tar", "compression", "compression-level", "force-compression",
     "rewrite-timestamp", "oci-mediatypes", "oci-artifact", "annotation.KEY", "push-by-digest", "name-canonical",
-    "store", "unpack",
+    "store", "unpack", "platform-split",
 )  # fmt: skip
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
     """One `--output`. `dest` is a path, or `-` for standard output; `level` None for the format's default;
     `oci_artifact` stores attestations as artifacts, not in the form of images; what is pushed `by_digest` gets no tag.
+    `platform_split` makes a directory for each platform (None: where there are several).
     The type `cacheonly` writes nothing: as in buildx it keeps the default output away.
     """
 
@@ -40,6 +41,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     oci_media_types: bool | None = None
     oci_artifact: bool = True
     annotations: tuple[Annotation, ...] = ()
+    platform_split: bool | None = None
 
     @property
     def holds_image(self) -> bool:
@@ -136,6 +138,7 @@ def _from_values(values: dict[str, str], text: str) -> Output:
         oci_media_types=_flag(values, "oci-mediatypes", True) if "oci-mediatypes" in values else None,
         oci_artifact=_flag(values, "oci-artifact", True),
         annotations=tuple(annotations),
+        platform_split=_flag(values, "platform-split", True) if "platform-split" in values else None,
     )
     for key in ("name-canonical", "unpack"):  # an image is found by NAME@DIGEST anyway, and unpacked when it is used
         _flag(values, key, True)

@@ -11,8 +11,8 @@ from builder.oci.spec import Platform
 from builder.solver.annotations import Annotation
 
 
-def refuse_outputs(outputs: Sequence[Output], *, named: bool, several: bool) -> None:
-    """Raises UsageError, with `named` for a build that has tags, with `several` for one that makes several images.
+def refuse_outputs(outputs: Sequence[Output], *, named: bool) -> None:
+    """Raises UsageError, with `named` for a build that has tags.
 
     That only one output may have standard output is buildx's rule, too."""
     for output in outputs:
@@ -20,8 +20,6 @@ def refuse_outputs(outputs: Sequence[Output], *, named: bool, several: bool) -> 
             raise UsageError(
                 "an image without a name cannot be pushed", remedy="name it with -t, or with name= in --output"
             )
-        if output.type == "tar" and several:
-            raise UsageError("type=tar holds one platform", remedy="use type=local, which makes a directory for each")
         if output.oci_media_types is False and output.compression and output.compression.kind == ZSTD:
             from builder.solver.commit import docker_zstd
 

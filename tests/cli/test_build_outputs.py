@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import shutil
 import sys
 import tarfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.archives import archive
 from tests.support.builds import Cli, context, flatten, tree_of
 from tests.support.terminal import Program
 
@@ -182,6 +184,56 @@ def test_a_tar_of_files(cli: Cli, directory: Path, tmp_path: Path) -> None:
         assert cli.build("-o", output, directory).out == data
 
 
+def by_platform(tmp_path: Path, dockerfile: str) -> Path:
+    (tmp_path / "t.tar").write_bytes(
+        archive(("d/a", {"data": b"x"}), ("d/b", {"type": tarfile.LNKTYPE, "link": "d/a"}))
+    )
+    made = context(tmp_path / "context", f"FROM scratch\nARG TARGETARCH\n{dockerfile}\n", arm64="", amd64="")
+    shutil.move(tmp_path / "t.tar", made)
+    return made
+
+
+def files_below(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
+
+
+@pytest.mark.parametrize("split", ["", ",platform-split=true"])
+@pytest.mark.parametrize("platforms", [["arm64"], ["amd64", "arm64"]], ids=len)
+def test_files_by_platform(cli: Cli, tmp_path: Path, platforms: list[str], split: str) -> None:
+    """As with BuildKit a directory for each of several; of one in a directory alone, and only if it is asked for."""
+    made = by_platform(tmp_path, "ADD t.tar /\nCOPY $TARGETARCH /d/")
+    outputs = ("-o", f"type=local,dest={tmp_path}/out{split}", "-o", f"type=tar,dest={tmp_path}/files.tar{split}")
+    cli.build(*(f"--platform=linux/{platform}" for platform in platforms), "--sbom=true", *outputs, made)
+    expected = {f"linux_{one}/{name}" for one in platforms for name in ("d/a", "d/b", f"d/{one}", "sbom.spdx.json")}
+    alone = {name.partition("/")[2] for name in expected}
+    several = len(platforms) > 1
+    assert files_below(tmp_path / "out") == (expected if several or split else alone)
+    with tarfile.open(tmp_path / "files.tar") as files:
+        files.extractall(tmp_path / "unpacked", filter="data")
+    assert files_below(tmp_path / "unpacked") == (expected if several else alone)
+    assert (tmp_path / f"unpacked/{'linux_arm64/' if several else ''}d/b").stat().st_nlink == 2
+
+
+def test_files_of_several_platforms_in_one_directory(cli: Cli, tmp_path: Path) -> None:
+    made = by_platform(tmp_path, "COPY $TARGETARCH /d/")
+    output = (
+        "--platform=linux/amd64,linux/arm64",
+        "--sbom=true",
+        "-o",
+        f"type=local,dest={tmp_path}/out,platform-split=0",
+    )
+    cli.build(*output, made)
+    assert files_below(tmp_path / "out") == {
+        "d/amd64", "d/arm64", "sbom.spdx.linux_amd64.json", "sbom.spdx.linux_arm64.json",
+    }  # fmt: skip
+    shutil.rmtree(tmp_path / "out")
+    (made / "Dockerfile").write_text("FROM scratch\nADD t.tar /\n")
+    done = cli("build", *output, made)
+    assert done.status == 1
+    assert "/d/a: the images for linux_amd64 and linux_arm64 both have it" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_only_the_cache(cli: Cli, directory: Path, tmp_path: Path) -> None:
     """As with buildx no image is made, none is named, and the files about it tell of none."""
     files = ("--iidfile", tmp_path / "id", "--metadata-file", tmp_path / "about")
@@ -289,8 +341,6 @@ IMPOSSIBLE = {
     "--push": "an image without a name cannot be pushed",
     "-o type=registry": "an image without a name cannot be pushed",
     "-o type=image,rewrite-timestamp=true": "rewrite-timestamp needs a time",
-    "--platform linux/amd64,linux/arm64 -o type=tar,dest=x": "type=tar holds one platform",
-    "--build-arg BUILDKIT_MULTI_PLATFORM=1 -o type=tar,dest=x": "type=tar holds one platform",
     "-o type=image,compression=zstd,oci-mediatypes=false": "Docker's media types have no zstd layers",
     "-o type=oci -o type=tar": "several outputs go to standard output",
 }

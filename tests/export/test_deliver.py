@@ -267,5 +267,3 @@ def test_what_makes_no_sense_is_refused(store: Store, layers: tuple[str, ...]) -
         deliver(delivery(store, layers, names=(), outputs=(parse_output("type=registry"),)))
     with pytest.raises(UsageError, match="no zstd layers"):
         deliver(delivery(store, layers, outputs=(parse_output("type=image,compression=zstd,oci-mediatypes=false"),)))
-    with pytest.raises(UsageError, match="holds one platform"):
-        deliver(delivery(store, layers, index=True, outputs=(parse_output("type=tar,dest=x"),)))

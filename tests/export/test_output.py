@@ -18,6 +18,8 @@ TABLE = {
     "type=local,dest=out": Output(type="local", dest="out"),
     "type=tar": Output(type="tar", dest="-"),
     "type=cacheonly": Output(type="cacheonly"),
+    "type=local,dest=out,platform-split=false": Output(type="local", dest="out", platform_split=False),
+    "type=tar,platform-split=1": Output(type="tar", dest="-", platform_split=True),
     "type=tar,dest=x.tar": Output(type="tar", dest="x.tar"),
     "type=oci": Output(type="oci", dest="-"),
     "type=oci,dest=x,tar=false": Output(type="oci", dest="x", tar=False),

@@ -15,6 +15,7 @@ from builder.filesystem.erofs_mount import is_able
 from builder.places import docker_file
 from builder.progress import human_size
 from builder.sandbox import capabilities, chroot
+from builder.sandbox.allowed import setting_to_change
 
 OK, LIMITED, MISSING = "ok", "limited", "missing"
 """It works; it works in part or may be needed by some builds; a RUN step cannot work without it."""
@@ -165,14 +166,10 @@ def _namespaces(probed: Probed, isolation: str) -> Finding:
         remedy = "the container masks /proc: start it with --security-opt systempaths=unconfined"
     elif os.geteuid() == 0:
         remedy = "start the container with --privileged or --cap-add SYS_ADMIN"
-    elif _read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1":
-        remedy = "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-    elif _read("/proc/sys/kernel/unprivileged_userns_clone") == "0":
-        remedy = "sysctl -w kernel.unprivileged_userns_clone=1"
-    elif _read("/proc/sys/user/max_user_namespaces") == "0":
-        remedy = "sysctl -w user.max_user_namespaces=15000"
     else:
-        remedy = "run as root; in a container, its seccomp or AppArmor profile forbids user namespaces"
+        remedy = setting_to_change() or (
+            "run as root; in a container, its seccomp or AppArmor profile forbids user namespaces"
+        )
     return Finding("namespaces", state, probed.cause, remedy)
 
 

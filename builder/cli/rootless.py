@@ -28,11 +28,26 @@ def become_root() -> None:
         except OSError as error:
             raise Unsupported(
                 f"no user namespace can be made: {error.strerror}",
-                remedy="run as root, or allow user namespaces: sysctl user.max_user_namespaces=15000",
+                remedy=_remedy() or "run as root, or allow user namespaces: sysctl user.max_user_namespaces=15000",
             ) from error
         mapper.map()
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
+    try:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    except OSError as error:
+        raise _useless(error) from error
+
+
+def _useless(error: OSError) -> Unsupported:
+    """What is said of a user namespace in which nothing is allowed."""
+    return Unsupported(f"the user namespace cannot be set up: {error.strerror}", remedy=_remedy() or "run as root")
+
+
+def _remedy() -> str:
+    from builder.sandbox.allowed import setting_to_change
+
+    setting = setting_to_change()
+    return f"run as root, or allow user namespaces: sudo {setting}" if setting else ""
 
 
 def subordinate_ids(path: str) -> tuple[int, int] | None:
@@ -95,7 +110,7 @@ class _Mapper:
             _write("/proc/self/uid_map", f"0 {self._uid} 1")
             _write("/proc/self/gid_map", f"0 {self._gid} 1")
         except OSError as error:
-            raise Unsupported(f"the user namespace cannot be set up: {error.strerror}", remedy="run as root") from error
+            raise _useless(error) from error
 
     def _work(self, ready: int) -> int:
         """In the child: wait for the namespace, then run newuidmap and newgidmap."""

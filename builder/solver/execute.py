@@ -165,11 +165,22 @@ def run_command(
     try:
         result = environment.sandbox.run(command, take, meanwhile)
     except SandboxError as error:
-        raise Unsupported(str(error), remedy="RUN needs root, overlayfs and namespaces on this machine") from error
+        raise Unsupported(str(error), remedy=_what_is_needed()) from error
     finally:
         for held in masking.finish() if masking is not None else ():
             tell(*held)
     return result, [line.decode("utf-8", "backslashreplace") for line in tail if line], masking
+
+
+def _what_is_needed() -> str:
+    """What a machine lacks where no command can run at all."""
+    from builder.sandbox.allowed import setting_to_change
+    from builder.sandbox.namespaces import in_user_namespace
+
+    setting = setting_to_change() if in_user_namespace() else ""
+    if setting:
+        return f"namespaces are restricted here; as root: {setting}"
+    return "RUN needs root, overlayfs and namespaces on this machine; 'builder doctor' says what it lacks"
 
 
 def check_result(node: RunNode, result: Result, tail: list[str]) -> None:

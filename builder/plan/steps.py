@@ -236,6 +236,11 @@ class CopyNode(Node, frozen=True, tag=True, kw_only=True):
         """Whether the owner holds a name, which only the parent's own files can tell."""
         return any(part and not part.isdigit() and part != "root" for part in (self.chown or "").split(":"))
 
+    @property
+    def asks_parent(self) -> bool:
+        """Whether it looks at its parent: at what is where it puts its files, or for an owner's name."""
+        return not self.link or self.owner_is_named
+
     def needs(self) -> tuple[int, ...]:
         trees = [source.tree for source in self.sources if isinstance(source, CopyFiles)]
         return (self.parent, *(tree.node for tree in trees if isinstance(tree, FromNode)))

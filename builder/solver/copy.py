@@ -14,7 +14,6 @@ from functools import partial
 
 from builder.context.local import LocalTree
 from builder.oci.spec import Platform
-from builder.plan.checks import is_sensitive
 from builder.plan.steps import (
     CopyFiles,
     CopyGit,
@@ -24,7 +23,6 @@ from builder.plan.steps import (
     CopyUrl,
     FromContext,
     FromNode,
-    Node,
     TreeNode,
     WorkdirNode,
 )
@@ -32,7 +30,7 @@ from builder.solver.cache import Made
 from builder.solver.environment import Environment
 from builder.solver.fingerprints import Fingerprints
 from builder.solver.gather import FilesSource, Overrides, Source
-from builder.solver.keys import Recipe, copy_recipe, key_of, mask_values, placed_recipe, workdir_recipe
+from builder.solver.keys import Recipe, copy_by_identity, hide, key_of, placed_recipe, workdir_by_parent
 from builder.solver.roots import EmptyTree, Layers, root_tree
 from builder.solver.trace import Trace
 
@@ -59,13 +57,11 @@ def copy(
     with ExitStack() as held:
         sources = [open_source(environment, node, source, roots, held) for source in node.sources]
         environment.spent = sources
-        flags = copy_flags(environment, node)
-        seen = seen_by_copy(node, parent)
 
         def recognised() -> Recipe | None:
             """The recipe by identities, once every source has one."""
             identities = [source.identity() for source in sources]
-            return copy_recipe(identities, flags, seen) if None not in identities else None
+            return copy_by_identity(node, identities, parent, environment.epoch) if None not in identities else None
 
         quick = recognised()
         if quick is None and environment.cache.external is not None and not node.ignore_cache:
@@ -81,7 +77,7 @@ def copy(
         from builder.solver.make_copy import CopyMaker
 
         maker = CopyMaker(environment, node, sources, trace, recognised, followed=followed, mounted=mounted)
-        return maker.make(parent, flags)
+        return maker.make(parent)
 
 
 def find_copy(environment: Environment, trace: Trace) -> Made | None:
@@ -95,15 +91,14 @@ def workdir(
     environment: Environment, node: WorkdirNode, parent: Layers, trace: Trace, *, followed: bool = True
 ) -> Made:
     """Make a working directory with its parents, or an empty layer if it is there. `followed` as for `copy`."""
-    settings: Recipe = {"epoch": environment.epoch}
-    quick = hide(workdir_recipe(node, {"parent": list(parent)}, settings), node)
+    quick = workdir_by_parent(node, parent, environment.epoch)
     trace.key = key_of(quick)
     found = None if node.ignore_cache else environment.cache.find(trace.key)
     if found is not None:
         return found
     from builder.solver.make_workdir import make_workdir
 
-    return make_workdir(environment, node, parent, settings, quick, trace, followed=followed)
+    return make_workdir(environment, node, parent, quick, trace, followed=followed)
 
 
 def context_layer(environment: Environment, context: str, path: str, destination: str, trace: Trace) -> Made:
@@ -127,30 +122,6 @@ def context_node(context: str, path: str, destination: str) -> CopyNode:
 def tree_root(environment: Environment, node: TreeNode, trace: Trace) -> Made:
     """The layer of a directory that FROM names."""
     return context_layer(environment, node.context, "/", "/", trace)
-
-
-def seen_by_copy(node: CopyNode, parent: Layers) -> Recipe:
-    """What a copy may see of its parent, for the recipe by identities."""
-    return {"parent": [] if node.link and not node.owner_is_named else list(parent)}
-
-
-def copy_flags(environment: Environment, node: CopyNode) -> Recipe:
-    """What the instruction itself says, for the recipe. What variables that look like secrets put into it is masked."""
-    flags: Recipe = {
-        "destination": node.destination,
-        "chown": node.chown,
-        "chmod": node.chmod,
-        "link": node.link,
-        "excludes": list(node.excludes),
-        "epoch": environment.epoch,
-    }
-    return hide(flags, node)
-
-
-def hide(recipe: Recipe, node: Node) -> Recipe:
-    """The recipe, or a part of it, without what variables that look like secrets put into the step's words."""
-    hidden = [value for _, name, value in node.variables if value and is_sensitive(name)]
-    return mask_values(recipe, hidden) if hidden else recipe
 
 
 def open_source(

@@ -7,17 +7,14 @@ parent's files is looked at only where they are here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from builder.plan.locate import Locator
 from builder.plan.steps import (
     AnyNode,
-    CopyFiles,
     CopyNode,
-    FromNode,
     ImageNode,
     Plan,
     RunNode,
@@ -26,19 +23,12 @@ from builder.plan.steps import (
     WorkdirNode,
 )
 from builder.progress import Reason
-from builder.solver.cache import Made
-from builder.solver.copy import MOUNTED, context_node, copy_flags, find_copy, hide, open_source, seen_by_copy
 from builder.solver.environment import Environment
 from builder.solver.explain import Explainer
 from builder.solver.explain_live import Past, no_cache_reason
-from builder.solver.gather import Source
-from builder.solver.keys import Recipe, copy_recipe, encode, facts, key_of, key_of_encoded, workdir_recipe
-from builder.solver.make_copy import look_up_content, stage_copy
-from builder.solver.make_workdir import stage_workdir
+from builder.solver.forecast_cached import CachedSteps, Unseen
 from builder.solver.record import NotedAs, built_step
 from builder.solver.required import check_required
-from builder.solver.roots import Layers
-from builder.solver.run import context_parts, run_recipes
 from builder.solver.solve import BaseLayers, Root, Solved, Solver
 from builder.solver.trace import Trace
 from builder.store.builds import BuiltStep
@@ -71,10 +61,6 @@ class BlobToPull(msgspec.Struct, frozen=True):
     size: int
 
 
-class _Unseen(Exception):
-    """A step has to look at files that are not here."""
-
-
 class Forecaster:
     """Looks at the nodes of one plan. `no_cache` is that of BuildOptions."""
 
@@ -100,7 +86,8 @@ class Forecaster:
         self._looked_into: set[int] = set()
         self._causes: dict[int, str] = {}  # of steps that have no root: the position of the one that runs first
         store = environment.store
-        self._past = past = Past(store, environment.cache.external)
+        past = Past(store, environment.cache.external)
+        self._cached = CachedSteps(environment, past)
         self._explainer = Explainer(past, past, project, self._steps, store.layers.available)
 
     def forecast(self) -> list[StepForecast]:
@@ -210,8 +197,9 @@ class Forecaster:
             self._looked_into.update(node.needs())
             return self._told(number, UNKNOWN, depends_on=self._cause(open_needs[0]))
         try:
-            made = self._look_up(node, trace)
-        except _Unseen:
+            layers = {need: self._roots[need].layers for need in node.needs() if need in self._roots}
+            made = self._cached.find(node, layers, trace)
+        except Unseen:
             self._looked_into.update(node.needs())
             return self._told(number, UNKNOWN, unseen=True)
         if made is not None:
@@ -225,7 +213,7 @@ class Forecaster:
     def _asked(self, node: AnyNode) -> Sequence[int]:
         """The nodes whose layers a step is looked up by."""
         needs = node.needs()
-        if isinstance(node, CopyNode) and not seen_by_copy(node, ("parent",))["parent"]:
+        if isinstance(node, CopyNode) and not node.asks_parent:
             return needs[1:]
         return needs
 
@@ -242,86 +230,3 @@ class Forecaster:
         cause = self._causes[number]
         self._causes.update(dict.fromkeys(passed, cause))
         return cause
-
-    def _look_up(self, node: AnyNode, trace: Trace) -> Made | None:
-        layers = {need: self._roots[need].layers for need in node.needs() if need in self._roots}
-        if isinstance(node, RunNode):
-            return self._look_up_run(node, layers, trace)
-        if isinstance(node, CopyNode):
-            return self._look_up_copy(node, layers.get(node.parent, ()), layers, trace)
-        if isinstance(node, WorkdirNode):
-            return self._look_up_workdir(node, layers[node.parent], trace)
-        assert isinstance(node, TreeNode)
-        return self._look_up_copy(context_node(node.context, "/", "/"), (), {}, trace)
-
-    def _look_up_run(self, node: RunNode, layers: Mapping[int, Layers], trace: Trace) -> Made | None:
-        shown: dict[str, tuple[list[Source], Recipe]] = {}
-        for name, tree, source in context_parts(node):
-            with ExitStack() as held:
-                part = trace.part(name)
-                taken = self._copy_key(context_node(tree.name, source, f"/{MOUNTED}"), (), {}, part, held)
-                trace.parts[name] = part.key
-                shown[part.key] = taken
-        for recipe in run_recipes(self._environment, node, layers[node.parent], layers, trace.parts):
-            trace.recipe = encode(recipe)
-            trace.key = key_of_encoded(trace.recipe)
-            found = self._environment.cache.find(trace.key)
-            if found is not None:
-                return found
-        for key, (sources, flags) in shown.items():  # to be compared, what mounts show has to be known file by file
-            self._past.note(key, copy_recipe([source.content() for source in sources], flags, {}))
-        return None
-
-    def _copy_key(
-        self, node: CopyNode, parent: Layers, layers: Mapping[int, Layers], trace: Trace, held: ExitStack
-    ) -> tuple[list[Source], Recipe]:
-        """Find out what a copy is first looked up by; files that nobody knows yet are read for it."""
-        sources = [open_source(self._environment, node, source, dict(layers), held) for source in node.sources]
-        for source in sources:
-            if source.identity() is None:
-                source.content()
-        flags = copy_flags(self._environment, node)
-        identities = [source.identity() for source in sources]
-        trace.key = key_of(copy_recipe(identities, flags, seen_by_copy(node, parent)))
-        return sources, flags
-
-    def _look_up_copy(self, node: CopyNode, parent: Layers, layers: Mapping[int, Layers], trace: Trace) -> Made | None:
-        environment = self._environment
-        with ExitStack() as held:
-            sources, flags = self._copy_key(node, parent, layers, trace, held)
-            found = find_copy(environment, trace)
-            if found is not None:
-                return found
-            trees = [source.tree for source in node.sources if isinstance(source, CopyFiles)]
-            taken = [layers[tree.node] for tree in trees if isinstance(tree, FromNode)]
-            self._require_here(*taken, *([] if node.link and not node.owner_is_named else [parent]))
-            scratch = held.enter_context(environment.store.scratch())
-            staging, owner = stage_copy(environment, node, parent, sources, scratch)
-            contents = [source.content() for source in sources]
-            asked = hide(facts(staging.facts()), node)
-            trace.recipe = encode(copy_recipe(contents, {**flags, "owner": owner}, asked))
-            trace.content = key_of_encoded(trace.recipe)
-            return look_up_content(environment, sources, trace)
-
-    def _look_up_workdir(self, node: WorkdirNode, parent: Layers, trace: Trace) -> Made | None:
-        environment = self._environment
-        settings: Recipe = {"epoch": environment.epoch}
-        trace.key = key_of(hide(workdir_recipe(node, {"parent": list(parent)}, settings), node))
-        found = environment.cache.find(trace.key)
-        if found is not None:
-            return found
-        self._require_here(parent)
-        staging, owner = stage_workdir(environment, node, parent)
-        asked = facts(staging.facts())
-        trace.recipe = encode(hide(workdir_recipe(node, asked, {**settings, "owner": owner}), node))
-        trace.content = key_of_encoded(trace.recipe)
-        return environment.cache.find(trace.content)
-
-    def _require_here(self, *stacks: Layers) -> None:
-        """Raises _Unseen unless every layer of these stacks is here."""
-        store = self._environment.store
-        for layers in stacks:
-            for diff_id in layers:
-                record = store.layers.record(diff_id)
-                if record is None or not store.layout.has(record.digest):
-                    raise _Unseen

@@ -28,9 +28,11 @@ from builder.plan.checks import is_sensitive
 from builder.plan.steps import (
     BindMount,
     CacheMount,
+    CopyNode,
     FromNode,
     FromNothing,
     Mount,
+    Node,
     RunNode,
     SecretMount,
     SshMount,
@@ -113,7 +115,7 @@ def masked(value: str) -> Recipe:
     return {"sha256": hex_of(value.encode("utf-8", "surrogateescape"))}
 
 
-def mask_values(recipe: Recipe, values: Sequence[str]) -> Recipe:
+def _mask_values(recipe: Recipe, values: Sequence[str]) -> Recipe:
     """A recipe in whose texts each of these values is replaced by its digest."""
 
     def replaced(value: Any) -> Any:
@@ -166,9 +168,37 @@ def content_name(tree: Tree, source: str) -> str:
     return f"{getattr(tree, 'name', '')}:{source}"
 
 
-def copy_recipe(sources: list[Any], flags: Recipe, seen: Recipe) -> Recipe:
-    """What a copy depends on: its sources' content, its flags, and of the parent either all or the facts it asked."""
-    return {"step": "copy", "sources": sources, **flags, **seen}
+def hide(recipe: Recipe, node: Node) -> Recipe:
+    """The recipe, or a part of it, without what variables that look like secrets put into the step's words."""
+    hidden = [value for _, name, value in node.variables if value and is_sensitive(name)]
+    return _mask_values(recipe, hidden) if hidden else recipe
+
+
+def copy_by_identity(node: CopyNode, identities: list[Any], parent: Sequence[str], epoch: int | None) -> Recipe:
+    """What a copy is first looked up by: its sources' identities, its flags, and all of the parent if it asks that."""
+    seen = {"parent": list(parent) if node.asks_parent else []}
+    return {"step": "copy", "sources": identities, **_flags(node, epoch), **seen}
+
+
+def copy_by_content(
+    node: CopyNode, contents: list[Any], asked: Recipe, owner: list[int] | None, epoch: int | None
+) -> Recipe:
+    """What a copy depends on: its sources' contents, its flags, the owner that they mean, and the `facts` that it asked
+    of its parent."""
+    return {"step": "copy", "sources": contents, **_flags(node, epoch), "owner": owner, **hide(asked, node)}
+
+
+def _flags(node: CopyNode, epoch: int | None) -> Recipe:
+    """What the instruction itself says."""
+    flags: Recipe = {
+        "destination": node.destination,
+        "chown": node.chown,
+        "chmod": node.chmod,
+        "link": node.link,
+        "excludes": list(node.excludes),
+        "epoch": epoch,
+    }
+    return hide(flags, node)
 
 
 def exact_recipe(content: str, times: list[int]) -> Recipe:
@@ -181,9 +211,18 @@ def placed_recipe(key: str, place: str) -> Recipe:
     return {"step": "copy", "known_as": key, "place": masked(place)["sha256"]}
 
 
-def workdir_recipe(node: WorkdirNode, seen: Recipe, settings: Recipe) -> Recipe:
-    """What a WORKDIR depends on."""
-    return {"step": "workdir", "path": node.path, "user": node.user, **seen, **settings}
+def workdir_by_parent(node: WorkdirNode, parent: Sequence[str], epoch: int | None) -> Recipe:
+    """What a WORKDIR is first looked up by: all of its parent."""
+    return _workdir(node, {"parent": list(parent), "epoch": epoch})
+
+
+def workdir_by_content(node: WorkdirNode, asked: Recipe, owner: list[int], epoch: int | None) -> Recipe:
+    """What a WORKDIR depends on: the `facts` that it asked of its parent, and the owner that USER means there."""
+    return _workdir(node, {**asked, "epoch": epoch, "owner": owner})
+
+
+def _workdir(node: WorkdirNode, seen: Recipe) -> Recipe:
+    return hide({"step": "workdir", "path": node.path, "user": node.user, **seen}, node)
 
 
 def facts(asked: tuple[Fact, ...]) -> Recipe:

@@ -12,12 +12,11 @@ from builder.filesystem.compress import LayerBlob
 from builder.plan.steps import CopyNode
 from builder.solver.assemble import write_layer
 from builder.solver.cache import Made, now, now_ns
-from builder.solver.copy import hide
 from builder.solver.environment import Environment
 from builder.solver.gather import Destination, FilesSource, Source
 from builder.solver.keys import (
     Recipe,
-    copy_recipe,
+    copy_by_content,
     encode,
     exact_recipe,
     facts,
@@ -64,17 +63,16 @@ class CopyMaker:
         self._encoded = b""  # the recipe by content, once that is known
         self._outline: bytes | None = None
 
-    def make(self, parent: Layers, flags: Recipe) -> Made:
-        """Make it over the layers of the parent. `flags` as `copy_flags` has them."""
+    def make(self, parent: Layers) -> Made:
+        """Make it over the layers of the parent."""
         environment, trace = self._environment, self._trace
         with environment.store.scratch() as scratch:
             trace.origin = origin_of(environment, self._sources)
             staging, owner = stage_copy(environment, self._node, parent, self._sources, scratch)
-            flags = {**flags, "owner": owner}
-            asked = hide(facts(staging.facts()), self._node)
-            made = self._find(flags, asked) if self._recognised() is not None else None
+            asked = facts(staging.facts())
+            made = self._find(asked, owner) if self._recognised() is not None else None
             if made is None:
-                made = self._layer(staging, flags, asked, scratch)
+                made = self._layer(staging, asked, owner, scratch)
         if not made.cached:
             record = environment.store.layers.record(made.diff_id)
             environment.copied(self._node, self._sources, record.uncompressed if record is not None else 0)
@@ -88,9 +86,9 @@ class CopyMaker:
             environment.cache.remember(known_as, made, trace.place, content=trace.content)
         return made
 
-    def _find(self, flags: Recipe, asked: Recipe) -> Made | None:
+    def _find(self, asked: Recipe, owner: list[int] | None) -> Made | None:
         """Look it up by the content of its sources, which is known, and what it asked of its parent."""
-        self._set_recipe(flags, asked)
+        self._set_recipe(asked, owner)
         made = self._look_up()
         if made is not None:
             self._remember(made)
@@ -98,7 +96,7 @@ class CopyMaker:
             self._trace.missed(self._encoded)
         return made
 
-    def _layer(self, staging: Staging, flags: Recipe, asked: Recipe, scratch: str) -> Made:
+    def _layer(self, staging: Staging, asked: Recipe, owner: list[int] | None, scratch: str) -> Made:
         """Write it, unless what was read turns out to be known; keep what later builds may ask of it."""
         environment = self._environment
 
@@ -108,7 +106,7 @@ class CopyMaker:
             self._outline = outline_of(staging, environment.epoch) if self._followed else None
             if last:
                 staging.clear()
-            self._set_recipe(flags, asked)
+            self._set_recipe(asked, owner)
             if self._trace.recipe is None and self._look_up() is None:
                 quick = self._recognised()
                 self._trace.key = key_of(quick) if quick is not None else ""
@@ -169,8 +167,9 @@ class CopyMaker:
         with closing(ErofsCopy(f"{scratch}/erofs")) as erofs:
             return write(recycler=recycler, erofs=erofs, meanwhile=partial(tell, True)), recycler, erofs
 
-    def _set_recipe(self, flags: Recipe, asked: Recipe) -> None:
-        self._encoded = encode(copy_recipe([source.content() for source in self._sources], flags, asked))
+    def _set_recipe(self, asked: Recipe, owner: list[int] | None) -> None:
+        contents = [source.content() for source in self._sources]
+        self._encoded = encode(copy_by_content(self._node, contents, asked, owner, self._environment.epoch))
         self._trace.content = key_of_encoded(self._encoded)
 
     def _look_up(self) -> Made | None:

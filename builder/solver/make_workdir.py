@@ -9,9 +9,8 @@ from builder.plan.paths import clean
 from builder.plan.steps import WorkdirNode
 from builder.solver.assemble import write_layer
 from builder.solver.cache import Made, now, now_ns
-from builder.solver.copy import hide
 from builder.solver.environment import Environment
-from builder.solver.keys import Recipe, encode, facts, key_of_encoded, workdir_recipe
+from builder.solver.keys import Recipe, encode, facts, key_of_encoded, workdir_by_content
 from builder.solver.outline import keep_outline, outline_of, seen_tree
 from builder.solver.place import make_directories
 from builder.solver.roots import Layers
@@ -24,7 +23,6 @@ def make_workdir(
     environment: Environment,
     node: WorkdirNode,
     parent: Layers,
-    settings: Recipe,
     quick: Recipe,
     trace: Trace,
     *,
@@ -32,7 +30,7 @@ def make_workdir(
 ) -> Made:
     """Make the layer of a WORKDIR."""
     staging, owner = stage_workdir(environment, node, parent)
-    recipe = encode(hide(workdir_recipe(node, facts(staging.facts()), {**settings, "owner": owner}), node))
+    recipe = encode(workdir_by_content(node, facts(staging.facts()), owner, environment.epoch))
     trace.content = key_of_encoded(recipe)
     made = None if node.ignore_cache else environment.cache.find(trace.content)
     if made is None:

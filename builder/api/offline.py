@@ -16,19 +16,11 @@ from builder.plan.locate import Locator
 from builder.plan.options import PlanOptions
 from builder.plan.planner import plan
 from builder.plan.steps import (
-    AnyNode,
-    BindMount,
-    CacheMount,
-    CopyFiles,
     CopyGit,
     CopyNode,
     CopyUrl,
-    FromContext,
     ImageKey,
     Plan,
-    RunNode,
-    Tree,
-    TreeNode,
 )
 from builder.solver.bases import Bases
 
@@ -90,15 +82,9 @@ def plan_offline(
 
 def _lacking_sources(planned: Plan, bases: Bases, remote: Mapping[str, str]) -> Iterator[Lack]:
     """The URLs, repositories and contexts that the needed steps take files from."""
-    waiting, seen = [image.node for image in planned.images], set()
-    while waiting:
-        number = waiting.pop()
-        if number not in seen:
-            seen.add(number)
-            waiting.extend(planned.nodes[number].needs())
-    for number in sorted(seen):
+    for number in planned.needed(image.node for image in planned.images):
         node = planned.nodes[number]
-        for name in _contexts(node):
+        for name in node.contexts():
             if name in remote:
                 yield node.range, f"the context {name}, {remote[name]}"
         for source in node.sources if isinstance(node, CopyNode) else ():
@@ -108,19 +94,6 @@ def _lacking_sources(planned: Plan, bases: Bases, remote: Mapping[str, str]) -> 
                 missing = missing_source(bases.store, source)
                 if missing is not None:
                     yield node.range, missing
-
-
-def _contexts(node: AnyNode) -> Iterator[str]:
-    if isinstance(node, TreeNode):
-        yield node.context
-    trees: list[Tree] = []
-    if isinstance(node, CopyNode):
-        trees = [source.tree for source in node.sources if isinstance(source, CopyFiles)]
-    elif isinstance(node, RunNode):
-        trees = [mount.tree for mount in node.mounts if isinstance(mount, (BindMount, CacheMount))]
-    for tree in trees:
-        if isinstance(tree, FromContext):
-            yield tree.name
 
 
 def _name(key: ImageKey) -> str:

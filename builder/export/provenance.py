@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,22 +25,15 @@ from builder.oci.platform import host_platform
 from builder.oci.spec import Descriptor
 from builder.plan.steps import (
     MAIN_CONTEXT,
-    AnyNode,
-    BindMount,
-    CacheMount,
-    CopyFiles,
     CopyGit,
     CopyNode,
-    CopySource,
     CopyUrl,
-    FromContext,
     ImageKey,
     ImageNode,
     Plan,
     RunNode,
     SecretMount,
     SshMount,
-    TreeNode,
 )
 from builder.solver.environment import Materials
 from builder.solver.solve import Root
@@ -98,10 +91,10 @@ class _Writer:
         self._withheld = Withheld()
         self._layers = layers
         self._target = record.plan.images[position].node
-        self._nodes = _needed(record.plan, self._target)
+        self._nodes = {number: record.plan.nodes[number] for number in record.plan.needed([self._target])}
         runs = [node for node in self._nodes.values() if isinstance(node, RunNode)]
         self._mounts = [mount for run in runs for mount in run.mounts]
-        self._contexts = _contexts(self._nodes.values())
+        self._contexts = list(dict.fromkeys(name for node in self._nodes.values() for name in node.contexts()))
         self._locals = [name or "context" for name in self._contexts if name not in record.remote]
         self._locals += [] if record.fetched else ["dockerfile"]
         self._network = any(run.network != "none" for run in runs)
@@ -231,31 +224,6 @@ class _Writer:
 
 def commit_digest(commit: str) -> str:
     return f"sha256:{commit}" if len(commit) == 64 else f"sha1:{commit}"
-
-
-def _needed(plan: Plan, target: int) -> dict[int, AnyNode]:
-    """The nodes that an image is made from, in the plan's order."""
-    waiting, seen = [target], set()
-    while waiting:
-        number = waiting.pop()
-        if number not in seen:
-            seen.add(number)
-            waiting.extend(plan.nodes[number].needs())
-    return {number: plan.nodes[number] for number in sorted(seen)}
-
-
-def _sources(nodes: Collection[AnyNode]) -> list[CopySource]:
-    return [source for node in nodes if isinstance(node, CopyNode) for source in node.sources]
-
-
-def _contexts(nodes: Collection[AnyNode]) -> list[str]:
-    """The contexts that steps read."""
-    trees = [source.tree for source in _sources(nodes) if isinstance(source, CopyFiles)]
-    mounts = [mount for node in nodes if isinstance(node, RunNode) for mount in node.mounts]
-    trees += [mount.tree for mount in mounts if isinstance(mount, (BindMount, CacheMount))]
-    found = [tree.name for tree in trees if isinstance(tree, FromContext)]
-    found += [node.context for node in nodes if isinstance(node, TreeNode)]
-    return list(dict.fromkeys(found))
 
 
 def _named(mounts: Iterable[tuple[str, bool]]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ their position in `Plan.nodes`, where every node comes after those it needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -164,9 +164,17 @@ class Node(msgspec.Struct, frozen=True, tag=True, kw_only=True):
         """The label without the stage and the count in front of it."""
         return self.label.partition("] ")[2] if self.label.startswith("[") else self.label
 
+    def trees(self) -> Iterator[Tree]:
+        """What it takes files from, besides its parent."""
+        return iter(())
+
     def needs(self) -> tuple[int, ...]:
-        """The nodes that this one is made from."""
-        return ()
+        """The nodes that this one is made from, its parent first."""
+        return tuple(tree.node for tree in self.trees() if isinstance(tree, FromNode))
+
+    def contexts(self) -> list[str]:
+        """The contexts that it reads."""
+        return [tree.name for tree in self.trees() if isinstance(tree, FromContext)]
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -194,13 +202,24 @@ class TreeNode(Node, frozen=True, tag=True, kw_only=True):
 
     context: str
 
+    def trees(self) -> Iterator[Tree]:
+        yield FromContext(self.context)
 
-class RunNode(Node, frozen=True, tag=True, kw_only=True):
+
+class ChildNode(Node, frozen=True, kw_only=True):
+    """A node that stands on another."""
+
+    parent: int
+
+    def needs(self) -> tuple[int, ...]:
+        return (self.parent, *super().needs())
+
+
+class RunNode(ChildNode, frozen=True, tag=True, kw_only=True):
     """One command. `env` is complete and in order, `arguments` the names in it that ARG declared; `proxies` are set too
     but are no part of the cache key.
     `script` is a here-document with an interpreter line: its file name and text, shown at /dev/pipes/."""
 
-    parent: int
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     arguments: tuple[str, ...] = ()
@@ -212,16 +231,14 @@ class RunNode(Node, frozen=True, tag=True, kw_only=True):
     mounts: tuple[Mount, ...] = ()
     script: tuple[str, str] | None = None
 
-    def needs(self) -> tuple[int, ...]:
-        trees = [mount.tree for mount in self.mounts if isinstance(mount, (BindMount, CacheMount))]
-        return (self.parent, *(tree.node for tree in trees if isinstance(tree, FromNode)))
+    def trees(self) -> Iterator[Tree]:
+        return (mount.tree for mount in self.mounts if isinstance(mount, (BindMount, CacheMount)))
 
 
-class CopyNode(Node, frozen=True, tag=True, kw_only=True):
+class CopyNode(ChildNode, frozen=True, tag=True, kw_only=True):
     """COPY or ADD. `destination` is absolute and keeps its trailing slash; `chmod` is a number or a symbolic mode.
     `surroundings` are those before it."""
 
-    parent: int
     sources: tuple[CopySource, ...]
     destination: str
     chown: str | None = None
@@ -241,22 +258,17 @@ class CopyNode(Node, frozen=True, tag=True, kw_only=True):
         """Whether it looks at its parent: at what is where it puts its files, or for an owner's name."""
         return not self.link or self.owner_is_named
 
-    def needs(self) -> tuple[int, ...]:
-        trees = [source.tree for source in self.sources if isinstance(source, CopyFiles)]
-        return (self.parent, *(tree.node for tree in trees if isinstance(tree, FromNode)))
+    def trees(self) -> Iterator[Tree]:
+        return (source.tree for source in self.sources if isinstance(source, CopyFiles))
 
 
-class WorkdirNode(Node, frozen=True, tag=True, kw_only=True):
+class WorkdirNode(ChildNode, frozen=True, tag=True, kw_only=True):
     """A directory that is made, with its parents, unless it is there; new ones belong to `user`. `surroundings` are
     those before it."""
 
-    parent: int
     path: str
     user: str = ""
     surroundings: Surroundings = Surroundings()
-
-    def needs(self) -> tuple[int, ...]:
-        return (self.parent,)
 
 
 AnyNode = ScratchNode | ImageNode | TreeNode | RunNode | CopyNode | WorkdirNode
@@ -313,6 +325,14 @@ class Plan(msgspec.Struct, frozen=True):
     used_args: frozenset[str] = frozenset()
     unneeded: tuple[UnneededStep, ...] = ()
     stages: StageGraph = StageGraph()
+
+    def needed(self, targets: Iterable[int]) -> list[int]:
+        """The nodes that these are made from, and themselves, in order."""
+        found = set(targets)
+        for number in range(len(self.nodes) - 1, -1, -1):  # each comes after those that it needs
+            if number in found:
+                found.update(self.nodes[number].needs())
+        return sorted(found)
 
 
 class Missing(msgspec.Struct, frozen=True):

@@ -92,7 +92,7 @@ class Forecaster:
 
     def forecast(self) -> list[StepForecast]:
         """All steps in order, then what nothing needs. Raises what the build would raise before its first step."""
-        needed = self._needed()
+        needed = set(self._plan.needed(image.node for image in self._plan.images))
         found = []
         for number, node in enumerate(self._plan.nodes):
             if isinstance(node, ScratchNode):
@@ -139,16 +139,6 @@ class Forecaster:
         return list(found.values())
 
     # --- the graph
-
-    def _needed(self) -> set[int]:
-        waiting = [image.node for image in self._plan.images]
-        seen: set[int] = set()
-        while waiting:
-            number = waiting.pop()
-            if number not in seen:
-                seen.add(number)
-                waiting.extend(self._plan.nodes[number].needs())
-        return seen
 
     def _chain(self, number: int) -> Iterator[int]:
         """A node and those that its layers come from."""

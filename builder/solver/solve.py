@@ -121,18 +121,13 @@ class Solver:
     def _attempt(self, targets: Sequence[int], jobs: int) -> None:
         sorter: TopologicalSorter[int] = TopologicalSorter()
         self._followers = {}
-        waiting = list(targets)
-        seen: set[int] = set()
-        while waiting:
-            number = waiting.pop()
-            if number not in seen:
-                seen.add(number)
-                needs = self._plan.nodes[number].needs()
-                sorter.add(number, *needs)
-                for need in needs:
-                    self._followers.setdefault(need, []).append(number)
-                waiting.extend(needs)
-        self._leading = self._leading_to_commands(seen)
+        needed = self._plan.needed(targets)
+        for number in needed:
+            needs = self._plan.nodes[number].needs()
+            sorter.add(number, *needs)
+            for need in needs:
+                self._followers.setdefault(need, []).append(number)
+        self._leading = self._leading_to_commands(needed)
         sorter.prepare()
         self._drive(sorter, max(1, jobs))
 
@@ -270,10 +265,10 @@ class Solver:
             self._environment.report(StepMissed(trace.step, reason))
         return reason
 
-    def _leading_to_commands(self, numbers: set[int]) -> set[int]:
+    def _leading_to_commands(self, numbers: Sequence[int]) -> set[int]:
         """The commands among these nodes, and what they need. Nodes have higher numbers than what they need."""
         leading: set[int] = set()
-        for number in sorted(numbers, reverse=True):
+        for number in reversed(numbers):
             node = self._plan.nodes[number]
             if isinstance(node, RunNode) or number in leading:
                 leading.update((number, *node.needs()))

@@ -64,7 +64,7 @@ def test_the_platform_of_what_is_imported(cli: Cli, tmp_path: Path) -> None:
 
 def test_the_progress_of_a_build(cli: Cli, directory: Path) -> None:
     done = cli("build", directory, environ={PROGRESS: "rawjson"})
-    assert all(json.loads(line) for line in done.err.splitlines())
+    assert [line for line in map(json.loads, done.err.splitlines()) if line.get("vertexes")]
     assert "#1 " in cli("build", "--progress", "plain", directory, environ={PROGRESS: "rawjson"}).err
     quiet = cli("build", "-q", directory, environ={PROGRESS: "rawjson"})
     assert (quiet.err, quiet.out[:7]) == ("", b"sha256:")

@@ -154,9 +154,11 @@ def test_input_and_output_are_no_files_of_the_host(
     script = "readlink /proc/self/fd/0; readlink /proc/self/fd/1; echo changed > /proc/self/fd/0; cat > /dev/null"
     command = Command(("/bin/sh", "-c", script), lowers=(str(busybox),), upper=upper, work=work, environment=(PATH,))
     with open(given) as stdin, open(tmp_path / "out", "wb") as out:
-        sandbox.attach(command, Session(stdin=stdin.fileno(), stdout=out.fileno(), stderr=out.fileno()))
+        result = sandbox.attach(command, Session(stdin=stdin.fileno(), stdout=out.fileno(), stderr=out.fileno()))
+    assert (result.exit_status, result.error) == (0, "")
     assert given.read_text() == "text\n"
-    assert all(line.startswith("pipe:") for line in (tmp_path / "out").read_text().splitlines())
+    lines = (tmp_path / "out").read_text().splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["pipe", "pipe"]
 
 
 def test_the_terminal_is_the_commands_own(attach: Attach) -> None:

@@ -1,8 +1,9 @@
-"""What all tests share: how hypothesis searches, and a command line with a store of its own."""
+"""What all tests share: how hypothesis searches, a command line with a store of its own, a registry."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.support.builds import Cli
+    from tests.support.registry import FakeRegistry
 
 # Times vary by a factor of three on a shared machine. The gate tries the same examples each time; elsewhere they vary.
 settings.register_profile(
@@ -28,6 +30,15 @@ def cli(tmp_path: Path) -> Cli:
     from tests.support.builds import Cli
 
     return Cli(tmp_path / "store")
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    """A registry that holds nothing."""
+    from tests.support.registry import FakeRegistry
+
+    with FakeRegistry() as running:
+        yield running
 
 
 @pytest.fixture

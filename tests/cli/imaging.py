@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.support.builds import Cli, Done, context
+from tests.support.builds import Cli, context, lines
 
 DOCKERFILE = """\
 FROM scratch
@@ -25,11 +25,6 @@ def build(cli: Cli, *arguments: str, epoch: str = OLD, content: str = "content",
 def rebuild(cli: Cli) -> int:
     """Build the last image once more; how many steps were cached."""
     return cli.build("-t", "a", cli.root.parent / "context", environ={"SOURCE_DATE_EPOCH": OLD}).cached()
-
-
-def lines(done: Done) -> list[str]:
-    assert done.status == 0, done.err
-    return done.out.decode().splitlines()
 
 
 def document(cli: Cli, name: str, *options: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,12 +25,6 @@ __all__ = ["commit", "server"]  # fixtures
 
 STATUS = "Package: base-files\nStatus: install ok installed\nArchitecture: amd64\nVersion: 12.4\n"
 SLSA, SPDX = "https://slsa.dev/provenance/v1", "https://spdx.dev/Document"
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        yield registry
 
 
 def small(tmp_path: Path) -> Path:

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,12 +41,6 @@ def watched(cli: Cli, *arguments: str | os.PathLike[str]) -> Done:
         [sys.executable, "-c", WATCHED, *cli.arguments(*arguments)], env=cli.environ, capture_output=True, check=False
     )
     return Done(done.returncode, done.stdout, done.stderr.decode())
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        yield registry
 
 
 def layer(**files: str) -> bytes:

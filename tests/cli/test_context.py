@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from builder.api import context_use
-from tests.support.builds import Cli, Done, busybox_context, context, needs_sandbox
+from tests.support.builds import Cli, Done, busybox_context, context, lines, needs_sandbox
 
 IGNORE = "# comment\nnode_modules\nsrc/gen\n!src/gen/keep\n*.log\n"
 
@@ -29,11 +29,6 @@ def tree(tmp_path: Path) -> Path:
 def ignore(tree: Path, text: str = IGNORE, name: str = ".dockerignore") -> Path:
     (tree / name).write_text(text)
     return tree
-
-
-def lines(done: Done) -> list[str]:
-    assert done.status == 0, done.err
-    return done.out.decode().splitlines()
 
 
 # --- ls

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.cli.imaging import NEW, build, lines
-from tests.support.builds import Cli
+from tests.cli.imaging import NEW, build
+from tests.support.builds import Cli, lines
 
 
 def test_the_table_has_dockers_columns_newest_first(cli: Cli) -> None:

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.builds import Cli, Done
+from tests.support.builds import Cli, text
 from tests.support.registry import OCI_MANIFEST, FakeRegistry, digest_of, fake_registries
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as running:
-        yield running
-
-
-def text(done: Done) -> str:
-    assert done.status == 0, done.err
-    return done.out.decode()
 
 
 def add_multi(registry: FakeRegistry, *, attested: bool = False) -> list[dict[str, Any]]:

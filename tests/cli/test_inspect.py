@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.imaging import build, document, lines
-from tests.support.builds import Cli
+from tests.cli.imaging import build, document
+from tests.support.builds import Cli, lines
 
 
 def test_inspect_has_dockers_shape(cli: Cli) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.builds import Cli, Done, context
+from tests.support.builds import Cli, context, text
 from tests.support.certificates import make_certificates
 from tests.support.docker_registry import docker_registry, needs_docker_registry
 from tests.support.registry import FakeRegistry, digest_of, fake_registries
@@ -27,11 +27,6 @@ def registry() -> Iterator[FakeRegistry]:
         running.add_image("arm", "1", layers=(b"arm", b"shared"), architecture="arm", variant="v6")
         running.add_index("both", "1", running.add_image("both"), running.add_image("both", architecture="arm64"))
         yield running
-
-
-def text(done: Done) -> str:
-    assert done.status == 0, done.err
-    return done.out.decode()
 
 
 def shown(cli: Cli, *arguments: str) -> Any:

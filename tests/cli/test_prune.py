@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.imaging import DOCKERFILE, NEW, build, lines, rebuild
-from tests.support.builds import Cli, context
+from tests.cli.imaging import DOCKERFILE, NEW, build, rebuild
+from tests.support.builds import Cli, context, lines
 from tests.support.checks import database
 
 

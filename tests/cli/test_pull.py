@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from builder.registry import transport
 from tests.registry.conftest import QUICK
 from tests.support.archives import archive
-from tests.support.builds import Cli, Done, reading
+from tests.support.builds import Cli, lines, reading
 from tests.support.registry import FakeRegistry, Faults, digest_of
 
 ONE = archive(("one", {"data": b"1"}))
@@ -25,20 +24,9 @@ LARGE = archive(("large", {"data": random.Random(3).randbytes(3_000_000)}))
 
 
 @pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as running:
-        yield running
-
-
-@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands in this process wait and try again for a moment only."""
     monkeypatch.setattr(transport, "Patience", lambda: QUICK)
-
-
-def lines(done: Done) -> list[str]:
-    assert done.status == 0, done.err
-    return done.out.decode().splitlines()
 
 
 def blobs(cli: Cli) -> set[str]:

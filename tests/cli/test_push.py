@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.archives import archive
-from tests.support.builds import Cli, Done, context
+from tests.support.builds import Cli, context, lines
 from tests.support.registry import FakeRegistry, Faults, digest_of
 
 ONE = archive(("one", {"data": b"1"}))
 TWO = archive(("two", {"data": b"2"}))
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as running:
-        yield running
-
-
-def lines(done: Done) -> list[str]:
-    assert done.status == 0, done.err
-    return done.out.decode().splitlines()
 
 
 def build(cli: Cli, *names: str, content: str = "x", platform: str = "linux/amd64") -> None:

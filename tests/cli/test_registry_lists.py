@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.builds import Cli, Done
+from tests.support.builds import Cli, lines
 from tests.support.registry import FakeRegistry
 
 RESULTS = [
@@ -23,11 +23,6 @@ def registry() -> Iterator[FakeRegistry]:
             running.add_image("team/app", tag)
         running.add_image("other", "latest")
         yield running
-
-
-def lines(done: Done) -> list[str]:
-    assert done.status == 0, done.err
-    return done.out.decode().splitlines()
 
 
 def test_search(cli: Cli, registry: FakeRegistry) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from builder.store.store import Store
-from tests.cli.imaging import DOCKERFILE, blobs, build, document, lines, rebuild
-from tests.support.builds import Cli
+from tests.cli.imaging import DOCKERFILE, blobs, build, document, rebuild
+from tests.support.builds import Cli, lines
 
 
 def test_tag_moves_a_name(cli: Cli) -> None:

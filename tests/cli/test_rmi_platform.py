@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from builder.store.store import Store
-from tests.support.builds import Cli, Done
+from tests.support.builds import Cli, lines
 from tests.support.registry import FakeRegistry, digest_of
 
 
@@ -18,11 +18,6 @@ def registry() -> Iterator[FakeRegistry]:
         arm = running.add_image("app", layers=(b"arm",), architecture="arm64")
         running.add_index("app", "1", amd, arm)
         yield running
-
-
-def lines(done: Done) -> list[str]:
-    assert done.status == 0, done.err
-    return done.out.decode().splitlines()
 
 
 def blobs(cli: Cli) -> set[str]:

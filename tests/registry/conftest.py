@@ -10,17 +10,10 @@ import pytest
 from builder.config import Config, RegistryConfig
 from builder.registry.clients import Patience
 from builder.registry.transport import Session
-from tests.support.registry import FakeRegistry
 
 QUICK = Patience(connect=2.0, read=2.0, attempts=4, first_delay=0.01, longest_delay=0.05, budget=8.0)
 
 MakeSession = Callable[..., Session]
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as running:
-        yield running
 
 
 @pytest.fixture

@@ -13,33 +13,19 @@ import pytest
 from builder.sandbox.client import STDERR, STDOUT, Sandbox
 from builder.sandbox.command import Command
 from tests.sandbox.outcome import PATH, Outcome, Run
+from tests.support.builds import BUSYBOX, obstacle
 
-BUSYBOX = "/usr/bin/busybox"
 APPLETS = (
     "sh cat chmod chown dd echo env find grep head hostname id kill ln ls mkdir mknod mount mv nc ping ps pwd "
     "readlink od rm rmdir sed seq sleep sort stat tail touch true false umount unshare wc nsenter chroot tr"
 ).split()
 
 
-def _obstacle() -> str:
-    if os.geteuid() != 0:
-        return "making namespaces needs root"
-    if not os.path.exists(BUSYBOX):
-        return "needs /usr/bin/busybox (Debian package busybox-static)"
-    with open(BUSYBOX, "rb") as program:
-        if b"/ld-" in program.read(4096):
-            return "needs a static busybox (Debian package busybox-static)"
-    with open("/proc/filesystems") as file:
-        if "overlay" not in file.read():
-            return "needs overlayfs"
-    return ""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    obstacle = _obstacle()
+    reason = obstacle()
     for item in items:
-        if obstacle and "sandbox/" in item.nodeid and "run" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.skip(reason=obstacle))
+        if reason and "sandbox/" in item.nodeid and "run" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,17 @@ class Done(NamedTuple):
         return self.err.count(" CACHED\n")
 
 
+def text(done: Done) -> str:
+    """What a command wrote that must do."""
+    assert done.status == 0, done.err
+    return done.out.decode()
+
+
+def lines(done: Done) -> list[str]:
+    """The lines that a command wrote that must do."""
+    return text(done).splitlines()
+
+
 def ran(done: Done) -> list[str]:
     """The instructions of the steps that were not cached, by the log."""
     names: dict[str, str] = {}

@@ -7,9 +7,8 @@ import os
 import threading
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from builder.filesystem.tree import FileTree
 from builder.plan.options import ContextKind
 from builder.store.store import Store
 from tests.support.archives import archive
+from tests.support.http import serving
 
 TEXT = b"FROM scratch\n"
 
@@ -206,10 +206,8 @@ def server(tmp_path: Path) -> Iterator[str]:
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "www"))) as made:
-        Thread(target=made.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{made.server_port}"
-        made.shutdown()
+    with serving(partial(Handler, directory=str(tmp_path / "www"))) as url:
+        yield url
 
 
 def test_contexts_from_urls(load: Any, tmp_path: Path, server: str) -> None:

@@ -27,6 +27,7 @@ from builder.oci.platform import host_platform
 from builder.oci.spec import Platform
 from tests.cli.test_remote_contexts import needs_git
 from tests.support.builds import PROJECT, Cli
+from tests.support.http import serving
 
 # --- importing
 
@@ -311,12 +312,8 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def proxy() -> Iterator[tuple[str, list[str]]]:
     asked: list[str] = []
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Proxy, asked=asked)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
-        thread.join()
+    with serving(functools.partial(Proxy, asked=asked)) as url:
+        yield url, asked
 
 
 @pytest.mark.parametrize(

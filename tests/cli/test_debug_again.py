@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import tarfile
-import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 from builder.store.failed import FailedStates
 from builder.store.store import Store
 from tests.support.builds import BASE, Cli, busybox_context, needs_sandbox
+from tests.support.http import serving
 
 TOKEN = "tok-3n.of-some~length"
 SECRET = ("--secret", "id=token,env=TOKEN")
@@ -152,13 +152,8 @@ class Server(NamedTuple):
 def server(tmp_path: Path) -> Iterator[Server]:
     root = tmp_path / "served"
     (root / "private").mkdir(parents=True)
-    handler = functools.partial(Files, directory=str(root))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield Server(f"127.0.0.1:{listening.server_port}", root)
-        listening.shutdown()
-        thread.join()
+    with serving(functools.partial(Files, directory=str(root))) as url:
+        yield Server(url.removeprefix("http://"), root)
 
 
 def archive(path: Path, **files: bytes) -> None:

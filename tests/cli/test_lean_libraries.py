@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import zlib
 from collections.abc import Iterator
 
@@ -20,6 +19,7 @@ import pytest
 import zstandard
 
 from builder.cli.lean_libraries import Inspect
+from tests.support.http import serving
 
 TEXT = b"text " * 1000
 ENCODED = {
@@ -78,12 +78,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(Handler) as url:
+        yield url
 
 
 def python(code: str, origin: str, *, lean: bool, **environ: str) -> str:

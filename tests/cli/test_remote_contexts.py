@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import tarfile
-import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.builds import Cli, context
+from tests.support.http import serving
 
 PASSWORD = "s3cr3tok"
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
@@ -68,12 +68,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
     root.mkdir()
     requests: list[tuple[str, str | None, int]] = []
     handler = functools.partial(Files, directory=str(root), requests=requests)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield Server(f"http://127.0.0.1:{listening.server_port}", root, requests)
-        listening.shutdown()
-        thread.join()
+    with serving(handler) as url:
+        yield Server(url, root, requests)
 
 
 def archive(path: Path, **files: str) -> None:

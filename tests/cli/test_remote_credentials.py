@@ -16,6 +16,7 @@ import pytest
 
 from tests.cli.test_remote_contexts import archive, git, kept, needs_git
 from tests.support.builds import Cli, context
+from tests.support.http import serving
 
 TOKEN = "hunter2hunter2"
 BASIC = "basic " + b64encode(f"x-access-token:{TOKEN}".encode()).decode()
@@ -51,13 +52,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
         git(work, "commit", "--quiet", "--message=one")
         git(work, "clone", "--quiet", "--bare", ".", str(root / "r.git"))
         git(root / "r.git", "update-server-info")
-    handler = functools.partial(Files, directory=str(root))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield Server(f"http://127.0.0.1:{listening.server_port}", root)
-        listening.shutdown()
-        thread.join()
+    with serving(functools.partial(Files, directory=str(root))) as url:
+        yield Server(url, root)
 
 
 SOURCES = {

@@ -6,7 +6,6 @@ import functools
 import http.server
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +15,7 @@ import pytest
 
 from builder.context.git import GitRef, Resolved, checkout, is_commit, parse_git_url, resolve
 from builder.errors import ContextError
+from tests.support.http import serving
 
 WHEN = 1_546_300_800
 
@@ -62,9 +62,6 @@ def publish(root: Path, work: Path, name: str) -> None:
 @pytest.fixture(scope="module")
 def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
     root = tmp_path_factory.mktemp("git")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Files, directory=str(root)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
     work, library = root / "work", root / "library"
     for path in (work, library):
         path.mkdir()
@@ -108,9 +105,8 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
     git(work, "add", ".gitmodules")
     git(work, "commit", "--quiet", "-m", "a submodule of the host")
     publish(root, work, "sneaky.git")
-    yield Remote(url, root, commits)
-    server.shutdown()
-    server.server_close()
+    with serving(functools.partial(Files, directory=str(root))) as url:
+        yield Remote(url, root, commits)
 
 
 def taken(ref: GitRef, into: Path, **options: object) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from builder.context.git_program import Git, GitFailed, _landing
 from builder.errors import ContextError
 from tests.context.test_git import git
 from tests.support.certificates import make_certificates
+from tests.support.http import serving
 
 HEADER = "basic eC1hY2Nlc3MtdG9rZW46czNjcjN0"
 
@@ -80,7 +80,13 @@ class Server(NamedTuple):
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+def held() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def servers(tmp_path: Path, held: ExitStack) -> tuple[Server, Server]:
     """Two that redirect to one another. They serve `repo.git`, and `modules.git`, which has a submodule at
     `/moved/repo.git` of the first and another at `/away/repo.git`."""
     root, work = tmp_path / "served", tmp_path / "work"
@@ -91,17 +97,16 @@ def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
     git(work, "add", ".")
     git(work, "commit", "--quiet", "-m", "one")
     git(root, "clone", "--quiet", "--bare", str(work), str(root / "repo.git"))
-    made = []
+    made, others = [], []
     for _ in range(2):
         seen: list[tuple[str, str | None]] = []
         other: list[str] = []
         handler = functools.partial(Smart, root=root, seen=seen, other=other)
-        listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
-        made.append((listening, Server(f"http://127.0.0.1:{listening.server_port}", seen), other))
-    one, two = made[0][1], made[1][1]
-    made[0][2].append(two.url)
-    made[1][2].append(one.url)
+        made.append(Server(held.enter_context(serving(handler)), seen))
+        others.append(other)
+    one, two = made
+    others[0].append(two.url)
+    others[1].append(one.url)
     tip = git(work, "rev-parse", "HEAD")
     texts = [
         f'[submodule "{name}"]\n\tpath = {name}\n\turl = {one.url}/{name}/repo.git\n' for name in ("moved", "away")
@@ -112,10 +117,7 @@ def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
     git(work, "add", ".gitmodules")
     git(work, "commit", "--quiet", "-m", "submodules")
     git(root, "clone", "--quiet", "--bare", str(work), str(root / "modules.git"))
-    yield one, two
-    for listening, *_ in made:
-        listening.shutdown()
-        listening.server_close()
+    return one, two
 
 
 def taken(url: str, into: Path, authorization: str | None = HEADER) -> list[str]:
@@ -206,16 +208,9 @@ def test_a_redirect_is_asked_for_with_the_authorities_of_git(
 ) -> None:
     seen: list[tuple[str, str | None]] = []
     handler = functools.partial(Smart, root=tmp_path / "served", seen=seen, other=[servers[0].url])
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificates / "server.crt", certificates / "server.key")
     monkeypatch.setenv(variable, str(certificates / path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
-        listening.socket = tls.wrap_socket(listening.socket, server_side=True)
-        thread = threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        assert taken(f"https://127.0.0.1:{listening.server_port}/moved/repo.git", tmp_path / "c") == ["f"]
-        listening.shutdown()
-        thread.join()
+    with serving(handler, certificates) as url:
+        assert taken(f"{url}/moved/repo.git", tmp_path / "c") == ["f"]
     assert {header for _, header in seen} == {HEADER}
 
 

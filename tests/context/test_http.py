@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import io
 import ssl
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +15,7 @@ import pytest
 from builder.context.http import add_filename, fetch, filename, redacted
 from builder.errors import ContextError, Interrupted
 from tests.support.certificates import make_certificates
+from tests.support.http import serving
 
 BODY = b"content " * 50_000
 MODIFIED = 1_546_300_800
@@ -55,18 +55,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-class Server(http.server.ThreadingHTTPServer):
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is part of the tests."""
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    server = Server(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Handler) as url:
+        yield url
 
 
 def test_fetch(server: str) -> None:
@@ -154,19 +146,14 @@ def test_proxies_that_cannot_be_used(server: str, monkeypatch: pytest.MonkeyPatc
 def test_the_authorities_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A company's own are among them, and not among those that come with httpx."""
     made = make_certificates(tmp_path)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(made / "server.crt", made / "server.key")
     paths = ssl.get_default_verify_paths()._replace(openssl_cafile=str(made / "ca.crt"))
-    with Server(("127.0.0.1", 0), Handler) as listening:
-        listening.socket = tls.wrap_socket(listening.socket, server_side=True)
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        url = f"https://127.0.0.1:{listening.server_port}/file.txt"
+    with serving(Handler, made) as origin:
+        url = f"{origin}/file.txt"
         with pytest.raises(ContextError, match="certificate"):
             fetch(url, io.BytesIO())
         assert fetch(url, io.BytesIO(), environ={"SSL_CERT_FILE": str(made / "ca.crt")}).size == len(BODY)
         monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
         assert fetch(url, io.BytesIO(), environ={}).size == len(BODY)
-        listening.shutdown()
 
 
 def test_a_full_disk_is_said(server: str) -> None:

@@ -11,8 +11,8 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from builder.oci.spec import Platform
 from tests.cli.test_remote_contexts import needs_git
 from tests.support.builds import PROJECT, Cli
 from tests.support.http import serving
+from tests.support.together import together
 
 # --- importing
 
@@ -280,11 +281,7 @@ def test_threads_build_side_by_side(root: Path, directory: Path) -> None:
         text = f"FROM scratch\nCOPY a.txt /{number}\n"
         results[number] = builder.build(directory, dockerfile=text, tags=f"app:{number}", root=root)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(work, number) for number in range(4)))
     assert len({result.digest for result in results.values()}) == 4
     assert {tag for image in builder.images(root) for tag in image.tags} == {f"app:{number}" for number in range(4)}
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from builder.errors import UsageError
 from builder.progress import Event, Message, Reason, StepDone, StepMissed, StepOutput, StepStarted, Transfer, Warned
 from tests.support.builds import Cli, context
 from tests.support.terminal import Program
+from tests.support.together import together
 
 EVENTS: list[Event] = [
     StepStarted("1", "[a 1/2] RUN x"),
@@ -258,11 +260,7 @@ def test_lines_of_several_threads_stay_whole() -> None:
             view(StepOutput(step, b"cd\n"))
         view(StepDone(step, f"step {step}"))
 
-    threads = [threading.Thread(target=work, args=(str(number),)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(work, str(number)) for number in range(4)))
     lines = out.getvalue().splitlines()
     assert len(lines) == 4 * 202
     assert sum(line.endswith(" abcd") for line in lines) == 800

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from builder.context.local import LocalTree
 from builder.errors import ContextError
 from builder.filesystem import kinds
 from builder.filesystem.tree import FileInfo
+from tests.support.together import together
 
 
 def tree_of(path: Path, ignore: str | None = None) -> LocalTree:
@@ -246,11 +248,7 @@ def test_many_threads(tmp_path: Path) -> None:
                 if read(tree, path).decode() != path:
                     failures.append(path)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(work, number) for number in range(8)))
     assert failures == []
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from builder.filesystem.locks import LockTable, exclusive, exclusive_or_not
+from tests.support.together import together
 
 Lock = Callable[[], AbstractContextManager[bool]]
 
@@ -38,11 +39,7 @@ def test_one_holder_at_a_time(lock: Lock) -> None:
                 waited.append(had_to_wait)
                 inside -= 1
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*[work] * 4)
     assert most == 1
     assert len(waited) == 200
 

@@ -10,9 +10,9 @@ import shutil
 import stat
 import struct
 import sys
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from builder.filesystem.squash import squash
 from builder.filesystem.tar import TarWriter
 from builder.filesystem.tree import FileInfo
 from builder.filesystem.unpack import unpack
+from tests.support.together import together
 
 Describe = Callable[[Path], dict[str, Any]]
 TYPES = {
@@ -463,26 +464,17 @@ def test_many_threads_use_a_tree_that_starts_its_caches_anew(tmp_path: Path, mon
     monkeypatch.setattr("builder.filesystem.layered._CACHED", 4)
     for number in range(100):
         (tmp_path / f"layer/{number}/a/b").mkdir(parents=True)
-    failures: list[BaseException] = []
 
     def look(tree: LayeredTree, first: int) -> None:
-        try:
-            for number in range(2000):
-                path = f"{(first + number) % 100}/a/b"
-                assert tree.lstat(path) is not None
-                assert tree.scan(path) == []
-        except BaseException as failure:
-            failures.append(failure)
+        for number in range(2000):
+            path = f"{(first + number) % 100}/a/b"
+            assert tree.lstat(path) is not None
+            assert tree.scan(path) == []
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         with LayeredTree([tmp_path / "layer"]) as tree:
-            threads = [threading.Thread(target=look, args=(tree, number * 25)) for number in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            together(*(partial(look, tree, number * 25) for number in range(4)))
     finally:
         sys.setswitchinterval(interval)
-    assert failures == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from builder.filesystem.layered import LayeredTree
 from builder.filesystem.snapshots import Snapshots
 from tests.filesystem.conftest import leftovers
 from tests.support.archives import diff_id
+from tests.support.together import together
 
 Archive = Callable[..., bytes]
 FILE = {"data": b"x"}
@@ -117,9 +117,5 @@ def test_many_threads_unpack_once(snapshots: Snapshots, archive: Archive) -> Non
     def work() -> None:
         paths.append(Snapshots(os.path.dirname(snapshots.entries.directory)).unpack(diff_id(raw), open_tar))
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*[work] * 8)
     assert (len(opened), len(paths), len(set(paths))) == (1, 8, 1)

@@ -6,8 +6,8 @@ import errno
 import io
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ import pytest
 from builder.errors import StoreError
 from builder.oci.layout import LAYOUT_FILE, Layout
 from builder.oci.spec import OCI_MANIFEST, Descriptor, digest_of
+from tests.support.together import together
 
 ONE = Descriptor(OCI_MANIFEST, digest_of(b"one"), 3)
 TWO = Descriptor(OCI_MANIFEST, digest_of(b"two"), 3)
@@ -196,15 +197,9 @@ def _create(path: str, number: int) -> None:
 
 
 def test_two_processes_that_create_the_layout_lose_nothing(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
     for turn in range(5):
         path = str(tmp_path / str(turn))
-        processes = [context.Process(target=_create, args=(path, number)) for number in range(4)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(30)
-        assert [process.exitcode for process in processes] == [0] * 4
+        together(processes=[partial(_create, path, number) for number in range(4)], method="fork")
         assert len(Layout(path).index().manifests) == 4
 
 
@@ -216,17 +211,8 @@ def _add(path: str, number: int, count: int) -> None:
 
 
 def test_two_processes_and_two_threads_lose_nothing(layout: Layout) -> None:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_add, args=(layout.path, number, 15)) for number in range(2)]
-    threads = [threading.Thread(target=_add, args=(layout.path, number, 15)) for number in range(2, 4)]
-    for process in processes:
-        process.start()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    for process in processes:
-        process.join(60)
+    adding = [partial(_add, layout.path, number, 15) for number in range(4)]
+    together(*adding[2:], processes=adding[:2])
     found = layout.index().manifests
     assert len(found) == 60
     assert len({descriptor.digest for descriptor in found}) == 60
@@ -280,21 +266,11 @@ def test_the_directory_for_unfinished_files_stays_until_the_last_writer_ends(tmp
 
 
 def test_writers_that_come_and_go_disturb_nobody(tmp_path: Path) -> None:
-    failures: list[Exception] = []
-
     def write(number: int) -> None:
-        try:
-            for turn in range(30):
-                layout = Layout(str(tmp_path / "out"))
-                with layout.writing():
-                    layout.put(f"{number} {turn}".encode())
-        except Exception as error:
-            failures.append(error)
+        for turn in range(30):
+            layout = Layout(str(tmp_path / "out"))
+            with layout.writing():
+                layout.put(f"{number} {turn}".encode())
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not failures
+    together(*(partial(write, number) for number in range(4)))
     assert len(Layout(str(tmp_path / "out")).digests()) == 120

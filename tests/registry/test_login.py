@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from builder.registry.helpers import HelperError
 from builder.registry.login import forget, save, server_of, verify
 from tests.registry.conftest import QUICK
 from tests.support.registry import FakeRegistry, Faults
+from tests.support.together import together
 
 USER = Credential("u", "p:q")
 
@@ -152,11 +153,7 @@ def test_a_malformed_file_is_left_alone(tmp_path: Path, text: str) -> None:
 
 def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
     hosts = [f"h{number}.io" for number in range(12)]
-    threads = [threading.Thread(target=save, args=(environ(tmp_path), host, USER)) for host in hosts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(save, environ(tmp_path), host, USER) for host in hosts))
     assert sorted(document(tmp_path)["auths"]) == sorted(hosts)
 
 

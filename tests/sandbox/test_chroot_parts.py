@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from builder.sandbox.command import Mount
 from tests.sandbox.outcome import Run
 from tests.security.attempts import numbered, results
 from tests.support.builds import needs_sandbox
+from tests.support.together import together
 
 pytestmark = needs_sandbox
 x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs a program that is built for x86-64")
@@ -156,11 +158,7 @@ def test_steps_share_a_cache(run: Run, chroot: ChrootSandbox, source: Path) -> N
         began.wait()
         done.append(run(script, by=chroot, mounts=(cache(source),)).result.exit_status)
 
-    threads = [threading.Thread(target=work, args=(script,)) for script in scripts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(work, script) for script in scripts))
     assert done == [0, 0]
     assert contents(source) == {"a": "a\n", "b/b/b": "b\n", "d/e/g": "3\n", "link": "f"}
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from builder.sandbox.client import Sandbox
 from builder.sandbox.command import Command, Mount
 from tests.sandbox.outcome import PATH, Outcome, Run, needs_groups
+from tests.support.together import together
 
 
 def processes_with(word: str) -> list[int]:
@@ -59,11 +61,7 @@ def test_many_at_once(run: Run, tmp_path: Path) -> None:
         )
         outcomes.append((i, run(f"{come}; echo {i} $((n < 1000)); exit {i}", mounts=mounts)))
 
-    threads = [threading.Thread(target=step, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(step, i) for i in range(8)))
     assert sorted((i, o.out, o.result.exit_status) for i, o in outcomes) == [(i, f"{i} 1\n", i) for i in range(8)]
 
 

@@ -12,9 +12,9 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from builder.sandbox.command import Mount
 from tests.sandbox.outcome import Outcome, Run
 from tests.security.attempts import Call, program, results
 from tests.support.builds import BASE, PROJECT, Cli, Done, busybox_context, needs_sandbox
+from tests.support.together import together
 
 pytestmark = [
     needs_sandbox,
@@ -94,11 +95,7 @@ class Pair:
             self.wait = f"touch /meeting/$NAME; until {there}; do sleep 0.02; done"
         self.outcomes: dict[str, Outcome] = {}
         steps = {"sender": sends, "receiver": receives}
-        threads = [threading.Thread(target=self._step, args=step) for step in steps.items()]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(*(partial(self._step, *step) for step in steps.items()))
         self.calls = {
             name: results(bytes.fromhex(self.outcomes[name].out), [what for what, _ in calls])
             for name, calls in steps.items()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -12,6 +10,7 @@ from builder.solver.cache import Made, StepCache, now
 from builder.solver.keys import key_of
 from builder.store.store import Store
 from tests.solver.support import base_layer, write
+from tests.support.together import together
 
 RECIPE = {"step": "run", "argv": ["x"]}
 
@@ -56,15 +55,6 @@ def _work(root: str, log: str, count: int) -> None:
 def test_threads_and_processes_are_alone(tmp_path: Path, store: Store) -> None:
     log = tmp_path / "log"
     log.write_text("0")
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_work, args=(store.root, str(log), 20)) for _ in range(2)]
-    threads = [threading.Thread(target=_work, args=(store.root, str(log), 20)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    for process in processes:
-        process.join(60)
+    work = partial(_work, store.root, str(log), 20)
+    together(*[work] * 3, processes=[work] * 2)
     assert log.read_text() == "100"

@@ -10,6 +10,7 @@ from builder.filesystem.tree import FileTree
 from builder.plan.steps import CopyFiles, FromContext
 from builder.solver.gather import FilesSource
 from builder.solver.lazy import lazy
+from tests.support.together import together
 
 
 class Number:
@@ -43,9 +44,5 @@ def test_steps_open_their_sources_side_by_side(tmp_path: Path) -> None:
         source = FilesSource(CopyFiles(tree=FromContext(""), path="/"), open_tree, ())
         found.append(len(source.matches))
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*[work] * 2)
     assert found == [1, 1]

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from builder.store.store import Store
 from tests.solver.support import HOST, base_layer, environment, node, run_copy, write
 from tests.solver.test_staging import FILE
 from tests.support.builds import PROJECT, Cli, busybox_context, needs_sandbox
+from tests.support.together import together
 
 STEP = RunNode(label="RUN x", stage="s", platform=HOST, parent=0, argv=("x",), env=())
 
@@ -65,12 +67,7 @@ def test_identical_steps_run_once_among_threads_and_processes(tmp_path: Path, st
     log = tmp_path / "log"
     context = multiprocessing.get_context("fork")
     arguments = (store.root, layer, str(log), context.Barrier(3))
-    processes = [context.Process(target=_run_in_process, args=arguments) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0, 0]
+    together(processes=[partial(_run_in_process, *arguments)] * 3, method="fork")
     assert log.read_text() == "run\n"
 
 
@@ -343,11 +340,7 @@ def test_many_who_begin_a_cache_share_one(mounting: Any) -> None:
             (Path(mount.source) / threading.current_thread().name).write_text("")
             found.append(mount.source)
 
-    threads = [threading.Thread(target=work, name=f"t{number}") for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    together(*[work] * 8)
     assert len(set(found)) == 1
     assert len(os.listdir(found[0])) == 8
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sqlite3
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from builder.errors import StoreError
 from builder.store.database import _LARGE, VERSION, Database
 from builder.store.records import OBSERVED, Holding, LayerRecord, RecipeRecord, StepRecord
+from tests.support.together import together
 
 
 @pytest.fixture
@@ -179,24 +180,14 @@ def _write(path: str, name: str, count: int) -> None:
 
 
 def test_threads_and_processes_write_at_once(path: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_write, args=(path, f"p{number}", 50)) for number in range(2)]
-    for process in processes:
-        process.start()
     shared = Database(path)
 
     def work(name: str) -> None:
         for number in range(50):
             shared.add_memo("kind", f"{name}-{number}", b"x")
 
-    threads = [threading.Thread(target=work, args=(f"t{number}",)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
+    processes = [partial(_write, path, f"p{number}", 50) for number in range(2)]
+    together(*(partial(work, f"t{number}") for number in range(3)), processes=processes)
     names = ["p0", "p1", "t0", "t1", "t2"]
     assert all(shared.memo("kind", f"{name}-{number}") for name in names for number in range(50))
     assert all(shared.step(f"{name}-{number}") for name in names[:2] for number in range(50))

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +25,7 @@ from builder.store.records import LayerRecord
 from builder.store.store import Store
 from tests.support.archives import archive
 from tests.support.layers import DATA, DIFF_ID, ORIGIN, add, descriptor, layer_bytes
+from tests.support.together import together
 
 
 @pytest.fixture
@@ -62,18 +64,14 @@ def test_another_form_is_made_once_by_threads(store: Store, monkeypatch: pytest.
         return compress(diff_id, compression)
 
     @contextmanager
-    def together(name: str) -> Iterator[None]:
+    def meet(name: str) -> Iterator[None]:
         looked.wait()
         with once(name):
             yield
 
     monkeypatch.setattr(store.layers, "_compress", spy)
-    monkeypatch.setattr(store.layers, "_once", together)
-    threads = [threading.Thread(target=store.layers.ensure_form, args=(DIFF_ID, Compression(ZSTD))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    monkeypatch.setattr(store.layers, "_once", meet)
+    together(*[partial(store.layers.ensure_form, DIFF_ID, Compression(ZSTD))] * 2)
     assert made == [DIFF_ID]
 
 
@@ -102,11 +100,7 @@ def test_a_layer_is_fetched_by_one_of_many_threads(store: Store) -> None:
 
     store.layers.fetch = fetch
     store.layers.know(DIFF_ID, descriptor(), ORIGIN)
-    threads = [threading.Thread(target=store.layers.ensure_blob, args=(DIFF_ID,)) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    together(*[partial(store.layers.ensure_blob, DIFF_ID)] * 6)
     assert asked == [f"{ORIGIN} {DIFF_ID}"]
     assert layer_bytes(store, DIFF_ID) == DATA
     assert os.listdir(store.temporary) == []
@@ -131,12 +125,7 @@ def test_a_layer_is_fetched_by_one_of_two_processes(store: Store, tmp_path: Path
     context = multiprocessing.get_context("spawn")
     log = tmp_path / "log"
     arguments = (store.root, str(log), context.Barrier(2))
-    processes = [context.Process(target=_fetch_in_process, args=arguments) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
+    together(processes=[partial(_fetch_in_process, *arguments)] * 2)
     assert log.read_text() == "fetched\n"
     assert layer_bytes(store, DIFF_ID) == DATA
 

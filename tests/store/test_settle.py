@@ -18,6 +18,7 @@ from builder.oci.spec import OCI_LAYER, Descriptor
 from builder.store.records import LayerRecord
 from builder.store.store import Store
 from tests.support.layers import DATA, DIFF_ID, add, layer_bytes
+from tests.support.together import together
 
 
 @pytest.fixture
@@ -116,26 +117,14 @@ def while_hashed(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object])
 
 def test_two_who_look_at_what_an_earlier_boot_left(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     blob = reboot(store)
-    failed: list[BaseException] = []
     both = threading.Barrier(2)
 
     def meet() -> None:
         with suppress(threading.BrokenBarrierError):
             both.wait(0.5)
 
-    def look() -> None:
-        try:
-            Store(store.root).layers.open()
-        except BaseException as error:
-            failed.append(error)
-
     while_hashed(monkeypatch, meet)
-    threads = [threading.Thread(target=look) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert failed == []
+    together(*[lambda: Store(store.root).layers.open()] * 2)
     assert not blob.exists()
     assert store.database.unsettled() == []
     assert os.listdir(store.temporary) == []

@@ -10,6 +10,7 @@ import pytest
 
 from builder.errors import StoreError
 from builder.store.store import Store, remove_tree
+from tests.support.together import together
 
 
 @pytest.fixture
@@ -115,11 +116,7 @@ def test_several_make_one_store(tmp_path: Path) -> None:
         with made.scratch() as path:
             stores.append((made, os.stat(os.path.dirname(path)).st_ino))
 
-    threads = [threading.Thread(target=open_it) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    together(*[open_it] * 8)
     assert {inode for _, inode in stores} == {os.stat(os.path.join(root, "tmp")).st_ino}
     assert len(stores) == 8
     assert len([name for name in os.listdir(root) if len(name) == 16]) == 0  # none of those drawn is left

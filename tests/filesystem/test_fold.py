@@ -13,7 +13,7 @@ import pytest
 
 from builder.filesystem.fold import Unfoldable, fold_layers
 from builder.filesystem.layered import LayeredTree
-from tests.filesystem.test_overlay import ACL, comparable, scramble
+from tests.filesystem.test_diff import ACL, comparable, scramble
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and overlay mounts need root")
 

@@ -15,6 +15,7 @@ Wait = Callable[[], None]
 """Called between two looks whether a lock has become free; what it raises ends the waiting. Without one the kernel
 waits, which ends no sooner."""
 
+_OPENED = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, process
 
 
@@ -55,7 +56,7 @@ class LockTable:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
         """The file, opened once more: its descriptions exclude each other, not processes."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._path, _OPENED, 0o600)
         try:
             yield descriptor
         finally:
@@ -126,7 +127,7 @@ def _take(path: str, flags: int) -> int | None:
     The file goes away with its last holder; so whoever has locked it must look whether it still has its name.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, _OPENED, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
             if _has_name(descriptor, path):

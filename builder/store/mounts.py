@@ -62,12 +62,15 @@ class StoredMount(msgspec.Struct, frozen=True):
 
 def hold(path: str, mode: int) -> int:
     """Lock a mount's directory, made if it is not there, as flock(2) does with `mode`. Returns the descriptor that
-    holds the lock. Raises BlockingIOError with LOCK_NB where another holds it."""
+    holds the lock. Raises BlockingIOError with LOCK_NB where another holds it, and StoreError for a link: a step that
+    root runs in the store of another user would write elsewhere."""
+    if any(os.path.islink(part) for part in (path, os.path.join(path, "data"))):
+        raise StoreError("this cache mount is a link", place=path, remedy="remove it")
     while True:
         os.makedirs(path, exist_ok=True)
         lock = os.path.join(path, "lock")
         try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             continue  # somebody removed the mount between the two
         try:

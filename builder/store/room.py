@@ -42,7 +42,7 @@ def keep_room(root: str, *, again: bool = False) -> None:
         if os.path.exists(path) and os.stat(path).st_size >= SIZE:
             return
         if again or free_space(root) >= _PLENTY:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
                 _allocate(descriptor)
             finally:

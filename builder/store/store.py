@@ -35,7 +35,7 @@ from builder.oci.layout import Layout
 from builder.store.images import Images
 from builder.store.janitor import Janitor
 from builder.store.locks import take_share
-from builder.store.rights import keep_private, make_private
+from builder.store.rights import secure
 from builder.store.room import keep_room
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ class Store:
     def _enter(self) -> None:
         """Be known as a user of this store; remove what killed ones left behind, if there is no other."""
         try:
+            secure(self.root)
             if not os.path.isdir(self.temporary):
                 self._make_temporary()
-            keep_private(self.root)
             share, leftovers = take_share(self.temporary)
         except OSError:
             return  # a store that may only be read, or a file system without locks: there is nothing to be removed
@@ -96,7 +96,6 @@ class Store:
         was removed."""
         from builder.filesystem.placement import make_apart
 
-        make_private(self.root)
         descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

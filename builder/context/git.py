@@ -12,7 +12,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -113,7 +113,7 @@ def checkout(
     try:
         sha256 = ("--object-format=sha256",) if len(resolved.object) == 64 else ()
         git.run("init", "--quiet", *sha256)
-        git.run("remote", "add", "origin", "--", ref.remote)
+        git.run("remote", "add", "origin", "--", git.remote)
         commit = _fetch(ref, git, resolved)
         git.run("checkout", "--quiet", "--force", "--detach", commit)
         if ref.submodules is not False and os.path.lexists(os.path.join(work, ".gitmodules")):
@@ -140,7 +140,7 @@ def checkout(
 def _look_up(ref: GitRef, git: Git) -> Resolved:
     wanted = ref.ref or "HEAD"
     try:
-        answer = git.run("ls-remote", "--symref", "--", ref.remote, wanted, f"{wanted}^{{}}")
+        answer = git.run("ls-remote", "--symref", "--", git.remote, wanted, f"{wanted}^{{}}")
     except GitFailed as problem:
         raise git.error("the repository cannot be read", problem) from problem
     objects: dict[str, str] = {}
@@ -216,16 +216,28 @@ def _update_submodules(git: Git) -> None:
 
 
 def _tidy(ref: GitRef, git: Git) -> None:
-    """Take credentials, and what differs from one fetch to the next, out of a `.git` that is kept."""
-    import shutil
+    """Take what differs from one fetch to the next out of a `.git` that is kept, and those of submodules in it."""
+    from builder.filesystem.syscalls import remove_tree
 
     git.run("remote", "set-url", "origin", "--", ref.place)
     assert git.directory is not None
-    directory = os.path.join(git.directory, ".git")
-    shutil.rmtree(os.path.join(directory, "logs"), ignore_errors=True)
-    for name in ("FETCH_HEAD", "ORIG_HEAD"):
-        if os.path.lexists(os.path.join(directory, name)):
-            os.unlink(os.path.join(directory, name))
+    for directory in _repositories(os.path.join(git.directory, ".git")):
+        for name in ("logs", "FETCH_HEAD", "ORIG_HEAD"):
+            remove_tree(os.path.join(directory, name))
+
+
+def _repositories(top: str) -> Iterator[str]:
+    """A repository's own directory, and those of its submodules: `modules/NAME` in it, where NAME may have slashes."""
+    pending = [top]
+    while pending:
+        directory = pending.pop()
+        below = directory
+        if os.path.lexists(os.path.join(directory, "HEAD")):
+            yield directory
+            below = os.path.join(directory, "modules")
+        if os.path.isdir(below):
+            with os.scandir(below) as entries:
+                pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def _remove_links_to_modules(work: str) -> None:

@@ -2,6 +2,9 @@
 
 git sends a header that it was given to wherever the host redirects it. So where there is one, git follows no redirect;
 it is asked here where that leads, and git told (`url.….insteadOf`). On another host the header is not sent.
+
+A user and a password in the repository's address are such a header, too: git would write the address down in `.git`,
+and with it those of submodules that are relative to it.
 """
 
 from __future__ import annotations
@@ -60,6 +63,8 @@ class Git:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
+        self.remote, user = _apart(ref.remote)
+        """The address of the repository, without a password."""
         self._check = check
         self._ref = ref
         found = os.environ if environ is None else {**_of_process(), **environ}
@@ -79,13 +84,16 @@ class Git:
         }
         if agent:
             self._environment["SSH_AUTH_SOCK"] = agent
-        scheme, _, rest = ref.remote.partition("://")
-        self._host = f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}/"
-        self._authorization = authorization if scheme in ("http", "https") else None
+        scheme, _, rest = self.remote.partition("://")
+        host = rest.partition("/")[0]
+        self._host = f"{scheme}://{host}/"
+        self._authorization = (authorization or _basic(user)) if scheme in ("http", "https") else None
         self._redirected: set[str] = set()
         if self._authorization is not None:
-            self._configure(f"http.{self._host}.extraHeader", f"Authorization: {authorization}")
+            self._configure(f"http.{self._host}.extraHeader", f"Authorization: {self._authorization}")
             self._configure(f"http.{self._host}.followRedirects", "false")
+        elif user:
+            self._configure(f"url.{scheme}://{user}@{host}/.insteadOf", self._host)
 
     def _configure(self, key: str, value: str) -> None:
         """Set something in the environment: everybody can read a command line."""
@@ -184,6 +192,28 @@ class Git:
         if "could not read Username" in message or "Authentication failed" in message or "terminal prompts" in message:
             remedy = "the repository does not exist or needs credentials"
         return ContextError(cause, place=self._ref.place, details=details, remedy=remedy)
+
+
+def _apart(remote: str) -> tuple[str, str]:
+    """An address without a password, and the user and password that were in it (`USER:PASSWORD`, or '' if nothing was
+    taken out). A user alone is no credential of other protocols than http."""
+    scheme, separator, rest = remote.partition("://")
+    host, slash, path = rest.partition("/")
+    user = host.rpartition("@")[0]
+    if not separator or (":" not in user and scheme not in ("http", "https")):
+        return remote, ""
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}", user
+
+
+def _basic(user: str) -> str | None:
+    """The header that `USER:PASSWORD` in an address stands for, as git and curl send it."""
+    if not user:
+        return None
+    from base64 import b64encode
+    from urllib.parse import unquote_to_bytes
+
+    name, _, password = user.partition(":")
+    return "Basic " + b64encode(unquote_to_bytes(name) + b":" + unquote_to_bytes(password)).decode()
 
 
 def _of_process() -> dict[str, str]:

@@ -195,11 +195,48 @@ def test_keep_git_dir(remote: Remote, tmp_path: Path) -> None:
     assert not (tmp_path / "a/.git/hooks").exists()
 
 
-def test_no_credentials_stay(remote: Remote, tmp_path: Path) -> None:
-    ref = remote.ref("?keep-git-dir")
-    secret = msgspec.structs.replace(ref, remote=ref.remote.replace("http://", "http://me:hunter2@"))
+@pytest.mark.parametrize("name", ["repo.git", "modules.git"])
+def test_no_credentials_stay(remote: Remote, tmp_path: Path, name: str) -> None:
+    """Also where a submodule's address is relative to that of the repository."""
+    ref = remote.ref("?keep-git-dir", name=name)
+    secret = msgspec.structs.replace(ref, remote=ref.remote.replace("http://", "http://me:hunter%32@"))
+    Files.authorizations.clear()
     taken(secret, tmp_path / "c")
-    assert not [path for path in (tmp_path / "c").rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    assert set(Files.authorizations) == {"Basic bWU6aHVudGVyMg=="}
+    found = {path: path.read_bytes() for path in (tmp_path / "c").rglob("*") if path.is_file()}
+    secrets = (b"hunter", b"bWU6aHVudGVyMg", b"me@", b"me:")
+    assert not [path for path, data in found.items() if any(secret in data for secret in secrets)]
+    assert (tmp_path / "c/vendor/library/.git").exists() is (name == "modules.git")
+    assert not [path for path in found if {"logs", "FETCH_HEAD"} & set(path.parts)]
+
+
+CONNECT = """#!/bin/sh
+echo "$@" >> {called}
+for command; do :; done
+eval "$(echo "$command" | sed "s,'/,'{root}/,")"
+"""
+
+
+def test_no_password_of_another_protocol_stays(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user is a part of the address there."""
+    connect = tmp_path / "ssh"
+    connect.write_text(CONNECT.format(called=tmp_path / "called", root=remote.root))
+    connect.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for number, user in enumerate(("git:hunter2", "git")):
+        ref = parse_git_url(f"ssh://{user}@host/modules.git?keep-git-dir")
+        assert ref is not None
+        (tmp_path / "called").unlink(missing_ok=True)
+        into = tmp_path / str(number)
+        taken(ref, into)
+        assert (into / "vendor/library/lib.c").exists()
+        assert f"{user}@host" in (tmp_path / "called").read_text()
+        assert not [path for path in into.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+
+
+def test_credentials_are_in_no_error(remote: Remote) -> None:
+    ref = remote.ref()
+    secret = msgspec.structs.replace(ref, remote=ref.remote.replace("http://", "http://me:hunter2@"))
     gone = msgspec.structs.replace(secret, remote=secret.remote.replace("repo.git", "gone.git"))
     with pytest.raises(ContextError, match="cannot be read") as caught:
         resolve(gone)

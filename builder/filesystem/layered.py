@@ -206,9 +206,8 @@ class LayeredTree:
         return (tuple(layers), opaque) if layers or not path else None
 
     def _place(self, layer: int, path: str) -> Place:
-        if not path:  # of each layer `/` is there, and nothing can lead elsewhere
-            root = self.directories[layer]
-            return "opaque" if is_opaque(root, attributes(root, follow=True)) else "directory"
+        if not path:
+            return root_place(self.directories[layer])
         if _is_name(path) and self._top_info(layer, path) is None:
             return "absent"
         try:
@@ -284,6 +283,11 @@ class LayeredTree:
                     root = os.open(self.directories[layer], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                     self._roots[layer] = root
         return open_beneath(root, path, flags)
+
+
+def root_place(directory: str) -> Place:
+    """What the layer in a directory has at `/`: that is there, and nothing can lead elsewhere."""
+    return "opaque" if is_opaque(directory, attributes(directory, follow=True)) else "directory"
 
 
 def _is_name(path: str) -> bool:

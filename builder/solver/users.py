@@ -105,7 +105,7 @@ def accounts_of(environment: Environment, layers: Layers) -> Accounts:
 
 def _has_accounts(directory: str) -> bool:
     """Whether an unpacked layer may change /etc: with files in it, with a whiteout, or by hiding all below."""
-    return os.path.lexists(f"{directory}/etc") or is_opaque(directory, attributes(directory))
+    return os.path.lexists(f"{directory}/etc") or is_opaque(directory, attributes(directory, follow=True))
 
 
 def find_user(accounts: Accounts, text: str) -> ExecUser:

@@ -62,7 +62,19 @@ class UnpackedLayers:
 
     def directories(self, diff_ids: Sequence[str]) -> list[str]:
         """The unpacked layers of a stack, given lowest first; the directories come top first, as overlays want them."""
-        return top_first(self.paths(diff_ids))
+        return self._seen(self.paths(diff_ids))
+
+    def _seen(self, paths: Sequence[str]) -> list[str]:
+        """Of directories given lowest first those that show, top first: none below one whose root is opaque.
+        overlayfs takes no notice of that mark on a root, so those below must not be among its layers."""
+        found = top_first(paths)
+        return found[: next((at for at, directory in enumerate(found, 1) if self._has_opaque_root(directory)), None)]
+
+    def _has_opaque_root(self, directory: str) -> bool:
+        from builder.filesystem.layered import root_place
+
+        facts = self._facts_of(directory)
+        return (facts.place("") or facts.keep_place("", root_place(directory))) == "opaque"
 
     def paths(self, diff_ids: Sequence[str]) -> list[str]:
         """The directory of each layer of a stack, lowest first.
@@ -80,7 +92,7 @@ class UnpackedLayers:
         try:
             for position, diff_id in enumerate(stack[start:], start):
                 self._layout.pin(diff_id)
-                below = top_first(paths)
+                below = self._seen(paths)
                 path = self._snapshots.path(diff_id, below)
                 if path is None:
                     arriving = arriving or self._fetch_ahead(stack[position:])

@@ -41,7 +41,9 @@ from builder.solver.trace import Trace
 from builder.store.store import Store
 from tests.solver.support import HOST, base_layer, environment, node, run_copy, write
 from tests.solver.test_staging import FILE
-from tests.support.builds import PROJECT, Cli, busybox_context, needs_sandbox
+from tests.support.archives import archive
+from tests.support.builds import BUSYBOX, PROJECT, Cli, busybox_context, context, needs_sandbox
+from tests.support.images import put_image
 from tests.support.together import together
 
 STEP = RunNode(label="RUN x", stage="s", platform=HOST, parent=0, argv=("x",), env=())
@@ -386,3 +388,17 @@ def test_a_new_name_of_a_file_stays_a_link_to_it(cli: Cli, tmp_path: Path) -> No
     snapshots = cli.root / "snapshots"
     assert [path.name for path in snapshots.glob("*-*/fs/etc/*") if path.stat().st_nlink == 2] == ["x", "y"]
     assert cli("fsck", "--deep").err.count("damage") == 0
+
+
+@needs_sandbox
+def test_a_step_sees_nothing_below_an_opaque_root(cli: Cli, tmp_path: Path) -> None:
+    """Neither in its root nor in what it mounts, as what is copied from there."""
+    busybox = Path(BUSYBOX).read_bytes()
+    shell = [("bin/", {}), *((f"bin/{name}", {"data": busybox, "mode": 0o755}) for name in ("sh", "ls"))]
+    layers = archive(("old", {"data": b""})), archive(*shell, (".wh..wh..opq", {"data": b""}), ("new", {"data": b""}))
+    put_image(cli.root, "base:1", layers, Env=["PATH=/bin"])
+    lines = "FROM base:1 AS one\nRUN --mount=from=base:1,target=/mnt ls / /mnt > /bin/seen\n"
+    lines += "FROM scratch\nCOPY --from=one / /\n"
+    cli.build("-o", tmp_path / "out", context(tmp_path / "context", lines))
+    assert "old" not in (tmp_path / "out/bin/seen").read_text().split()
+    assert sorted({path.name for path in (tmp_path / "out").iterdir()} & {"old", "new"}) == ["new"]

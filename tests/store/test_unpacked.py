@@ -88,6 +88,22 @@ def test_equal_layers_in_one_stack(store: Store) -> None:
         assert file.read() == b"1"
 
 
+@pytest.mark.parametrize("large", [False, True], ids=["directories", "images"])
+def test_what_an_opaque_root_hides_is_in_no_stack(store: Store, large: bool, request: pytest.FixtureRequest) -> None:
+    """overlayfs takes no notice of the mark on a root; trees, and what copies out of them, do."""
+    if large and os.geteuid() == 0:
+        request.getfixturevalue("mounts_erofs")
+    noise = random.Random(1).randbytes(80_000 if large else 8)
+    stack = tuple(
+        add(store, archive((name, {"data": noise}), *extra))
+        for name, *extra in (("a",), ("b", (".wh..wh..opq", {"data": b""})), ("c",))
+    )
+    paths = store.unpacked.paths(stack)
+    assert store.unpacked.directories(stack) == [paths[2], paths[1]]
+    with store.unpacked.tree(stack) as tree:
+        assert [name for name, _ in tree.scan("")] == ["b", "c"]
+
+
 def test_a_steps_directory_becomes_the_layers(store: Store) -> None:
     add(store, DATA)
     with store.scratch() as scratch:

@@ -12,15 +12,20 @@ import os
 import posixpath
 import unicodedata
 from collections.abc import Mapping
-from typing import BinaryIO
+from contextlib import closing
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from builder import proxies
 from builder.authorities import system_context
+from builder.context.bodies import Undecodable, decoded
 from builder.errors import ContextError, ProxyError
 from builder.progress import Check, unchecked
+
+if TYPE_CHECKING:
+    import httpx
 
 _REDIRECTS = 10
 _TIMEOUT = 60.0
@@ -76,11 +81,9 @@ def fetch(
             httpx.Client(
                 transport=proxies.transport(proxies.of_environment(environ), verify=system_context(environ)),
                 trust_env=False,
-                follow_redirects=True,
-                max_redirects=_REDIRECTS,
                 timeout=_TIMEOUT,
             ) as client,
-            client.stream("GET", url, headers=request_headers) as response,
+            closing(_answer(client, client.build_request("GET", url, headers=request_headers))) as response,
         ):
             name = filename(url, response.headers.get("Content-Disposition"))
             modified = _seconds(response.headers.get("Last-Modified"))
@@ -93,7 +96,7 @@ def fetch(
                 raise ContextError(
                     f"the server answers {response.status_code} {response.reason_phrase}".rstrip(), place=place
                 )
-            for data in response.iter_bytes():
+            for data in decoded(response.iter_raw(), response.headers.get("Content-Encoding", "")):
                 check()
                 digest.update(data)
                 size += len(data)
@@ -101,9 +104,22 @@ def fetch(
             return Fetched(False, name, modified, response.headers.get("ETag"), f"sha256:{digest.hexdigest()}", size)
     except ProxyError as problem:
         raise ContextError(problem.cause, place=place, remedy=problem.remedy) from problem
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as problem:
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, Undecodable) as problem:
         reason = str(problem) or type(problem).__name__
         raise ContextError(f"cannot be fetched: {reason}", place=place, remedy=_remedy(problem)) from problem
+
+
+def _answer(client: httpx.Client, request: httpx.Request) -> httpx.Response:
+    """The answer in the end, unread. httpx would read what comes with a redirect, however large."""
+    import httpx
+
+    for _ in range(_REDIRECTS + 1):
+        response = client.send(request, stream=True)
+        if response.next_request is None:
+            return response
+        response.close()
+        request = response.next_request
+    raise httpx.TooManyRedirects(f"the server redirects more than {_REDIRECTS} times")
 
 
 def filename(url: str, content_disposition: str | None = None) -> str:

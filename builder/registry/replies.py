@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from builder.context.bodies import Undecodable, decoded
 from builder.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -40,9 +41,13 @@ class Stream:
 
     def chunks(self) -> Iterator[bytes]:
         """The body, in pieces of at most 64 KiB or so. Raises Transient when the connection breaks or stalls."""
-        # An encoded body was not asked for; some proxies encode all the same, and then the digest is of what it holds.
-        source = self._response.iter_bytes if "content-encoding" in self.headers else self._response.iter_raw
-        iterator = source()
+        try:
+            yield from decoded(self._raw(), self.headers.get("content-encoding", ""))
+        except Undecodable as error:
+            raise RegistryError(f"{self.origin} sent a body that cannot be decoded: {error}") from error
+
+    def _raw(self) -> Iterator[bytes]:
+        iterator = self._response.iter_raw()
         while True:
             with self._explain_errors():
                 chunk = next(iterator, None)

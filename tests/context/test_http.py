@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.server
 import io
@@ -19,6 +20,10 @@ from tests.support.http import serving
 
 BODY = b"content " * 50_000
 MODIFIED = 1_546_300_800
+ENCODED = {
+    "/gzip": gzip.compress(BODY), "/x-gzip": BODY, "/identity": BODY, "/gzip,gzip": gzip.compress(gzip.compress(BODY)),
+    "/deflate": b"x",
+}  # fmt: skip
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -39,14 +44,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(302, {"Location": self.path.partition("?to=")[2] or "/file.txt"})
         elif path == "/loop":
             self.answer(302, {"Location": "/loop"})
+        elif path in ENCODED:
+            self.answer(200, {"Content-Encoding": path[1:]}, body=ENCODED[path])
+        elif path == "/endless":
+            self.answer(302, {"Location": "/file.txt"}, length=1 << 40)
+            self.close_connection = True
         elif path == "/short":
             self.answer(200, {}, length=len(BODY) + 100)
             self.close_connection = True
         else:
             self.answer(404, {})
 
-    def answer(self, status: int, headers: dict[str, str], length: int | None = None) -> None:
-        body = BODY if status == 200 else b""
+    def answer(
+        self, status: int, headers: dict[str, str], length: int | None = None, body: bytes | None = None
+    ) -> None:
+        if body is None:
+            body = BODY if status == 200 else b""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -117,7 +130,28 @@ def test_redirect_and_name(server: str) -> None:
     assert (fetched.filename, fetched.last_modified) == ("a b.txt", None)
 
 
-@pytest.mark.parametrize(("path", "cause"), [("/nope", "404"), ("/loop", "redirect"), ("/short", "cannot be fetched")])
+@pytest.mark.parametrize("path", ["/gzip", "/x-gzip", "/identity"])
+def test_what_is_encoded_unasked(server: str, path: str) -> None:
+    """One coding is taken off in bounded memory."""
+    out = io.BytesIO()
+    assert fetch(server + path, out).size == len(BODY)
+    assert out.getvalue() == BODY
+
+
+def test_what_comes_with_a_redirect_is_not_read(server: str) -> None:
+    assert fetch(f"{server}/endless", io.BytesIO()).size == len(BODY)
+
+
+@pytest.mark.parametrize(
+    ("path", "cause"),
+    [
+        ("/nope", "404"),
+        ("/loop", "redirect"),
+        ("/short", "cannot be fetched"),
+        ("/gzip,gzip", "'gzip,gzip', which was not asked for"),
+        ("/deflate", "not asked for"),
+    ],
+)
 def test_errors(server: str, path: str, cause: str) -> None:
     url = server.replace("http://", "http://me:secret@") + path
     with pytest.raises(ContextError, match=cause) as caught:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import ssl
@@ -20,7 +21,7 @@ from builder.config import Config, KeyPair, RegistryConfig
 from builder.errors import Interrupted, NotFoundError, RegistryError
 from builder.oci import reference
 from builder.oci.reference import Reference
-from builder.oci.spec import Descriptor, Platform
+from builder.oci.spec import OCI_INDEX, Descriptor, Platform
 from builder.progress import Event, Message
 from builder.registry.blobs import fetch_blob
 from builder.registry.endpoints import Endpoint, tls_context
@@ -310,6 +311,24 @@ def test_an_absurdly_large_answer(registry: FakeRegistry, session: Session) -> N
     registry.add_manifest("app", b'{"schemaVersion":2,"x":"' + b"x" * (9 << 20) + b'"}', "1")
     with pytest.raises(RegistryError, match="more than 8 MiB"):
         fetch_manifest(session, ref(registry))
+
+
+def test_an_encoded_answer(registry: FakeRegistry, session: Session) -> None:
+    """It was not asked for. One coding is taken off, several are not: 1 KB would be 1 GB."""
+    document = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode()
+    for encodings, data in (("gzip", gzip.compress(document)), ("identity", document), ("x-gzip", document)):
+        registry.faults = Faults(encodings=encodings, no_digest_header=True)
+        registry.add_manifest("app", data, "1", OCI_INDEX)
+        assert fetch_manifest(session, ref(registry))[1] == document
+    twice = gzip.compress(gzip.compress(document))
+    for encodings, data, cause in (
+        ("gzip, gzip", twice, "'gzip, gzip', which was not"),
+        ("gzip", b"x", "the gzip stream"),
+    ):
+        registry.faults = Faults(encodings=encodings)
+        registry.add_manifest("app", data, "1", OCI_INDEX)
+        with pytest.raises(RegistryError, match=cause):
+            fetch_manifest(session, ref(registry))
 
 
 def test_httpx_is_loaded_by_the_first_request_only() -> None:

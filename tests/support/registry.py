@@ -44,6 +44,7 @@ class Faults:
     corrupt: bool = False  # the last byte of a body is another one
     wrong_digest_header: bool = False
     no_digest_header: bool = False
+    encodings: str = ""  # what bodies are said to be encoded as; they are sent as they are
     drip: float = 0.0  # seconds between pieces of 1000 bytes
     silent: float = 0.0  # seconds of silence before an answer
     meet: int = 0  # the silence begins when so many requests have come at once, or in 20 seconds
@@ -412,6 +413,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             headers = headers | {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
             status, data = 206, data[start:]
         self.send_response(status)
+        if faulty and faults.encodings:
+            headers = headers | {"Content-Encoding": faults.encodings}
         for key, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(key, value)
         self.end_headers()

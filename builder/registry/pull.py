@@ -146,10 +146,17 @@ class _Source(msgspec.Struct, frozen=True):
     session: Session
     reference: Reference
     keep: Keep
+    tried: set[tuple[str, str, int, int]] = msgspec.field(default_factory=set)
+    """The entries of indexes that were not it, and how deep: many indexes may list one, or one many times."""
 
     def choose(self, data: bytes, wanted: Platform, depth: int) -> _Image | None:
         """The best image of an index, or None. Entries without a platform are judged by their configuration."""
         for entry in select(_decode(data, Index, self.reference).manifests, wanted):
+            if entry.platform is None or entry.media_type in INDEXES:
+                key = entry.digest, entry.media_type, entry.size, depth
+                if key in self.tried:
+                    continue
+                self.tried.add(key)
             if entry.media_type in INDEXES:
                 if depth > 0:
                     found = self.choose(self._entry(entry), wanted, depth - 1)

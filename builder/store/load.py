@@ -35,7 +35,7 @@ from builder.oci.spec import (
 from builder.store.archive import Contents, Progress, read_contents
 from builder.store.collect import collect
 from builder.store.load_blobs import Blobs
-from builder.store.load_docker import Saved, make_manifest, read_saved
+from builder.store.load_docker import DockerImages, Saved, read_saved
 from builder.store.store import Store
 
 _DEEPEST = 4  # indexes within indexes
@@ -88,6 +88,8 @@ class _Loader:
         self._contents = contents
         self._blobs = blobs
         self._platform = platform
+        self._included: dict[tuple[str, str, int, int], bool] = {}  # what `_include` found, of what and how deep
+        self._platforms: dict[str, Platform] = {}  # of manifests, by digest
 
     def read(self) -> list[Loaded]:
         """The images of the archive, verified."""
@@ -97,7 +99,7 @@ class _Loader:
         if index is not None:
             images = self._from_layout(decode(contents.document("index.json", index), Index, "index.json"), saved)
         elif saved:
-            images = [image for entry in saved if (image := self._from_docker(entry)) is not None]
+            images = self._from_docker(saved)
         else:
             raise LayerError(
                 "this is no image archive: it has neither index.json nor manifest.json", place=contents.place,
@@ -108,15 +110,19 @@ class _Loader:
             raise LayerError(f"the archive has no {what}", place=contents.place)
         return images
 
-    def _from_docker(self, saved: Saved) -> Loaded | None:
-        made = make_manifest(saved, self._contents, self._blobs, self._platform)
-        return Loaded.of(made, saved.names()) if made is not None else None
+    def _from_docker(self, saved: list[Saved]) -> list[Loaded]:
+        images = DockerImages(self._contents, self._blobs, self._platform)
+        return [Loaded.of(made, entry.names()) for entry in saved if (made := images.make(entry)) is not None]
 
     # --- OCI layouts
 
     def _from_layout(self, index: Index, saved: list[Saved]) -> list[Loaded]:
         names: dict[str, list[Reference]] = {}
         entries: dict[str, Descriptor] = {}
+        by_config: dict[str, list[Saved]] = {}
+        for one in saved:
+            if (piece := self._contents.find(one.config)) is not None:
+                by_config.setdefault(piece.digest, []).append(one)
         for entry in index.manifests:
             chosen = self._include(entry, _DEEPEST)
             if chosen is None:
@@ -127,35 +133,41 @@ class _Loader:
             names.setdefault(chosen.digest, []).extend(_names(entry))
         for digest, entry in entries.items():
             if not names[digest]:
-                names[digest] = self._docker_names(entry, saved)
+                names[digest] = self._docker_names(entry, by_config)
         return [Loaded.of(entry, names[digest]) for digest, entry in entries.items()]
 
-    def _docker_names(self, entry: Descriptor, saved: list[Saved]) -> list[Reference]:
+    def _docker_names(self, entry: Descriptor, saved: dict[str, list[Saved]]) -> list[Reference]:
         """The names that manifest.json, beside the index, has for an image without one."""
         if entry.media_type in INDEXES or not saved:
             return []
         config = decode(self._blobs.document(entry), Manifest, entry.digest).config.digest
-        found = [one for one in saved if (piece := self._contents.find(one.config)) and piece.digest == config]
-        return [name for one in found for name in one.names()]
+        return [name for one in saved.get(config, ()) for name in one.names()]
 
     def _include(self, descriptor: Descriptor, depth: int) -> Descriptor | None:
-        """Take an index or manifest with all that is in the archive of it; None if that is not enough for an image."""
+        """Take an index or manifest with all that is in the archive of it; None if that is not enough for an image.
+        What many indexes list, or one many times, is looked at once."""
+        key = descriptor.digest, descriptor.media_type, descriptor.size, depth
+        if key not in self._included:
+            self._included[key] = self._take_all(descriptor, depth)
+        return without_names(descriptor) if self._included[key] else None
+
+    def _take_all(self, descriptor: Descriptor, depth: int) -> bool:
         if self._blobs.find(descriptor) is None:
-            return None
+            return False
         if descriptor.media_type in INDEXES:
             if not depth:
                 raise LayerError("indexes are nested too deeply", place=self._contents.place)
             index = decode(self._blobs.document(descriptor), Index, descriptor.digest)
             included = [self._include(child, depth - 1) for child in index.manifests]
             if not any(included):
-                return None
+                return False
         elif descriptor.media_type in MANIFESTS:
             if not self._include_manifest(decode(self._blobs.document(descriptor), Manifest, descriptor.digest)):
-                return None
+                return False
         else:
             raise LayerError(f"unknown kind of image {descriptor.media_type!r}", place=self._contents.place)
         self._blobs.take(descriptor)
-        return without_names(descriptor)
+        return True
 
     def _include_manifest(self, manifest: Manifest) -> bool:
         parts = [manifest.config, *manifest.layers]
@@ -191,8 +203,11 @@ class _Loader:
     def _platform_of(self, manifest: Descriptor) -> Platform | None:
         if manifest.platform is not None:
             return manifest.platform.normalised()
-        config = decode(self._blobs.document(manifest), Manifest, manifest.digest).config
-        return decode(self._blobs.document(config), ImageConfig, config.digest).platform()
+        if manifest.digest not in self._platforms:
+            config = decode(self._blobs.document(manifest), Manifest, manifest.digest).config
+            found = decode(self._blobs.document(config), ImageConfig, config.digest).platform()
+            self._platforms[manifest.digest] = found
+        return self._platforms[manifest.digest]
 
 
 def _names(entry: Descriptor) -> Sequence[Reference]:

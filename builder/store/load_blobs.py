@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from builder.errors import LayerError, StoreError
 from builder.filesystem.compression import SUFFIXES
 from builder.filesystem.decompress import decompressor
-from builder.oci.spec import DOCKER_LAYER, OCI_LAYER, Descriptor
+from builder.oci.spec import DOCKER_LAYER, OCI_LAYER, Descriptor, digest_of
 from builder.store.archive import Contents, Piece
 from builder.store.records import LayerRecord
 from builder.store.store import Store
@@ -24,7 +24,7 @@ class Blobs:
         self._contents = contents
         self._scratch = scratch
         self._taken: dict[str, Piece] = {}
-        self._made: list[bytes] = []
+        self._made: dict[str, bytes] = {}  # by digest
         self._records: list[LayerRecord] = []
         self._read_layers: dict[str, tuple[str, int, str]] = {}  # by the digest of the layer's bytes
 
@@ -34,7 +34,7 @@ class Blobs:
             if not self._store.layout.has(digest):
                 _sync(piece.path)
                 self._store.layout.adopt(piece.path, digest)
-        for data in self._made:
+        for data in self._made.values():
             self._store.layout.put(data)
         for record in dict.fromkeys(self._records):
             self._store.database.add_layer(record)
@@ -59,15 +59,21 @@ class Blobs:
         """Gather a blob that was found."""
         piece = self.find(descriptor)
         assert piece is not None
-        self._taken[descriptor.digest] = piece
+        self.take_piece(piece)
+
+    def take_piece(self, piece: Piece) -> None:
+        """Gather a file of the archive as it is."""
+        self._taken[piece.digest] = piece
 
     def holds(self, digest: str) -> bool:
         """Whether a blob is gathered."""
         return digest in self._taken
 
-    def add(self, data: bytes) -> None:
-        """Gather a document that is made here."""
-        self._made.append(data)
+    def add(self, data: bytes) -> str:
+        """Gather a document that is made here, or was read. Returns its digest."""
+        digest = digest_of(data)
+        self._made[digest] = data
+        return digest
 
     # --- layers
 
@@ -96,7 +102,7 @@ class Blobs:
         if compression not in SUFFIXES:
             raise LayerError(f"layers compressed with {compression} are not supported", place=path)
         media_type = OCI_LAYER + SUFFIXES[compression]
-        self._taken[piece.digest] = piece
+        self.take_piece(piece)
         self._records.append(LayerRecord(diff_id, piece.digest, media_type, piece.size, uncompressed=size))
         return Descriptor(media_type, piece.digest, piece.size)
 

@@ -79,6 +79,16 @@ def test_an_index_within_an_index(registry: FakeRegistry, session: Session) -> N
     assert resolve(session, ref(registry), AMD64).manifest_descriptor.digest == amd["digest"]
 
 
+def test_what_indexes_list_many_times_is_asked_for_once(registry: FakeRegistry, session: Session) -> None:
+    listed = {**registry.add_image("app", architecture="s390x"), "platform": None}
+    for _ in range(3):
+        listed = registry.add_index("app", None, *[listed] * 5)
+    registry.add_index("app", "1", *[listed] * 5)
+    with pytest.raises(NotFoundError, match="has no image for linux/amd64"):
+        resolve(session, ref(registry), AMD64)
+    assert len(registry.requests) == 1 + 3 + 2
+
+
 def test_by_digest(registry: FakeRegistry, session: Session) -> None:
     manifest = registry.add_image("app", "1")
     assert resolve(session, ref(registry, f"app@{manifest['digest']}"), AMD64).descriptor.digest == manifest["digest"]

@@ -19,6 +19,7 @@ from builder.errors import BuilderError, LayerError
 from builder.filesystem.decompress import decompressor
 from builder.oci import reference
 from builder.oci.spec import Descriptor
+from builder.store.archive import Contents
 from builder.store.load import load
 from builder.store.room import RESERVE
 from builder.store.store import Store
@@ -231,6 +232,32 @@ def test_a_tag_alone_is_no_name(store: Store) -> None:
     assert loaded(store, tar(files)) == ["named:2"]
 
 
+@pytest.mark.parametrize("form", ["OCI", "docker"])
+def test_what_is_listed_many_times_is_read_once(store: Store, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """An archive of 2 KB could ask for all time and memory."""
+    image = Image()
+    if form == "OCI":
+        child, files = image.descriptor(image.manifest, "manifest.v1+json"), image.blobs()
+        for _ in range(3):
+            index = document({"schemaVersion": 2, "mediaType": OCI + "index.v1+json", "manifests": [child] * 10})
+            files[f"blobs/sha256/{digest(index)[7:]}"] = index
+            child = image.descriptor(index, "index.v1+json", annotations=NAMES)
+        files["index.json"] = document({"schemaVersion": 2, "manifests": [child] * 10})
+    else:
+        files = image.docker()
+        files["manifest.json"] = document(json.loads(files["manifest.json"]) * 10)
+    read: list[str] = []
+    open_document = Contents.document
+
+    def spy(self: Contents, name: str, piece: Any) -> bytes:
+        read.append(name)
+        return open_document(self, name, piece)
+
+    monkeypatch.setattr(Contents, "document", spy)
+    assert set(loaded(store, tar(files))) == {"app:1"}
+    assert len(read) == len(set(read))
+
+
 # --- bad ones
 
 
@@ -263,6 +290,7 @@ def changed(form: str, name: str, data: bytes | None) -> bytes:
         (changed("docker", "abc.json", None), "has no abc.json"),
         (changed("docker", "abc.json", b"[]"), "abc.json"),
         (changed("docker", "manifest.json", b"{}"), "manifest.json is malformed"),
+        (changed("docker", "manifest.json", document([{"Config": "abc.json"}] * 10_001)), "more than the 10000"),
         (changed("docker", "manifest.json", b'[{"Config": "/etc/passwd"}]'), "has no /etc/passwd"),
         (changed("docker", "manifest.json", b'[{"Config": "../../abc.json"}]'), "has no ../../abc.json"),
     ],

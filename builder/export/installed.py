@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -20,7 +23,12 @@ from builder.filesystem.stanzas import APK, DPKG, DPKG_PARTS, LARGEST, apk_packa
 from builder.filesystem.tree import FileTree
 from builder.oci.spec import NOT_JSON
 
+if TYPE_CHECKING:
+    import sqlite3
+
 _LARGEST_DOCUMENT = 4 << 20  # bytes
+_MOST_PACKAGES = 50_000
+_RPM_STEPS = 10_000_000  # instructions of SQLite's machine, of which a package takes some ten
 _RPM = ("var/lib/rpm", "usr/lib/sysimage/rpm")
 _RPM_OLD = ("Packages", "Packages.db")  # Berkeley DB, and ndb
 
@@ -51,8 +59,13 @@ class Inventory(msgspec.Struct, frozen=True):
 def take_inventory(tree: FileTree) -> Inventory:
     """Read everything that is known to hold packages, of an image's whole file system."""
     scan = _Scan(tree)
-    found = [*scan.dpkg(), *scan.apk(), *scan.rpm(), *scan.languages()]
-    return Inventory(tuple(sorted(set(found))), scan.distribution, tuple(scan.notes))
+    found: set[Package] = set()
+    for package in chain(scan.dpkg(), scan.apk(), scan.rpm(), scan.languages()):
+        if len(found) == _MOST_PACKAGES and package not in found:
+            scan.notes.append(f"more than {_MOST_PACKAGES} packages, of which no more are listed")
+            break
+        found.add(package)
+    return Inventory(tuple(sorted(found)), scan.distribution, tuple(scan.notes))
 
 
 class _Scan:
@@ -71,17 +84,19 @@ class _Scan:
         parts = self._at(DPKG_PARTS)
         paths += [f"{parts}/{name}" for name in self._names(parts) if not name.endswith(".md5sums")]
         for path in paths:
-            for fields in dpkg_packages(self._text(path)):
-                version, machine = fields.get("Version", ""), fields.get("Architecture", "")
-                yield Package(
-                    "deb", fields["Package"], version, machine, f"/{path}", namespace=self._vendor or "debian"
-                )
+            with self._open(path, LARGEST) as file:
+                for fields in dpkg_packages(file):
+                    version, machine = fields.get("Version", ""), fields.get("Architecture", "")
+                    yield Package(
+                        "deb", fields["Package"], version, machine, f"/{path}", namespace=self._vendor or "debian"
+                    )
 
     def apk(self) -> Iterator[Package]:
         for path in APK:
-            for fields in apk_packages(self._text(path)):
-                name, version, machine = fields["P"], fields.get("V", ""), fields.get("A", "")
-                yield Package("apk", name, version, machine, f"/{path}", fields.get("L", ""), self._vendor or "alpine")
+            with self._open(path, LARGEST) as file:
+                for fields in apk_packages(file):
+                    name, version, machine, licence = (fields.get(key, "") for key in "PVAL")
+                    yield Package("apk", name, version, machine, f"/{path}", licence, self._vendor or "alpine")
 
     def rpm(self) -> Iterator[Package]:
         for directory in dict.fromkeys(self._at(path) for path in _RPM):
@@ -106,10 +121,7 @@ class _Scan:
         try:  # nothing else changes the file, and no journal beside it is looked for
             database = sqlite3.connect(f"file:/proc/self/fd/{descriptor}?mode=ro&immutable=1", uri=True)
             try:
-                rows = database.execute("SELECT blob FROM Packages WHERE length(blob) < ?", (_LARGEST_DOCUMENT,))
-                for (blob,) in rows:
-                    if isinstance(blob, bytes):
-                        yield blob
+                yield from _rows(database)
             finally:
                 database.close()
         except sqlite3.Error as error:
@@ -183,26 +195,45 @@ class _Scan:
             return set()
         return {name for name, entry in self._tree.scan(path) if entry.kind == kinds.FILE}
 
-    def _text(self, path: str) -> str:
-        return (self._read(path, LARGEST) or b"").decode("utf-8", "replace")
+    def _read(self, path: str) -> bytes | None:
+        """A file's content; None for what is no file."""
+        with self._open(path, _LARGEST_DOCUMENT) as file:
+            return None if isinstance(file, BytesIO) else file.read(_LARGEST_DOCUMENT)
 
-    def _read(self, path: str, largest: int = _LARGEST_DOCUMENT) -> bytes | None:
-        """A file's content, reached over links inside the image; None for what is no file."""
+    def _open(self, path: str, largest: int) -> BinaryIO:
+        """A file, reached over links inside the image; an empty BytesIO for what is no file."""
         path = self._at(path)
         info = self._tree.lstat(path)
         if info is None or info.kind != kinds.FILE:
-            return None
+            return BytesIO()
         if info.size > largest:
             self.notes.append(f"/{path}: larger than {largest >> 20} MiB, not read")
-            return None
-        with os.fdopen(self._tree.open(path), "rb") as file:
-            return file.read(largest)
+            return BytesIO()
+        return os.fdopen(self._tree.open(path), "rb")
 
 
 class _NodeModule(msgspec.Struct, frozen=True):
     name: str = ""
     version: str = ""
     license: object = ""
+
+
+def _rows(database: sqlite3.Connection) -> Iterator[bytes]:
+    """The headers in a database that a stranger wrote: its `Packages` may be a view of what has no end, or a column be
+    computed. Raises sqlite3.Error."""
+    import sqlite3
+
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * _LARGEST_DOCUMENT)
+    # No function in Python: SQLite would swallow an interrupt that comes in it.
+    database.set_progress_handler(repeat(0, _RPM_STEPS // 10_000).__next__, 10_000)
+    database.execute("PRAGMA trusted_schema = OFF")
+    forms = [row[2] for row in database.execute("PRAGMA main.table_list('Packages')")]
+    plain = [row[6] == 0 for row in database.execute("PRAGMA main.table_xinfo('Packages')") if row[1] == "blob"]
+    if forms != ["table"] or plain != [True]:
+        raise sqlite3.DatabaseError("it has no plain table of packages")
+    for (blob,) in database.execute("SELECT blob FROM main.Packages WHERE length(blob) < ?", (_LARGEST_DOCUMENT,)):
+        if isinstance(blob, bytes):
+            yield blob
 
 
 def _assignments(text: str) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
 
 import msgspec
 
@@ -49,8 +50,8 @@ def installed(databases: Iterable[tuple[str, bytes]]) -> dict[Package, str]:
     """The versions of all packages in database files, each given with its manager."""
     found: dict[Package, str] = {}
     for manager, data in databases:
-        read: Callable[[str], Iterator[tuple[str, str]]] = _dpkg if manager == "dpkg" else _apk
-        for name, version in read(data.decode("utf-8", "surrogateescape")):
+        read: Callable[[bytes], Iterator[tuple[str, str]]] = _dpkg if manager == "dpkg" else _apk
+        for name, version in read(data):
             found[manager, name] = version
     return found
 
@@ -64,16 +65,15 @@ def compare_packages(before: dict[Package, str], after: dict[Package, str]) -> l
     ]
 
 
-def _dpkg(text: str) -> Iterator[tuple[str, str]]:
-    packages = list(dpkg_packages(text))
-    machines = Counter(fields.get("Architecture", "all") for fields in packages)
+def _dpkg(data: bytes) -> Iterator[tuple[str, str]]:
+    machines = Counter(fields.get("Architecture", "all") for fields in dpkg_packages(BytesIO(data), "surrogateescape"))
     del machines["all"]
     main = next((name for name, _ in machines.most_common(1)), "all")
-    for fields in packages:
+    for fields in dpkg_packages(BytesIO(data), "surrogateescape"):
         machine = fields.get("Architecture", "all")
         name = fields["Package"] if machine in ("all", main) else f"{fields['Package']}:{machine}"
         yield name, fields.get("Version", "")
 
 
-def _apk(text: str) -> Iterator[tuple[str, str]]:
-    return ((fields["P"], fields.get("V", "")) for fields in apk_packages(text))
+def _apk(data: bytes) -> Iterator[tuple[str, str]]:
+    return ((fields["P"], fields.get("V", "")) for fields in apk_packages(BytesIO(data), "surrogateescape"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 import struct
@@ -20,6 +21,7 @@ from builder.export.installed import Inventory, Package, _rpm_tags, take_invento
 from builder.export.output import parse_output
 from builder.export.purl import image_purl, package_purl
 from builder.export.sbom import spdx_document
+from builder.filesystem.stanzas import dpkg_packages
 from builder.oci.platform import parse_platform
 from builder.oci.reference import parse
 
@@ -225,6 +227,70 @@ def test_what_cannot_be_read_is_noted(tmp_path: Path) -> None:
     assert found.packages == ()
     assert found.notes[0] == "/var/lib/rpm/Packages: RPM databases of this form are not read, only SQLite's"
     assert found.notes[1].startswith("/usr/lib/sysimage/rpm/rpmdb.sqlite: cannot be read: ")
+
+
+ENDLESS = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT zeroblob(8) AS blob FROM n WHERE i < 0"
+)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        f"CREATE VIEW Packages AS {ENDLESS}",
+        "CREATE TABLE Packages (hnum INTEGER, blob BLOB AS (zeroblob(hnum)))",
+        "CREATE VIRTUAL TABLE Packages USING fts5(blob)",
+        "CREATE TABLE Packages (other)",
+    ],
+)
+def test_an_rpm_database_that_is_a_program(tmp_path: Path, schema: str) -> None:
+    path = tmp_path / "var/lib/rpm/rpmdb.sqlite"
+    path.parent.mkdir(parents=True)
+    with sqlite3.connect(path) as database:
+        database.execute(schema)
+    database.close()
+    found = inventory(tmp_path)
+    assert found.packages == ()
+    assert found.notes == ("/var/lib/rpm/rpmdb.sqlite: cannot be read: it has no plain table of packages",)
+
+
+def test_an_rpm_database_that_calls_itself_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite goes by the statement that it keeps; what is read takes no more than its steps in any case."""
+    path = tmp_path / "var/lib/rpm/rpmdb.sqlite"
+    path.parent.mkdir(parents=True)
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE Packages (hnum INTEGER, blob BLOB)")
+        database.executemany("INSERT INTO Packages VALUES (0, ?)", [(b"",)] * 30_000)
+        database.execute("CREATE TABLE Other (hnum INTEGER)")
+    database.close()
+    monkeypatch.setattr("builder.export.installed._RPM_STEPS", 100_000)
+    assert inventory(tmp_path).notes == ("/var/lib/rpm/rpmdb.sqlite: cannot be read: interrupted",)
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute(
+            "UPDATE sqlite_schema SET sql = ? WHERE name = 'Packages'", (f"CREATE VIEW Packages AS {ENDLESS}",)
+        )
+    database.close()
+    assert inventory(tmp_path).notes[0].startswith("/var/lib/rpm/rpmdb.sqlite: cannot be read: ")
+
+
+def test_only_so_many_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stanzas = "".join(f"Package: {name}\nVersion: 1\n\n" for name in "aabbcd")
+    files(tmp_path, var__lib__dpkg__status=stanzas)
+    monkeypatch.setattr("builder.export.installed._MOST_PACKAGES", 3)
+    found = inventory(tmp_path)
+    assert [package.name for package in found.packages] == ["a", "b", "c"]
+    assert found.notes == ("more than 3 packages, of which no more are listed",)
+
+
+def test_package_databases_are_read_line_by_line() -> None:
+    stanzas = b"Package: a\n\nX: " + b"x" * (1 << 20) + b"Package: no\nPackage: b\n\n"
+
+    class Lines(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise AssertionError("read whole")
+
+    assert [fields["Package"] for fields in dpkg_packages(Lines(stanzas * 3))] == ["a", "b"] * 3
 
 
 def test_languages(tmp_path: Path) -> None:

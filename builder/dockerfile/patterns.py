@@ -15,8 +15,12 @@ Item = tuple[str, str]
 """(STAR, ''), (ANY, '') or ('', character)."""
 
 
+_MOST_TRIED = 1_000_000  # states of a matcher; each is kept in memory
+_TOO_LONG = "what it is replaced by is too long"
+
+
 class BadPattern(ValueError):
-    """The pattern escapes a character that must not be escaped."""
+    """The pattern escapes a character that must not be escaped, or what comes of it is too much."""
 
 
 def trim(pattern: str, value: str, *, suffix: bool) -> str:
@@ -32,9 +36,9 @@ def trim(pattern: str, value: str, *, suffix: bool) -> str:
     return text[end:][::-1] if suffix else text[end:]
 
 
-def replace(pattern: str, value: str, replacement: str, *, everywhere: bool) -> str:
+def replace(pattern: str, value: str, replacement: str, *, everywhere: bool, most: int = 1 << 20) -> str:
     """`${value/pattern/replacement}`, or `//` with `everywhere`, where `$0` and `$$` in the replacement mean the match
-    and a dollar, as in Go's Regexp.ReplaceAllString. Raises BadPattern."""
+    and a dollar, as in Go's Regexp.ReplaceAllString. Raises BadPattern, also for more than `most` characters."""
     matcher = _Matcher(_items(pattern), value, True)
     if not everywhere:
         for start in range(len(value) + 1):
@@ -43,7 +47,7 @@ def replace(pattern: str, value: str, replacement: str, *, everywhere: bool) -> 
                 return value[:start] + replacement + value[end:]
         return value
     out: list[str] = []
-    last = position = 0
+    size = last = position = 0
     while position <= len(value):
         end = matcher.match(position)
         if end is None:
@@ -51,7 +55,10 @@ def replace(pattern: str, value: str, replacement: str, *, everywhere: bool) -> 
             continue
         out.append(value[last:position])
         if end > last or position == 0:  # no empty match directly behind another match
-            out.append(_template(replacement, value[position:end]))
+            out.append(_template(replacement, value[position:end], most))
+            size += len(out[-1])
+            if size > most:
+                raise BadPattern(_TOO_LONG)
         last = end
         position = max(end, position + 1)
     out.append(value[last:])
@@ -128,6 +135,8 @@ class _Matcher:
             if items[index][0] != STAR or state in self._tried:
                 continue
             self._tried.add(state)
+            if len(self._tried) > _MOST_TRIED:
+                raise BadPattern("there are too many ways to match it")
             onwards, longer = (index + 1, position), (index, position + 1)
             if position == len(text) or text[position] == "\n":
                 stack.append(onwards)
@@ -138,7 +147,7 @@ class _Matcher:
         return None
 
 
-def _template(template: str, match: str) -> str:
+def _template(template: str, match: str, most: int) -> str:
     """The replacement with Go's `$name` and `${name}` filled in; there are no groups, so only 0 has a value."""
     if "$" not in template:
         return template
@@ -162,6 +171,9 @@ def _template(template: str, match: str) -> str:
             continue
         if template[begin:end] == "0":
             out.append(match)
+            most -= len(match)
+            if most < 0:
+                raise BadPattern(_TOO_LONG)
         i = end + 1 if braces else end
     return "".join(out)
 

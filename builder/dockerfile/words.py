@@ -6,7 +6,7 @@ that is malformed (`${`, an open quote) is kept with a `Bad` part and refused wh
 what the target needs, so a bad word in another stage must not fail the build.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import msgspec
@@ -17,6 +17,10 @@ from builder.errors import DockerfileError
 
 MAXIMUM_NESTING = 64
 """How deep `${a:-${b:-…}}` may be nested: what is read must be safe to walk and to encode recursively."""
+
+MAXIMUM_GROWTH = 1 << 20
+"""Characters that variables may add to a word: ten lines of `ARG A=$A$A$A…` could be more than there is memory for.
+BuildKit has no bound. Linux takes 128 KiB in one variable of the environment."""
 
 
 Mode = Literal["word", "body", "shown", "line"]
@@ -89,6 +93,8 @@ class Expansion(msgspec.Struct, frozen=True):
     used: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
 
+
+_SHOWN = 1000  # characters of a word that errors show
 
 _SPECIAL = {("\\", False): "$'\"\\<", ("`", False): "$'\"`<", ("\\", True): "$\\", ("`", True): "$`"}
 
@@ -167,19 +173,29 @@ class _Expander:
         self._env = env
         self._keep_unset = keep_unset
         self._source = ""
+        self._most = MAXIMUM_GROWTH
         self.used: dict[str, None] = {}
         self.unmatched: dict[str, None] = {}
 
     def run(self, word: Word) -> "_Expander":
         self._source = word.source
+        self._most = len(word.source) + MAXIMUM_GROWTH
         return self
 
     def text(self, parts: tuple[Part, ...]) -> str:
-        return "".join([self._part(part) for part in parts])
+        return "".join(self._values(parts))
 
-    def split(self, parts: tuple[Part, ...], splitter: _Splitter) -> None:
+    def _values(self, parts: tuple[Part, ...]) -> Iterator[str]:
+        size = 0
         for part in parts:
             value = self._part(part)
+            size += len(value)
+            if size > self._most:
+                raise self._failed(f"it becomes more than {MAXIMUM_GROWTH >> 20} MiB")
+            yield value
+
+    def split(self, parts: tuple[Part, ...], splitter: _Splitter) -> None:
+        for part, value in zip(parts, self._values(parts), strict=True):
             if _nested(part):
                 splitter.current = ""
             if isinstance(part, Variable) or (isinstance(part, Text) and not part.quoted):
@@ -199,7 +215,7 @@ class _Expander:
         raise self._failed(part.message)
 
     def _failed(self, message: str) -> DockerfileError:
-        return DockerfileError(f"cannot expand {quote(self._source)}: {message}")
+        return DockerfileError(f"cannot expand {quote(self._source[:_SHOWN])}: {message}")
 
     def _variable(self, variable: Variable) -> str:
         # nested words first and always: a malformed or refused one fails even where its text is not needed
@@ -240,9 +256,9 @@ class _Expander:
         try:
             if operator in ("#", "%"):
                 return trim(pattern, value, suffix=operator == "%")
-            return replace(pattern, value, replacement, everywhere=operator == "//")
+            return replace(pattern, value, replacement, everywhere=operator == "//", most=self._most)
         except BadPattern as error:
-            raise self._failed(f"invalid pattern ({pattern}) in substitution: {error}") from None
+            raise self._failed(f"invalid pattern ({pattern[:_SHOWN]}) in substitution: {error}") from None
 
 
 def _nested(part: Part) -> bool:

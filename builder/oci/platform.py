@@ -25,6 +25,8 @@ def parse_platform(text: str) -> Platform:
     parts = text.split("/")
     if len(parts) > 3 or not all(re.fullmatch(_COMPONENT, part) for part in parts):
         raise _invalid(text, "it is not of the form OS/ARCHITECTURE[/VARIANT]")
+    if len(parts) == 3 and not all(is_small_number(part) for part in re.findall(r"\d+", parts[2])):
+        raise _invalid(text, "its variant's number is above 99")
     if len(parts) == 1:
         word = parts[0].lower()
         if word in _SYSTEMS:
@@ -44,6 +46,11 @@ def parse_target(text: str) -> Platform:
 def host_platform() -> Platform:
     """The platform that this machine runs without emulation."""
     return normalise_platform("linux", os.uname().machine)
+
+
+def is_small_number(text: str) -> bool:
+    """Whether a text is one of the numbers that variants have: each lower one serves as well, and is listed."""
+    return len(text) <= 2 and text.isdecimal()
 
 
 def _invalid(text: str, why: str) -> UsageError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from builder.oci.platform import is_small_number
 from builder.oci.spec import Descriptor, Platform, normalise_platform
 
 
@@ -16,7 +17,7 @@ def candidates(platform: Platform) -> list[Platform]:
     """`platform` and what it can run as well, best first, all normalised."""
     platform = _normalise(platform)
     os, variant = platform.os, platform.variant
-    version = int(variant[1:]) if variant[:1] == "v" and variant[1:].isdigit() else 0
+    version = int(variant[1:]) if variant[:1] == "v" and is_small_number(variant[1:]) else 0
     match platform.architecture:
         case "amd64":
             lower = [normalise_platform(os, "amd64", f"v{number}") for number in range(version - 1, 0, -1)]
@@ -65,7 +66,7 @@ def _normalise(platform: Platform) -> Platform:
 def _arm64(os: str, variant: str) -> list[Platform]:
     """Armv9.N implies Armv8.(N+5), each minor version all below it (Arm's architecture manual, containerd's table)."""
     major, _, minor = variant.removeprefix("v").partition(".")
-    if major not in ("8", "9") or not (minor or "0").isdigit():
+    if major not in ("8", "9") or not is_small_number(minor or "0"):
         return [Platform(os, "arm64", variant)]
     top = int(minor or "0")
     versions = [(9, top), (8, min(top + 5, 9))] if major == "9" else [(8, top)]

@@ -95,6 +95,30 @@ def test_patterns_of_many_stars_take_no_exponential_time(template: str) -> None:
     assert time.perf_counter() - begin < 5
 
 
+@pytest.mark.parametrize(
+    ("word", "cause"),
+    [
+        ("$A$A", "it becomes more than 1 MiB"),
+        ('"$A$A"', "it becomes more than 1 MiB"),
+        ("${X:-$A$A}", "it becomes more than 1 MiB"),
+        ("${A//?/xx}", "too long"),
+        ("${A//*/$D$D}", "too long"),
+        ("${A#*a*a*b}", "too many ways"),
+    ],
+)
+def test_what_variables_make_of_a_word_has_an_end(word: str, cause: str) -> None:
+    env = {"A": "a" * 600_000, "D": "$0"}
+    assert len(expand(parse_word("$A"), env).text) == 600_000
+    for expander in (expand, expand_words):
+        with pytest.raises(DockerfileError, match=cause):
+            expander(parse_word(word), env)
+
+
+def test_what_is_written_may_be_long() -> None:
+    text = "x" * (2 << 20) + "$A"
+    assert len(expand(parse_word(text, mode="body"), {"A": "a" * 100}).text) == (2 << 20) + 100
+
+
 @settings(max_examples=300, deadline=None)
 @given(PIECES | st.text(), st.sampled_from("\\`"), st.sampled_from(get_args(Mode)), st.booleans())
 def test_any_text_expands_or_is_refused(text: str, escape: str, mode: Mode, keep_unset: bool) -> None:

@@ -46,7 +46,22 @@ def test_normal_forms(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "/", "linux/", "/amd64", "a/b/c/d", "linux/amd 64", "linux//v7", "é/amd64", "toaster", "local"]
+    "text",
+    [
+        "",
+        "/",
+        "linux/",
+        "/amd64",
+        "a/b/c/d",
+        "linux/amd 64",
+        "linux//v7",
+        "é/amd64",
+        "toaster",
+        "local",
+        "linux/amd64/v1000000",
+        "linux/arm64/v9.100",
+        "linux/arm/100",
+    ],
 )
 def test_what_is_no_platform(text: str) -> None:
     with pytest.raises(UsageError, match="invalid platform") as caught:

@@ -21,6 +21,8 @@ def texts(platform: str) -> list[str]:
         ("linux/arm64", "linux/arm64 linux/arm/v8 linux/arm/v7 linux/arm/v6 linux/arm/v5"),
         ("linux/riscv64", "linux/riscv64"),
         ("windows/amd64", "windows/amd64 windows/386"),
+        (f"linux/amd64/v{'9' * 5000}", f"linux/amd64/v{'9' * 5000} linux/386"),
+        ("linux/arm/v100", "linux/arm/v100"),
     ],
 )
 def test_candidates(platform: str, expected: str) -> None:

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
+LEAST = 1
+"""Bytes a second, over a minute or what else is waited for a server that is silent: git is told the same."""
 _DECODERS = ("gzip", "zstd")
 _REFUSED = ("deflate", "br", "compress")
 _PIECE = 64 << 10
 
 
+class TooSlow(Exception):
+    """A server sends next to nothing, so that it is never silent for long."""
+
+
 class Undecodable(Exception):
     """A body is encoded in a way that was not asked for and is not read, or it is damaged."""
+
+
+def paced(chunks: Iterator[bytes], window: float) -> Iterator[bytes]:
+    """The same pieces. Raises TooSlow where waiting for `window` seconds brought fewer than LEAST bytes a second; the
+    time that whoever takes the pieces needs does not count."""
+    waited, size = 0.0, 0
+    while True:
+        began = time.monotonic()
+        chunk = next(chunks, None)
+        waited += time.monotonic() - began
+        if chunk is None:
+            return
+        size += len(chunk)
+        if waited >= window:
+            if size < LEAST * waited:
+                raise TooSlow(f"{size} bytes came in {waited:.0f} s")
+            waited, size = 0.0, 0
+        yield chunk
 
 
 def decoded(chunks: Iterator[bytes], codings: str) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ import msgspec
 
 from builder import proxies
 from builder.authorities import system_context
-from builder.context.bodies import Undecodable, decoded
+from builder.context.bodies import TooSlow, Undecodable, decoded, paced
 from builder.errors import ContextError, ProxyError
 from builder.progress import Check, unchecked
 
@@ -96,7 +96,7 @@ def fetch(
                 raise ContextError(
                     f"the server answers {response.status_code} {response.reason_phrase}".rstrip(), place=place
                 )
-            for data in decoded(response.iter_raw(), response.headers.get("Content-Encoding", "")):
+            for data in decoded(paced(response.iter_raw(), _TIMEOUT), response.headers.get("Content-Encoding", "")):
                 check()
                 digest.update(data)
                 size += len(data)
@@ -104,7 +104,7 @@ def fetch(
             return Fetched(False, name, modified, response.headers.get("ETag"), f"sha256:{digest.hexdigest()}", size)
     except ProxyError as problem:
         raise ContextError(problem.cause, place=place, remedy=problem.remedy) from problem
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, Undecodable) as problem:
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, Undecodable, TooSlow) as problem:
         reason = str(problem) or type(problem).__name__
         raise ContextError(f"cannot be fetched: {reason}", place=place, remedy=_remedy(problem)) from problem
 

@@ -24,6 +24,7 @@ from builder.registry.transport import Session
 from builder.registry.urls import join, split
 
 MOST = 1_000_000  # names of one list: more are taken for a registry that never ends
+_MOST_PAGES = 10_000  # of one list: some may hold no names
 _PAGE = 1000  # names asked for at once; registries give fewer when they want
 _HUB_SEARCH = Endpoint("https", "index.docker.io", DOCKER_HUB)
 _LINK = re.compile(r'<([^>]*)>\s*((?:;\s*[^;,"]+(?:"[^"]*")?\s*)*)')
@@ -148,10 +149,12 @@ def _results(reply: Reply) -> list[Found] | None:
 
 
 def _pages(session: Session, endpoint: Endpoint, url: str, scope: str, subject: str) -> Iterator[Reply]:
-    seen: set[str] = set()
+    seen: set[int] = set()  # not the addresses, which may be long
     following: str | None = url
-    while following is not None and following not in seen:
-        seen.add(following)
+    while following is not None and hash(following) not in seen:
+        if len(seen) == _MOST_PAGES:
+            raise RegistryError(f"{endpoint} lists more than {_MOST_PAGES} pages")
+        seen.add(hash(following))
         reply = session.request(endpoint, "GET", following, scopes=(scope,))
         if reply.status != 200:
             raise refused(reply.status, reply.body, subject, endpoint.host, session.credentials.path)

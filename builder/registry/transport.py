@@ -199,7 +199,7 @@ class Session:
                 self._unreachable.add(endpoint)
             raise
         try:
-            stream = Stream(response, origin, explaining)
+            stream = Stream(response, origin, explaining, self.patience)
             if stream.status in _RETRIED:
                 raise self._transient(stream, response.reason_phrase)
             yield stream

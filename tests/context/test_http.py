@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -48,6 +49,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, {"Content-Encoding": path[1:]}, body=ENCODED[path])
         elif path == "/endless":
             self.answer(302, {"Location": "/file.txt"}, length=1 << 40)
+            self.close_connection = True
+        elif path == "/drip":
+            self.answer(200, {}, length=len(BODY), body=b"")
+            for _ in range(20):
+                self.wfile.write(b"x")
+                time.sleep(0.02)
             self.close_connection = True
         elif path == "/short":
             self.answer(200, {}, length=len(BODY) + 100)
@@ -136,6 +143,13 @@ def test_what_is_encoded_unasked(server: str, path: str) -> None:
     out = io.BytesIO()
     assert fetch(server + path, out).size == len(BODY)
     assert out.getvalue() == BODY
+
+
+def test_a_body_that_drips(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.context.bodies.LEAST", 1000)
+    monkeypatch.setattr("builder.context.http._TIMEOUT", 0.1)
+    with pytest.raises(ContextError, match=r"cannot be fetched: .* bytes came in 0 s"):
+        fetch(f"{server}/drip", io.BytesIO())
 
 
 def test_what_comes_with_a_redirect_is_not_read(server: str) -> None:

@@ -52,6 +52,17 @@ def test_a_list_that_never_ends(registry: FakeRegistry, session: Session, monkey
         list_tags(session, reference.parse(f"{registry.host}/app"))
 
 
+def test_pages_that_never_end(registry: FakeRegistry, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold no names, and each names another."""
+    links = [{"Link": f'<?last={number}>; rel="next"'} for number in range(9)]
+    registry.faults = Faults(statuses=[(200, link) for link in links], only="tags/list")
+    registry.add_image("app", "a")
+    monkeypatch.setattr(listing, "_MOST_PAGES", 5)
+    with pytest.raises(RegistryError, match="more than 5 pages"):
+        list_tags(session, reference.parse(f"{registry.host}/app"))
+    assert len(registry.requests) == 5
+
+
 def test_a_catalog(registry: FakeRegistry, session: Session) -> None:
     for name in ("team/app", "app", "other"):
         registry.add_image(name, "1")

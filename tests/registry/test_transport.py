@@ -331,6 +331,24 @@ def test_an_encoded_answer(registry: FakeRegistry, session: Session) -> None:
             fetch_manifest(session, ref(registry))
 
 
+def test_an_answer_that_takes_for_ever(registry: FakeRegistry, session_for: MakeSession) -> None:
+    """Some bytes come again and again, so that nobody is silent."""
+    registry.add_manifest("app", b'{"x":"' + b"x" * 100_000 + b'"}', "1")
+    registry.faults = Faults(drip=0.02)
+    with pytest.raises(RegistryError, match="did not finish its answer within 0 s"):
+        fetch_manifest(session_for(patience=msgspec.structs.replace(QUICK, budget=0.1)), ref(registry))
+
+
+def test_a_body_that_drips(registry: FakeRegistry, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.context.bodies.LEAST", 1 << 20)
+    patience = msgspec.structs.replace(QUICK, read=0.1, attempts=2)
+    monkeypatch.setattr(session, "patience", patience)
+    layer = Descriptor(OCI_LAYER, registry.add_blob("app", b"x" * 100_000), 100_000)
+    registry.faults = Faults(drip=0.05)
+    with pytest.raises(RegistryError, match=r"is too slow: .000 bytes came in 0 s"):
+        fetch_blob(session, ref(registry), layer, lambda _: None)
+
+
 def test_httpx_is_loaded_by_the_first_request_only() -> None:
     code = (
         "import sys, builder.config, builder.registry.pull, builder.registry.push\n"

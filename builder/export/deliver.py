@@ -69,7 +69,7 @@ def deliver(delivery: Delivery) -> Committed | None:
         delivery.approve(delivery.images, delivery.roots)
     first: Committed | None = None
     made: dict[tuple[Form, Said | None], Committed] = {}
-    named: list[tuple[Committed, list[Reference], list[Reference]]] = []
+    named: list[tuple[Committed, list[Reference], list[Reference], Output]] = []
     for output in delivery.outputs or (Output(type="image"),):
         if not output.holds_image:
             if output.type != "cacheonly":
@@ -86,13 +86,13 @@ def deliver(delivery: Delivery) -> Committed | None:
             if output.by_digest:
                 digest = made[key].descriptor.digest
                 names, pushed = _with_digest(names, pushed, digest), _with_digest(pushed, pushed, digest)
-            named.append((made[key], names, pushed if output.push else []))
+            named.append((made[key], names, pushed if output.push else [], output))
         else:
             _write_archive(delivery, output, made[key])
-    for committed, names, pushed in named:  # names change last, when nothing else can fail but a push
+    for committed, names, pushed, output in named:  # names change last, when nothing else can fail but a push
         delivery.store.images.tag(committed.descriptor, names)
         if pushed:
-            _push(delivery, committed, pushed)
+            _push(delivery, committed, pushed, insecure=output.insecure)
     return first
 
 
@@ -108,11 +108,13 @@ def _commit(delivery: Delivery, form: Form, said: Said | None) -> Committed:
     return commit(delivery.store, delivery.images, delivery.roots, epoch=delivery.epoch, form=form, attest=attest)
 
 
-def _push(delivery: Delivery, committed: Committed, names: list[Reference]) -> None:
+def _push(delivery: Delivery, committed: Committed, names: list[Reference], *, insecure: bool) -> None:
     from builder.export.registry import push_image
 
     label = f"pushing {', '.join(name.familiar for name in names)}"
     with _step(delivery, label, label), delivery.connect() as session:
+        for domain in dict.fromkeys(name.domain for name in names) if insecure else ():
+            session.trust(domain)
         push_image(delivery.store, session, committed.descriptor, names, delivery.report)
 
 

@@ -18,15 +18,16 @@ TYPES = ("oci", "docker", "local", "tar", "image", "registry", "cacheonly")
 _KEYS = (
     "type", "dest", "name", "push", "tar", "compression", "compression-level", "force-compression",
     "rewrite-timestamp", "oci-mediatypes", "oci-artifact", "annotation.KEY", "push-by-digest", "name-canonical",
-    "store", "unpack", "platform-split",
+    "store", "unpack", "platform-split", "registry.insecure",
 )  # fmt: skip
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
     """One `--output`. `dest` is a path, or `-` for standard output; `level` None for the format's default;
     `oci_artifact` stores attestations as artifacts, not in the form of images; what is pushed `by_digest` gets no tag.
-    `platform_split` makes a directory for each platform (None: where there are several).
-    The type `cacheonly` writes nothing: as in buildx it keeps the default output away.
+    What is pushed `insecure` goes to a registry with any certificate, or without HTTPS. `platform_split` makes a
+    directory for each platform (None: where there are several). The type `cacheonly` writes nothing: as in buildx it
+    keeps the default output away.
     """
 
     type: str
@@ -42,6 +43,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     oci_artifact: bool = True
     annotations: tuple[Annotation, ...] = ()
     platform_split: bool | None = None
+    insecure: bool = False
 
     @property
     def holds_image(self) -> bool:
@@ -138,6 +140,7 @@ def _from_values(values: dict[str, str], text: str) -> Output:
         oci_media_types=_flag(values, "oci-mediatypes", True) if "oci-mediatypes" in values else None,
         oci_artifact=_flag(values, "oci-artifact", True),
         annotations=tuple(annotations),
+        insecure=_flag(values, "registry.insecure", False),
         platform_split=_flag(values, "platform-split", True) if "platform-split" in values else None,
     )
     for key in ("name-canonical", "unpack"):  # an image is found by NAME@DIGEST anyway, and unpacked when it is used

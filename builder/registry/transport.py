@@ -81,6 +81,12 @@ class Session:
         found = endpoints(self.config, domain, push=push)
         return tuple(sorted(found, key=lambda endpoint: endpoint in self._unreachable))
 
+    def trust(self, domain: str) -> None:
+        """Take any certificate of a registry from now on, or plain HTTP if it does not speak HTTPS."""
+        from builder.registry.insecure import allow_insecure
+
+        self.config = allow_insecure(self.config, self._environ, domain)
+
     def identity_token(self, endpoint: Endpoint) -> str:
         """What the registry's token server gave to be kept instead of the password, '' if nothing."""
         return self._authorizer.identity_tokens.get(endpoint.host, "")

@@ -123,6 +123,22 @@ def test_insecure(cli: Cli, tmp_path: Path) -> None:
             assert shown(cli, "--insecure", f"{registry.host}/app:1")["schemaVersion"] == 2
 
 
+def test_an_output_to_an_insecure_registry(cli: Cli, tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+    made = context(tmp_path / "context", "FROM scratch\nCOPY a /\n", a="a")
+    with FakeRegistry(tls=tls) as secure, FakeRegistry() as plain:
+        for registry in (secure, plain):
+            (tmp_path / "builder.toml").write_text(f'[registry."{registry.host}"]\nhttp = false\n')
+            arguments = ("build", "-t", f"{registry.host}/app:1", made, "-o")
+            assert cli(*arguments, "type=registry").status == 1
+            assert cli(*arguments, "type=registry,registry.insecure=false").status == 1
+            done = cli(*arguments, "type=image,push=true,registry.insecure=true")
+            assert done.status == 0, done.err
+            assert "1" in registry.repositories["app"]
+
+
 @needs_docker_registry
 @pytest.mark.parametrize("oci", ["true", "false"])
 def test_as_docker_does(cli: Cli, tmp_path: Path, oci: str) -> None:

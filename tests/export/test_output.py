@@ -36,6 +36,7 @@ TABLE = {
     "type=image,push": None,
     "type=registry": Output(type="image", push=True),
     "type=registry,push=false": Output(type="image"),
+    "type=registry,registry.insecure=true": Output(type="image", push=True, insecure=True),
     "TYPE=image": Output(type="image"),
     " type=image, push=1": Output(type="image", push=True),
     "type=image,compression=zstd": Output(type="image", compression=Compression("zstd")),

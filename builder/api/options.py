@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NETWORKS = ("default", "none", "host")
 """The networks of a step."""
 
-ENTITLEMENTS = ("network.host", "security.insecure")
+ENTITLEMENTS = ("network.host", "security.insecure", "buildx.local.delete")
 """What a build may be allowed beyond what every build may."""
 
 

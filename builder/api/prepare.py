@@ -41,6 +41,10 @@ def check_options(options: BuildOptions) -> tuple[Reference, ...]:
         if name.digest is not None:
             raise UsageError("a new name cannot have a digest", place=name.familiar, remedy="write NAME[:TAG]")
     refuse_outputs(options.outputs, named=bool(names))
+    if any(output.delete for output in options.outputs):
+        from builder.export.mirror import refuse_deleting
+
+        refuse_deleting(options.outputs, options.allow)
     if options.offline:
         from builder.api.offline import check_offline
 

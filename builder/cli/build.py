@@ -114,7 +114,12 @@ def _reconcile(ctx: click.Context) -> None:
     help="Add a line to /etc/hosts of RUN steps; host-gateway as IP: this machine.",
 )
 @click.option("--network", type=click.Choice(["default", "none", "host"]), default=None, help="Network of RUN steps.")
-@click.option("--allow", multiple=True, metavar="ENTITLEMENT", help="Allow network.host or security.insecure.")
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="ENTITLEMENT",
+    help="Allow network.host, security.insecure or buildx.local.delete.",
+)
 @click.option("--shm-size", default="", metavar="BYTES", help="Size of /dev/shm, for example 64m.")
 @click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="A limit for RUN steps.")
 @click.option("-m", "--memory", default="", metavar="BYTES", help="Memory of each RUN step, for example 2g.")

@@ -180,6 +180,12 @@ def _write_files(delivery: Delivery, output: Output) -> None:
         return
     if not split:
         refuse_overlap(delivery.store, dict(zip(names, layers, strict=True)))
+    if output.delete:
+        from builder.export.mirror import remove_others
+
+        with _step(delivery, f"clear {output.dest}", f"removing from {output.dest} what is not in the image"):
+            parts = [(name if split else "", files(position)) for position, name in enumerate(names)]
+            remove_others(delivery.store, parts, output.dest)
     for position, name in enumerate(names):
         path = os.path.join(output.dest, name) if split else output.dest
         with _step(delivery, path, f"writing files to {path}"):

@@ -42,7 +42,7 @@ def write_tar(
     """The files of images as a tar stream. The time of what goes beside them is `epoch`, or now."""
     writer = TarWriter(write)
     for files in images:
-        _write(writer, files, _entries(store, files.layers), epoch)
+        _write(writer, files, entries(store, files.layers), epoch)
     writer.close()
 
 
@@ -54,7 +54,7 @@ def write_directory(store: Store, files: Files, destination: str, *, epoch: int 
         try:
             with open(path, "xb") as file:
                 writer = TarWriter(file.write)
-                _write(writer, files, _as_own(_entries(store, files.layers)), epoch)
+                _write(writer, files, _as_own(entries(store, files.layers)), epoch)
                 writer.close()
             os.makedirs(destination, exist_ok=True)
             with open(path, "rb") as file:
@@ -70,7 +70,7 @@ def refuse_overlap(store: Store, images: Mapping[str, Sequence[str]]) -> None:
     BuildKit refuses that, too."""
     owners: dict[str, str] = {}
     for platform, layers in images.items():
-        for entry in _entries(store, layers):
+        for entry in entries(store, layers):
             if entry.info.kind != kinds.DIRECTORY and owners.setdefault(entry.path, platform) != platform:
                 raise StoreError(
                     f"the images for {owners[entry.path]} and {platform} both have it, and go to one directory",
@@ -79,34 +79,35 @@ def refuse_overlap(store: Store, images: Mapping[str, Sequence[str]]) -> None:
                 )
 
 
-def _entries(store: Store, layers: Sequence[str]) -> Iterator[Change]:
+def entries(store: Store, layers: Sequence[str]) -> Iterator[Change]:
+    """The flattened file system of layers."""
     return squash(store.unpacked.directories(layers))
 
 
-def _write(writer: TarWriter, files: Files, entries: Iterable[Change], epoch: int | None) -> None:
+def _write(writer: TarWriter, files: Files, changes: Iterable[Change], epoch: int | None) -> None:
     if files.below:
         moment = 0 if epoch is None else epoch * _SECOND
         writer.add(files.below, FileInfo(kinds.DIRECTORY, 0o755, mtime_ns=moment))
-        entries = _moved(entries, f"{files.below}/")
-    write_changes(entries, writer)
+        changes = _moved(changes, f"{files.below}/")
+    write_changes(changes, writer)
     moment = time.time_ns() if epoch is None else epoch * _SECOND
     for name, data in files.beside.items():
         path = f"{files.below}/{name}" if files.below else name
         writer.add(path, FileInfo(kinds.FILE, 0o600, size=len(data), mtime_ns=moment), content=data)
 
 
-def _moved(entries: Iterable[Change], prefix: str) -> Iterator[Change]:
-    for entry in entries:
+def _moved(changes: Iterable[Change], prefix: str) -> Iterator[Change]:
+    for entry in changes:
         entry.path = prefix + entry.path
         entry.hardlink = prefix + entry.hardlink if entry.hardlink is not None else None
         yield entry
 
 
-def _as_own(entries: Iterable[Change]) -> Iterator[Change]:
+def _as_own(changes: Iterable[Change]) -> Iterator[Change]:
     """The entries as files of this process. Where that changes a file's user or group its setuid or setgid bit goes, as
     `cp` does it: nobody may run as the caller what was to run as another."""
     uid, gid = os.getuid(), os.getgid()
-    for entry in entries:
+    for entry in changes:
         info = entry.info
         mode = info.mode
         if info.kind == kinds.FILE:

@@ -18,7 +18,7 @@ TYPES = ("oci", "docker", "local", "tar", "image", "registry", "cacheonly")
 _KEYS = (
     "type", "dest", "name", "push", "tar", "compression", "compression-level", "force-compression",
     "rewrite-timestamp", "oci-mediatypes", "oci-artifact", "annotation.KEY", "push-by-digest", "name-canonical",
-    "store", "unpack", "platform-split", "registry.insecure",
+    "store", "unpack", "platform-split", "registry.insecure", "mode",
 )  # fmt: skip
 
 
@@ -26,8 +26,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     """One `--output`. `dest` is a path, or `-` for standard output; `level` None for the format's default;
     `oci_artifact` stores attestations as artifacts, not in the form of images; what is pushed `by_digest` gets no tag.
     What is pushed `insecure` goes to a registry with any certificate, or without HTTPS. `platform_split` makes a
-    directory for each platform (None: where there are several). The type `cacheonly` writes nothing: as in buildx it
-    keeps the default output away.
+    directory for each platform (None: where there are several), `delete` removes what else is there. The type
+    `cacheonly` writes nothing: as in buildx it keeps the default output away.
     """
 
     type: str
@@ -44,6 +44,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     annotations: tuple[Annotation, ...] = ()
     platform_split: bool | None = None
     insecure: bool = False
+    delete: bool = False
 
     @property
     def holds_image(self) -> bool:
@@ -141,6 +142,7 @@ def _from_values(values: dict[str, str], text: str) -> Output:
         oci_artifact=_flag(values, "oci-artifact", True),
         annotations=tuple(annotations),
         insecure=_flag(values, "registry.insecure", False),
+        delete=_deletes(values, kind),
         platform_split=_flag(values, "platform-split", True) if "platform-split" in values else None,
     )
     for key in ("name-canonical", "unpack"):  # an image is found by NAME@DIGEST anyway, and unpacked when it is used
@@ -163,6 +165,15 @@ def _from_values(values: dict[str, str], text: str) -> Output:
     elif not output.dest and output.type == "docker":  # which buildx loads: its daemon's store is ours
         return msgspec.structs.replace(output, type="image")
     return output
+
+
+def _deletes(values: dict[str, str], kind: str) -> bool:
+    mode = values.pop("mode", "").strip().lower()
+    if mode not in ("", "copy", "delete"):
+        raise UsageError(f"unknown mode {mode!r} of an output", remedy="the modes are copy and delete")
+    if mode == "delete" and kind != "local":
+        raise UsageError(f"mode=delete is of no use for type={kind}", remedy="leave it out, or write type=local")
+    return mode == "delete"
 
 
 def _check_directory(output: Output) -> None:

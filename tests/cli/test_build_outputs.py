@@ -234,6 +234,56 @@ def test_files_of_several_platforms_in_one_directory(cli: Cli, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+def crowd(directory: Path, elsewhere: Path) -> None:
+    """Files, directories and links in a directory, beside those that an image has."""
+    for name in ("dir/old/deep/x", "c/was/a/directory", "old", "linux_s390x/x"):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text("old")
+    (elsewhere / "kept").mkdir(parents=True)
+    (elsewhere / "kept/file").write_text("kept")
+    (directory / "link").symlink_to(elsewhere)
+    (directory / "dir/b").symlink_to(elsewhere / "kept/file")
+
+
+def test_a_directory_that_mirrors_the_image(
+    cli: Cli, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    crowd(tmp_path / "out", tmp_path / "elsewhere")
+    cli.build("-o", "type=local,dest=out,mode=delete", directory)
+    assert tree_of(tmp_path / "out") == FILES
+    assert (tmp_path / "elsewhere/kept/file").read_text() == "kept"
+    cli.build("-o", "type=local,dest=new,mode=delete", directory)
+    assert tree_of(tmp_path / "new") == FILES
+
+
+def test_a_directory_that_mirrors_the_images_of_several_platforms(
+    cli: Cli, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    crowd(tmp_path / "out", tmp_path / "elsewhere")
+    crowd(tmp_path / "out/linux_arm64", tmp_path / "elsewhere2")
+    options = ("--platform=linux/amd64,linux/arm64", "--sbom=true", "-o", "type=local,dest=out,mode=delete")
+    cli.build(*options, directory)
+    names = {*(name for name, (kind, _, _) in FILES.items() if kind == "file"), "sbom.spdx.json"}
+    assert files_below(tmp_path / "out") == {f"linux_{one}/{name}" for one in ("amd64", "arm64") for name in names}
+
+
+def test_only_what_is_below_the_current_directory_is_emptied_unasked(
+    cli: Cli, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    crowd(tmp_path / "out", tmp_path / "elsewhere")
+    (tmp_path / "here/link").symlink_to(tmp_path / "out")
+    for target in (".", "..", "../out", str(tmp_path / "out"), "link"):
+        done = cli("build", "-o", f"type=local,dest={target},mode=delete", directory)
+        assert (done.status, "add --allow=buildx.local.delete" in done.err) == (2, True), target
+    assert (tmp_path / "out/old").exists()
+    cli.build("--allow=buildx.local.delete", "-o", "type=local,dest=link,mode=delete", directory)
+    assert tree_of(tmp_path / "out") == FILES
+
+
 def test_only_the_cache(cli: Cli, directory: Path, tmp_path: Path) -> None:
     """As with buildx no image is made, none is named, and the files about it tell of none."""
     files = ("--iidfile", tmp_path / "id", "--metadata-file", tmp_path / "about")

@@ -19,6 +19,8 @@ TABLE = {
     "type=tar": Output(type="tar", dest="-"),
     "type=cacheonly": Output(type="cacheonly"),
     "type=local,dest=out,platform-split=false": Output(type="local", dest="out", platform_split=False),
+    "type=local,dest=out,mode=Delete": Output(type="local", dest="out", delete=True),
+    "type=local,dest=out,mode=copy": Output(type="local", dest="out"),
     "type=tar,platform-split=1": Output(type="tar", dest="-", platform_split=True),
     "type=tar,dest=x.tar": Output(type="tar", dest="x.tar"),
     "type=oci": Output(type="oci", dest="-"),
@@ -74,6 +76,7 @@ REFUSED = {
     "type=image,compression-level=--1": "is not a number", "type=image,push=maybe": "neither true nor false",
     "type=image,store=false": "store=false is not supported", "type=image,unpack=x": "neither true nor false",
     "type=image,annotation-nowhere.a=b": "invalid annotation",
+    "type=local,dest=x,mode=move": "unknown mode 'move'", "type=tar,mode=delete": "mode=delete is of no use",
 }  # fmt: skip
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
@@ -18,9 +20,10 @@ from builder.api.recording import Recording, recording
 from builder.api.special import Dated, dated, special_arguments
 from builder.export.deliver import Approve, Delivery, deliver
 from builder.export.destination import WrittenFile
-from builder.export.output import image_names
+from builder.export.output import image_names, output_names
 from builder.export.refused import refuse_annotations, refuse_undated
 from builder.oci import reference
+from builder.oci.reference import Reference
 from builder.oci.spec import INDEXES
 from builder.plan.locate import Locator
 from builder.plan.steps import Plan
@@ -33,6 +36,7 @@ from builder.store.store import Store
 
 if TYPE_CHECKING:
     from builder.api.caches import Caches
+    from builder.export.push_check import PushCheck
 
 
 def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | None = None) -> BuildResult:
@@ -56,6 +60,8 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
         environment = make_environment(store, inputs, options, special, credentials, record)
         environment.ended.append(bases.close)
         environment.copied = warn_of_large_copies(locator(inputs), record)
+        checks: list[PushCheck] = []
+        environment.running = _push_check(options, names, environment, checks)
         try:
             if environment.guard is not None:
                 from builder.api.guarding import search_inputs
@@ -116,10 +122,15 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
 
                 forget_failures(store, record.project)
         except BaseException as error:
+            cause = checks[0].cause_of(error) if checks else error
             if environment.guard is not None:
-                environment.guard.redact(error)
+                environment.guard.redact(cause)
+            if cause is not error:
+                raise cause from None
             raise
         finally:
+            for check in checks:
+                check.close()
             environment.close()
             bases.close()
     return record.result
@@ -153,6 +164,29 @@ def _result(
         root=store.root,
         archives=tuple(archives),
     )
+
+
+def _push_check(
+    options: BuildOptions, names: tuple[Reference, ...], environment: Environment, checks: list[PushCheck]
+) -> Callable[[], None] | None:
+    """What begins to find out, once, whether the image may be pushed, and is then in `checks`; None of one that is not
+    pushed."""
+    if not any(output.push for output in options.outputs):
+        return None
+    lock = threading.Lock()
+
+    def begin() -> None:
+        with lock:
+            if checks:
+                return
+            from builder.export.push_check import PushCheck
+
+            pushed = [name for output in options.outputs if output.push for name in output_names(output, names)[1]]
+            checks.append(PushCheck(pushed, connector(options.environ, ignore), environment.cancel))
+        environment.ended.append(checks[0].close)
+        checks[0].begin()
+
+    return begin
 
 
 def _approve(store: Store, options: BuildOptions, planned: Plan, locate: Locator) -> Approve | None:

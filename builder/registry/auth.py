@@ -16,6 +16,7 @@ import msgspec
 from builder.errors import RegistryError
 from builder.oci.spec import NOT_JSON
 from builder.registry.credentials import Credential
+from builder.registry.failures import Refused
 from builder.registry.urls import split
 
 CLIENT = "builder"
@@ -134,7 +135,7 @@ def authorize(
         return (yield from _bearer(bearer, credential, scopes, host, secure, offline))
     if any(challenge.scheme == "basic" for challenge in challenges):
         if credential is None or not credential.password:
-            raise RegistryError(f"{host} asks for a user name and a password", remedy=f"log in: builder login {host}")
+            raise Refused(f"{host} asks for a user name and a password", remedy=f"log in: builder login {host}")
         return Authorization(_basic(credential))
     offered = ", ".join(challenge.scheme for challenge in challenges) or "nothing"
     raise RegistryError(f"{host} asks for an authentication that is not supported (it offers {offered})")
@@ -185,11 +186,11 @@ def _bearer(
 def _refused(answer: TokenAnswer, server: str, host: str, credential: Credential | None) -> RegistryError:
     if answer.status in (400, 401, 403):
         if credential is None:
-            return RegistryError(
+            return Refused(
                 f"{server} gives no anonymous access to {host} (status {answer.status})",
                 remedy=f"log in: builder login {host}",
             )
-        return RegistryError(
+        return Refused(
             f"{server} refuses the credentials for {host} (status {answer.status})",
             remedy=f"log in again: builder login {host}",
         )

@@ -34,6 +34,10 @@ class Untrusted(RegistryError):
     """A connection was made, but TLS failed: nothing that another attempt would change."""
 
 
+class Refused(RegistryError):
+    """Who asked is not allowed to."""
+
+
 def retry_after(value: str | None) -> float | None:
     """Seconds from a `Retry-After` header: a number, or an HTTP date (RFC 9110 section 10.2.3)."""
     if value is None:
@@ -68,7 +72,7 @@ def refused(status: int, body: bytes, subject: str, host: str, credentials_path:
     if status == 404:
         return NotFoundError(f"{subject} was not found", remedy="check the name and the tag", details=details)
     if status in (401, 403):
-        return RegistryError(
+        return Refused(
             f"{host} refuses access to {subject} ({name}): it does not exist, or it needs other credentials",
             remedy=f"check the name, or log in: builder login {host}"
             + (f" (credentials are read from {credentials_path})" if credentials_path else ""),

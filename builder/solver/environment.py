@@ -49,7 +49,8 @@ class Environment:
     `guard` keeps secrets out of layers and logs; None when the build has none.
 
     `copied` is told of each COPY and ADD that read its sources, once they are read, and how many bytes the layer has
-    uncompressed; `before` of each step before it is looked up; `keep` keeps the state of a step that fails.
+    uncompressed; `running` is called when a command runs; `before` is told of each step before it is looked up; `keep`
+    keeps the state of a step that fails.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Environment:
         self.environ = environ
         self.materials = Materials()
         self.copied: Copied = _unobserved
+        self.running: Callable[[], object] | None = None
         self.keep: Keep | None = None
         self.before: Before | None = None
         self.accounts: dict[Layers, Accounts] = {}

@@ -63,6 +63,8 @@ def execute(
                 environment.keep_foreseen(ahead)
             store.catch_up()
             _load_ahead(environment, following)
+            if environment.running is not None:
+                environment.running()
 
         result, tail, masking = run_command(
             environment, command, lambda stream, data: environment.report(StepOutput(step, data, stream)), look_ahead

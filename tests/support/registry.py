@@ -189,7 +189,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._serve()
 
-    do_HEAD = do_POST = do_PUT = do_PATCH = do_GET
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
     def _serve(self) -> None:
         registry, faults = self.served, self.served.faults
@@ -236,7 +236,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not match:
             return self._error(404, "NOT_FOUND")
         name, kind, key = match.groups()
-        action = "push" if self.command in ("POST", "PUT", "PATCH") else "pull"
+        action = "push" if self.command in ("POST", "PUT", "PATCH", "DELETE") else "pull"
         if not self._allowed(name, action):
             return self._challenge(name, action)
         if kind == "manifests":
@@ -377,6 +377,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._reply(202, b"", {"Location": location, "Range": "0-0"})
         if upload not in registry.uploads:
             return self._error(404, "BLOB_UPLOAD_UNKNOWN")
+        if self.command == "DELETE":
+            del registry.uploads[upload]
+            return self._reply(204, b"")
         registry.uploads[upload] += body
         if self.command == "PATCH":
             held = f"0-{len(registry.uploads[upload]) - 1}"

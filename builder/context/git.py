@@ -19,6 +19,7 @@ import msgspec
 from builder.context.git_program import Git, GitFailed
 from builder.context.git_url import GitRef, parse_git_url
 from builder.errors import ContextError
+from builder.filesystem.syscalls import remove_tree
 from builder.oci.digests import is_hex
 from builder.progress import Check, unchecked
 
@@ -27,6 +28,9 @@ __all__ = ["CheckedOut", "GitRef", "Resolved", "checkout", "is_commit", "parse_g
 _COMMIT = (40, 64)  # hexadecimal digits of SHA-1 and SHA-256
 _CHECKSUM = re.compile(r"[0-9a-fA-F]{7,64}")
 _FETCHED = "refs/builder/fetched"
+_BRANCH = re.compile(r"refs/[^\0-\x20\x7f~^:?*\[\\]+")
+"""What a server may call its default branch: nothing that is an option or a pattern to git (git-check-ref-format)."""
+_LATEST = 253_402_300_799  # the last second of the year 9999
 
 
 class CheckedOut(msgspec.Struct, frozen=True):
@@ -101,7 +105,6 @@ def checkout(
     `resolve` found, which explains the other arguments. Raises ContextError; what is in `into` then is for the caller
     to remove.
     """
-    import shutil
     import tempfile
 
     if resolved is None:
@@ -118,23 +121,33 @@ def checkout(
         git.run("checkout", "--quiet", "--force", "--detach", commit)
         if ref.submodules is not False and os.path.lexists(os.path.join(work, ".gitmodules")):
             _update_submodules(git)
-        when = int(git.run("show", "--no-patch", "--format=%ct", commit))
+        when = _committed(git, commit)
         if keep:
             _tidy(ref, git)
     except GitFailed as problem:
         raise git.error("cannot be checked out", problem) from problem
-    if not keep:
-        shutil.rmtree(os.path.join(work, ".git"))
-        _remove_links_to_modules(work)
-    source = _subdirectory(ref, work, subdir)
-    if ref.mtime == "commit":
-        _set_times(source, when)
-    for name in os.listdir(source):
-        os.rename(os.path.join(source, name), os.path.join(into, name))
-    shutil.rmtree(work)
+    try:
+        if not keep:
+            remove_tree(os.path.join(work, ".git"))
+            _remove_links_to_modules(work)
+        source = _subdirectory(ref, work, subdir)
+        if ref.mtime == "commit":
+            _set_times(source, when)
+        for name in os.listdir(source):
+            os.rename(os.path.join(source, name), os.path.join(into, name))
+        remove_tree(work)
+    except OSError as problem:  # git makes longer paths than the system takes
+        raise ContextError(f"cannot be checked out: {problem.strerror}", place=ref.place) from problem
     if ref.mtime == "commit":
         os.utime(into, (when, when))
     return CheckedOut(commit, when)
+
+
+def _committed(git: Git, commit: str) -> int:
+    """When a commit was made, in seconds. Some were written without a time that can be read: git shows 1970 then."""
+    text = git.run("show", "--no-patch", "--format=%ct", commit).strip()
+    when = int(text) if re.fullmatch("[0-9]{1,20}", text) else 0
+    return when if when <= _LATEST else 0
 
 
 def _look_up(ref: GitRef, git: Git) -> Resolved:
@@ -148,7 +161,8 @@ def _look_up(ref: GitRef, git: Git) -> Resolved:
     for line in answer.splitlines():
         first, _, name = line.partition("\t")
         if first.startswith("ref: ") and name == "HEAD":
-            default = first.removeprefix("ref: ")
+            found = first.removeprefix("ref: ")
+            default = found if _BRANCH.fullmatch(found) else default
         elif is_commit(first):
             objects[name] = first
     if not ref.ref:
@@ -186,7 +200,7 @@ def _fetch(ref: GitRef, git: Git, resolved: Resolved) -> str:
         _fetch_shallow(git, fetch, f"{resolved.object}:{target}")
     except GitFailed:
         # the server hands out branches and tags only; the commit should be in the history of one
-        git.run(*fetch[:2], "--force", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*")
+        git.run(*fetch[:2], "--force", "--tags", "--", "origin", "+refs/heads/*:refs/remotes/origin/*")
         try:
             git.run("cat-file", "-e", f"{resolved.object}^{{commit}}")
         except GitFailed:
@@ -197,11 +211,11 @@ def _fetch(ref: GitRef, git: Git, resolved: Resolved) -> str:
 
 def _fetch_shallow(git: Git, fetch: Sequence[str], refspec: str) -> None:
     try:
-        git.run(*fetch, "--depth=1", "origin", refspec)
+        git.run(*fetch, "--depth=1", "--", "origin", refspec)
     except GitFailed as problem:
         if "shallow" not in problem.message and "--depth" not in problem.message:
             raise
-        git.run(*fetch, "origin", refspec)  # a server of plain files sends everything
+        git.run(*fetch, "--", "origin", refspec)  # a server of plain files sends everything
 
 
 def _update_submodules(git: Git) -> None:
@@ -217,8 +231,6 @@ def _update_submodules(git: Git) -> None:
 
 def _tidy(ref: GitRef, git: Git) -> None:
     """Take what differs from one fetch to the next out of a `.git` that is kept, and those of submodules in it."""
-    from builder.filesystem.syscalls import remove_tree
-
     git.run("remote", "set-url", "origin", "--", ref.place)
     assert git.directory is not None
     for directory in _repositories(os.path.join(git.directory, ".git")):
@@ -242,9 +254,9 @@ def _repositories(top: str) -> Iterator[str]:
 
 def _remove_links_to_modules(work: str) -> None:
     """Remove the `.git` files of submodules: what they point to is gone. No repository can hold a file of this name."""
-    for directory, _, names in os.walk(work):
-        if ".git" in names:
-            os.unlink(os.path.join(directory, ".git"))
+    for entry in _below(work):
+        if entry.name == ".git" and not entry.is_dir(follow_symlinks=False):
+            os.unlink(entry.path)
 
 
 def _subdirectory(ref: GitRef, work: str, subdir: str) -> str:
@@ -262,6 +274,15 @@ def _subdirectory(ref: GitRef, work: str, subdir: str) -> str:
 
 
 def _set_times(root: str, when: int) -> None:
-    for directory, below, names in os.walk(root, topdown=False):
-        for name in (*names, *below):
-            os.utime(os.path.join(directory, name), (when, when), follow_symlinks=False)
+    for entry in _below(root):
+        os.utime(entry.path, (when, when), follow_symlinks=False)
+
+
+def _below(root: str) -> Iterator[os.DirEntry[str]]:
+    """All that is below a directory, however deep: `os.walk` goes no deeper than Python's stack. Raises OSError."""
+    pending = [root]
+    while pending:
+        with os.scandir(pending.pop()) as found:
+            entries = list(found)
+        yield from entries
+        pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

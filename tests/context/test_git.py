@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from builder.context.git import GitRef, Resolved, checkout, is_commit, parse_git_url, resolve
 from builder.errors import ContextError
+from builder.filesystem.syscalls import remove_tree
 from tests.support.http import serving
 
 WHEN = 1_546_300_800
@@ -248,6 +250,93 @@ def test_authorization_is_sent(remote: Remote) -> None:
     Files.authorizations.clear()
     resolve(remote.ref(), authorization="Basic dDp0")
     assert set(Files.authorizations) == {"Basic dDp0"}
+
+
+def serve_commit(remote: Remote, directory: Path, name: str, *, tree: str = "", committer: str = "") -> None:
+    """Publish a repository with one commit, whose tree has one file at a path, and whose committer's line is given."""
+    directory.mkdir()
+    git(directory, "init", "--quiet", "-b", "main")
+    (directory / "file").write_text("x")
+    blob = git(directory, "hash-object", "-w", "file")
+    git(directory, "update-index", "--add", "--cacheinfo", f"100644,{blob},{tree or 'file'}")
+    person = f"t <t@example.com> {WHEN} +0000"
+    lines = [
+        f"tree {git(directory, 'write-tree')}",
+        f"author {person}",
+        f"committer {committer or person}",
+        "",
+        "hostile",
+        "",
+    ]
+    (directory / "commit").write_text("\n".join(lines))
+    commit = git(directory, "hash-object", "-t", "commit", "-w", "--literally", "commit")
+    git(directory, "update-ref", "refs/heads/main", commit)
+    publish(remote.root, directory, name)
+
+
+@pytest.mark.parametrize(
+    ("committer", "expected"),
+    [
+        ("t <t@example.com>", 0),
+        ("t <t@example.com> soon +0000", 0),
+        ("t", 0),
+        (f"t <t@example.com> {2**63} +0000", 0),
+        ("t <t@example.com> 253402300800 +0000", 0),
+        ("t <t@example.com> 253402300799 +0000", 253402300799),
+    ],
+)
+def test_commits_without_a_time(remote: Remote, tmp_path: Path, committer: str, expected: int) -> None:
+    """Such were made by old converters; git shows them as of 1970, too."""
+    serve_commit(remote, tmp_path / "work", f"{tmp_path.name}.git", committer=committer)
+    (tmp_path / "c").mkdir()
+    made = checkout(remote.ref("?mtime=commit", name=f"{tmp_path.name}.git"), str(tmp_path / "c"))
+    assert made.time == expected
+    assert expected or (tmp_path / "c/file").stat().st_mtime == 0
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """Where a tree comes that pytest could not remove."""
+    yield tmp_path / "deep"
+    remove_tree(str(tmp_path / "deep"))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_tree_deeper_than_pythons_stack(remote: Remote, tmp_path: Path, deep: Path, keep: bool) -> None:
+    serve_commit(remote, tmp_path / "work", f"deep{keep}.git", tree="a/" * 1100 + "f")
+    taken(remote.ref("?mtime=commit", name=f"deep{keep}.git"), deep, keep_git_dir=keep)
+    assert (deep / ("a/" * 1100) / "f").stat().st_mtime == WHEN
+    assert (deep / ".git").exists() is keep
+
+
+def test_a_path_that_is_too_long(remote: Remote, tmp_path: Path, deep: Path) -> None:
+    """git takes it, since it counts from where it stands."""
+    serve_commit(remote, tmp_path / "work", "long.git", tree=("b" * 200 + "/") * 20 + "f")
+    with pytest.raises(ContextError, match="cannot be checked out") as caught:
+        taken(remote.ref("?mtime=commit", name="long.git"), deep)
+    assert "too long" in f"{caught.value} {caught.value.details}"
+
+
+@pytest.mark.parametrize(
+    "name", ["--upload-pack=true", "-x", "heads/main", "refs/heads/a:refs/b", "refs/*", "refs/a b"]
+)
+def test_a_default_branch_that_is_no_name(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """What a server says is not given to git as an option."""
+    program, real = tmp_path / "bin/git", shutil.which("git")
+    program.parent.mkdir()
+    script = f"""#!/bin/sh
+    case "$*" in *ls-remote*) {real} "$@" | sed 's,^ref: .*HEAD,ref: {name}\tHEAD,';; *)
+    echo "$@" >> {tmp_path}/called; exec {real} "$@";; esac
+    """
+    program.write_text(script)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    assert resolve(remote.ref()) == Resolved("HEAD", remote.commits["main"], remote.commits["main"])
+    assert taken(remote.ref(), tmp_path / "c") == remote.commits["main"]
+    assert name not in (tmp_path / "called").read_text()
+    assert " -- origin " in (tmp_path / "called").read_text()
 
 
 def test_checksum(remote: Remote, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import re
 
 from builder.errors import PlanError
 
-_CLAUSE = r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)"
-_ACTION = r"([-+=])([ugo]|[rwxXst]*)"
+_CLAUSE = r"([ugoa]*)((?:[-+=][rwxXstugo]*)+)"
+_ACTION = r"([-+=])([rwxXstugo]*)"
 _SHIFT = {"u": 6, "g": 3, "o": 0}
 _BITS = {"r": 0o444, "w": 0o222, "x": 0o111}
 _SPECIAL = {"s": 0o6000, "t": 0o1000}
@@ -50,10 +50,17 @@ def apply_mode(mode: int | str, current: int, directory: bool) -> int:
         for target in match[1]:
             who |= _WHO[target]
         for operator, permissions in re.findall(_ACTION, match[2]):
-            if permissions and permissions in _SHIFT:
-                current = _copy(current, who or _EVERYBODY, operator, current >> _SHIFT[permissions] & 7)
-            else:
-                current, who = _apply(current, who, operator, permissions, executable)
+            current = _act(current, who, operator, permissions, executable)
+    return current
+
+
+def _act(current: int, who: int, operator: str, permissions: str, executable: bool) -> int:
+    """The bits after one action, which is done in parts: each copy of a class (the `g` of `u+rwg`) begins one."""
+    letters, *copies = re.split("([ugo])", permissions)
+    current, who = _apply(current, who, operator, letters, executable, whole=not copies)
+    for source, letters in zip(copies[::2], copies[1::2], strict=True):
+        current = _copy(current, who or _EVERYBODY, operator, current >> _SHIFT[source] & 7)
+        current, who = _apply(current, who, operator, letters, executable, whole=False)
     return current
 
 
@@ -68,22 +75,23 @@ def _copy(current: int, who: int, operator: str, value: int) -> int:
     return current
 
 
-def _apply(current: int, who: int, operator: str, permissions: str, executable: bool) -> tuple[int, int]:
-    """The bits after one action, and for whom the next one of the clause is: `t` makes it one for the sticky bit."""
+def _apply(current: int, who: int, operator: str, letters: str, executable: bool, *, whole: bool) -> tuple[int, int]:
+    """The bits after the letters of a part, and for whom the next part is: `t` makes it one for the sticky bit."""
     bits = 0
-    for letter in permissions:
+    for letter in letters:
         bits |= _BITS.get(letter, 0)
+        if letter == "X" and operator == "-":  # takes away like `x`
+            bits |= _BITS["x"]
         if letter in "st" and (not who or who & ~_WHO["o"]):  # others have neither
             bits |= _SPECIAL[letter]
             if letter == "t":
                 who |= _SPECIAL["t"]
     mask = who or 0o7777
     if operator == "-":
-        current &= ~(mask & bits)
-    else:
-        if operator == "=":
-            current &= ~(who or _EVERYBODY)
-        current |= mask & bits
-    if "X" in permissions and executable:  # after `-`, too
-        current |= mask & 0o111
+        return current & ~(mask & bits), who
+    if operator == "=" and (bits or whole):  # `X` beside a copy only adds
+        current &= ~(who or _EVERYBODY)
+    current |= mask & bits
+    if "X" in letters and executable:
+        current |= mask & _BITS["x"]
     return current, who

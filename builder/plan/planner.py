@@ -21,7 +21,7 @@ from builder.plan.image import ImageState, empty_image
 from builder.plan.locate import Locator
 from builder.plan.nodes import Nodes
 from builder.plan.options import PlanOptions
-from builder.plan.scope import Scope, proxies
+from builder.plan.scope import Scope, is_proxy, proxies
 from builder.plan.stage_reader import StageReader
 from builder.plan.stages import StageEntry, reachable
 from builder.plan.state import StageState, label_of
@@ -196,7 +196,7 @@ class Planner:
         state.proxies = proxies(self.options.build_args)
         state.used_args = self.reader.used
         state.checks = self.reader.checks
-        self.reader.used.update(name for name, _ in state.proxies if name in self.options.build_args)
+        self.reader.used.update(filter(is_proxy, self.options.build_args))
         state.add_node = self.nodes.add
         state.tree_of = self._tree_of
         state.has_stage = lambda name: self.reader.table.named(name) is not None

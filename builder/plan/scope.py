@@ -53,12 +53,15 @@ def global_scope(
 
 
 def proxies(given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The proxy variables for RUN, in both spellings, from the build arguments of those names."""
-    found: dict[str, str] = {}
-    for name in sorted(given):
-        if name.upper() in PROXIES:
-            found[name.upper()] = given[name]
-    return tuple(pair for name, value in found.items() for pair in ((name, value), (name.lower(), value)))
+    """The proxy variables for RUN, in both spellings, from the build arguments of those names. An empty one sets none,
+    as in BuildKit (`proxyEnvList` of its `solver/llbsolver/ops/exec.go`)."""
+    found = {name.upper(): given[name] for name in sorted(given) if is_proxy(name)}
+    return tuple(pair for name, value in found.items() if value for pair in ((name, value), (name.lower(), value)))
+
+
+def is_proxy(name: str) -> bool:
+    """Whether a build argument of that name is for the proxy variables, however it is written."""
+    return name.upper() in PROXIES
 
 
 class Scope:

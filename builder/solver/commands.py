@@ -93,8 +93,9 @@ def resolv_conf(network: str) -> str | None:
 
 
 def _variables(node: RunNode, user: ExecUser, mounting: Mounting) -> dict[str, str]:
-    """The command's environment: the image's and the arguments', proxies, secrets; HOME if nothing else sets it."""
-    variables = {**dict(node.proxies), **dict(node.env), **mounting.variables}
+    """The command's environment: the image's and the arguments', proxies, secrets; HOME if nothing else sets it. What
+    comes later wins, as in BuildKit (`solver/llbsolver/ops/exec.go`)."""
+    variables = {**dict(node.env), **dict(node.proxies), **mounting.variables}
     variables.setdefault("HOME", user.home or "/")
     if mounting.agents:
         variables.setdefault("SSH_AUTH_SOCK", mounting.agents[0])

@@ -32,12 +32,14 @@ from builder.plan.steps import (
     TmpfsMount,
 )
 from builder.solver.cache import Made
+from builder.solver.commands import step_command
 from builder.solver.environment import Environment
 from builder.solver.inline import MemoryTree
 from builder.solver.mounts import Mounting
 from builder.solver.run import run
 from builder.solver.select import select
 from builder.solver.trace import Trace
+from builder.solver.users import ExecUser
 from builder.store.store import Store
 from tests.solver.support import HOST, base_layer, environment, node, run_copy, write
 from tests.solver.test_staging import FILE
@@ -191,6 +193,19 @@ def test_secrets_and_temporary_files(mounting: Any) -> None:
         (tmpfs,) = made.mounts(TmpfsMount(target="/t", size=5))
         assert (tmpfs.target, tmpfs.size, tmpfs.read_only) == ("/t", 5, False)
         assert made.variables == {"S": "secret", "NONE": ""}  # as in BuildKit
+
+
+def test_secrets_hide_proxies_and_those_the_environment(store: Store, mounting: Any) -> None:
+    step = msgspec.structs.replace(
+        STEP,
+        env=(("HTTP_PROXY", "of ENV"), ("S", "of ENV"), ("A", "of ENV")),
+        proxies=(("HTTP_PROXY", "given"), ("S", "given")),
+        mounts=(SecretMount(secret="s", target=None, variable="S"),),
+    )
+    with ExitStack() as held:
+        environ, _ = environment(store)
+        command = step_command(environ, step, ExecUser(), (), ("upper", "work"), mounting(held))
+    assert command.environment == ("HTTP_PROXY=given", "S=secret", "A=of ENV", "HOME=/")
 
 
 def test_a_cache_begins_with_files_and_is_kept(store: Store, mounting: Any, tmp_path: Path) -> None:

@@ -131,7 +131,8 @@ class Healthcheck(msgspec.Struct, frozen=True, omit_defaults=True, rename="pasca
 
 
 class ContainerConfig(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal"):
-    """What a container of the image runs with. `None` and empty are told apart for Cmd and Entrypoint."""
+    """What a container of the image runs with. `None` and empty are told apart for Cmd and Entrypoint, until
+    the configuration is written (`without_empty`)."""
 
     user: str = ""
     exposed_ports: dict[str, dict[str, Any]] | None = None
@@ -146,6 +147,12 @@ class ContainerConfig(msgspec.Struct, frozen=True, omit_defaults=True, rename="p
     stop_signal: str = ""
     on_build: list[str] | None = None
     shell: list[str] | None = None
+
+
+def without_empty(config: ContainerConfig) -> ContainerConfig:
+    """The configuration as it is written: what is empty is left out, as by Go's `omitempty`."""
+    empty = (name for name, value in msgspec.structs.asdict(config).items() if value in ([], {}))
+    return msgspec.structs.replace(config, **dict.fromkeys(empty))
 
 
 class History(msgspec.Struct, frozen=True, omit_defaults=True):

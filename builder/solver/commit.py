@@ -34,6 +34,7 @@ from builder.oci.spec import (
     RootFS,
     digest_of,
     encode,
+    without_empty,
 )
 from builder.plan.steps import PlannedImage
 from builder.solver.annotations import Annotation, chosen
@@ -146,6 +147,7 @@ def image_config(image: PlannedImage, roots: Mapping[int, Root], epoch: int | No
         image.config,
         created=moment,
         history=history or None,
+        config=without_empty(image.config.config),
         rootfs=RootFS(diff_ids=list(roots[image.node].layers)),
     )
 

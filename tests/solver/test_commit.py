@@ -23,6 +23,7 @@ from builder.oci.spec import (
     ImageConfig,
     Platform,
     RootFS,
+    encode,
 )
 from builder.plan.steps import HistoryLine, PlannedImage
 from builder.solver.commit import COMMENT, Form, commit, image_config
@@ -79,6 +80,15 @@ def test_nothing_at_all_has_no_time() -> None:
     assert config.created is None
     assert config.history is None
     assert config.rootfs.diff_ids == []
+
+
+def test_what_is_empty_is_left_out() -> None:
+    """By Go's `omitempty`: `CMD []` takes the base's away, and says no more."""
+    image = planned()
+    empty = ContainerConfig(env=[], cmd=[], entrypoint=[], exposed_ports={}, volumes={}, labels={}, shell=[], user="me")
+    given = msgspec.structs.replace(image, config=msgspec.structs.replace(image.config, config=empty))
+    config = image_config(given, {2: Root(())}, None)
+    assert json.loads(encode(config.config)) == {"User": "me"}
 
 
 @pytest.fixture

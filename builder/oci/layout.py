@@ -161,11 +161,16 @@ class Layout:
         from shutil import copyfileobj
 
         temporary = os.path.join(self.temporary, f"blob.{os.urandom(6).hex()}")
-        with open(temporary, "xb") as file:
-            copyfileobj(source, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-        self.adopt(temporary, digest)
+        try:
+            with open(temporary, "xb") as file:
+                copyfileobj(source, file, 1 << 20)
+                file.flush()
+                os.fsync(file.fileno())
+            self.adopt(temporary, digest)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
 
     def index(self) -> Index:
         """The images of the layout. Raises StoreError."""

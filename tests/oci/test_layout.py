@@ -60,6 +60,26 @@ def test_a_blob_from_elsewhere(layout: Layout) -> None:
     assert os.listdir(layout.temporary) == []
 
 
+class Failing(io.BytesIO):
+    """What can be read for a while only."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().read(5)
+
+
+@pytest.mark.parametrize("fails", ["copying", "naming"])
+def test_what_is_copied_in_part_goes(layout: Layout, fails: str) -> None:
+    """With the directory for it, which no layout that is written for others has at the end."""
+    source = Failing(b"longer than that") if fails == "copying" else io.BytesIO(b"hello")
+    digest = digest_of(b"hello") if fails == "copying" else "sha256:none"
+    with pytest.raises((OSError, StoreError)), layout.writing():
+        layout.receive(source, digest)
+    assert files(layout) == {"oci-layout", "index.json"}
+    assert not os.path.exists(layout.temporary)
+
+
 def test_a_finished_file_becomes_a_blob(layout: Layout) -> None:
     temporary = Path(layout.temporary) / "x"
     temporary.write_bytes(b"hello")

@@ -105,6 +105,7 @@ def build(options: BuildOptions, report: Reporter = ignore, stdin: BinaryIO | No
                 connect=connector(options.environ, record),
                 approve=_approve(store, options, planned, locator(inputs)),
                 attester=attester,
+                stated=bases.stated,
                 wrote=archives.append,
             )
             committed = deliver(delivery)

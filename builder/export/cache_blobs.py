@@ -15,7 +15,7 @@ from builder.oci.spec import OCI_LAYER, Descriptor, digest_of
 from builder.solver.cache_records import MountRecord
 from builder.solver.commit import layer_type
 from builder.solver.external import Offer
-from builder.store.layers import CACHE, is_claim
+from builder.store.layers import CACHE
 from builder.store.mounts import stored_mounts, write_mount
 
 Open = Callable[[], BinaryIO]
@@ -49,13 +49,15 @@ class CacheBlobs:
             return False
         wanted = target.compression
         differs = wanted is not None and kind_of(record.media_type) != wanted.kind
-        if differs and (target.force or not is_claim(record)):
+        elsewhere = store.layers.is_claim(record) and not store.layout.has(record.digest)
+        if differs and (target.force or not elsewhere):
             record = store.layers.ensure_form(diff_id, wanted)
+        elif not elsewhere and not record.uncompressed:  # what only an image says of it
+            record = store.layers.ensure_form(diff_id, None)
         digest = record.digest
 
         def open_layer() -> BinaryIO:
-            if not store.layout.has(digest):
-                store.layers.ensure_blob(diff_id)
+            store.layers.fetch_form(record)
             return store.layout.open(digest)
 
         self._opens[digest] = open_layer

@@ -20,7 +20,7 @@ from builder.oci.spec import History, RootFS
 from builder.plan.steps import HistoryLine, PlannedImage
 from builder.progress import Reporter, StepDone, StepStarted
 from builder.solver.annotations import Annotation
-from builder.solver.commit import Committed, Form, commit
+from builder.solver.commit import Committed, Form, Stated, commit
 from builder.solver.solve import Root
 from builder.store.store import Store
 
@@ -55,6 +55,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     connect: Callable[[], Session]
     approve: Approve | None = None
     attester: Attester | None = None
+    stated: Stated = lambda _: ()
     wrote: Callable[[WrittenFile], object] = lambda _: None
 
 
@@ -105,7 +106,15 @@ def _commit(delivery: Delivery, form: Form, said: Said | None) -> Committed:
     attest = None
     if delivery.attester is not None and said is not None:
         attest = delivery.attester.writer(said, delivery.images, delivery.roots)
-    return commit(delivery.store, delivery.images, delivery.roots, epoch=delivery.epoch, form=form, attest=attest)
+    return commit(
+        delivery.store,
+        delivery.images,
+        delivery.roots,
+        epoch=delivery.epoch,
+        form=form,
+        attest=attest,
+        stated=delivery.stated,
+    )
 
 
 def _push(delivery: Delivery, committed: Committed, names: list[Reference], *, insecure: bool) -> None:

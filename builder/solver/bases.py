@@ -74,13 +74,17 @@ class Bases:
         self._session: Session | None = None
         self._closed = False
         self._lock = threading.Lock()
-        self._layers: dict[ImageKey, tuple[str, ...]] = {}
+        self._stated: dict[ImageKey, tuple[LayerRecord, ...]] = {}
         self._digests: dict[ImageKey, str] = {}
         store.layers.fetch = self._fetch
 
     def layers(self, key: ImageKey) -> tuple[str, ...]:
         """The diff IDs of an image that was resolved."""
-        return self._layers[key]
+        return tuple(record.diff_id for record in self._stated[key])
+
+    def stated(self, key: ImageKey) -> tuple[LayerRecord, ...]:
+        """The blobs that the manifest of a resolved image names, as the layers that its configuration says they are."""
+        return self._stated[key]
 
     def digest(self, key: ImageKey) -> str:
         """The digest of the manifest of an image that was resolved; '' of one that was not."""
@@ -103,12 +107,19 @@ class Bases:
         """Which of these images lack layers that only a registry has, in words."""
         found = []
         for key in keys:
-            records = [self.store.layers.record(diff_id) for diff_id in self._layers[key]]
-            absent = [record for record in records if record is None or not self._is_near(record)]
+            diff_ids = self.layers(key)
+            absent = [diff_id for diff_id in diff_ids if not self._has_near(diff_id)]
             if absent:
                 name = references.parse(key.reference).familiar if not key.layout else key.layout
-                found.append(f"{len(absent)} of {len(records)} layers of {name} for {key.platform}")
+                found.append(f"{len(absent)} of {len(diff_ids)} layers of {name} for {key.platform}")
         return found
+
+    def _has_near(self, diff_id: str) -> bool:
+        """Whether any form of a layer needs no registry."""
+        best = self.store.layers.record(diff_id)
+        if best is None or self._is_near(best):
+            return best is not None
+        return any(self._is_near(record) for record in self.store.layers.forms(diff_id))
 
     def _is_near(self, record: LayerRecord) -> bool:
         return record.origin.startswith(_LAYOUT) or self.store.layout.has(record.digest)
@@ -192,9 +203,10 @@ class Bases:
                 f"{key.reference} is malformed:"
                 f" its manifest has {len(manifest.layers)} layers, its configuration {len(diff_ids)}"
             )
-        for diff_id, layer in zip(diff_ids, manifest.layers, strict=True):
-            self.store.layers.know(diff_id, layer, origin)
-        self._layers[key] = tuple(diff_ids)
+        know = self.store.layers.know
+        self._stated[key] = tuple(
+            know(diff_id, layer, origin) for diff_id, layer in zip(diff_ids, manifest.layers, strict=True)
+        )
         self._digests[key] = digest
         return config
 
@@ -225,7 +237,7 @@ class Bases:
             self._copy(Layout(origin.removeprefix(_LAYOUT)), descriptor, file)
             return
         if self.offline:
-            absent = self.absent_layers(sorted(self._layers))
+            absent = self.absent_layers(sorted(self._stated))
             raise OfflineError(
                 f"the build is offline and lacks a layer of {origin} that a step needs",
                 details=("  not here are:", *(f"    {line}" for line in absent)) if absent else (),

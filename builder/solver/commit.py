@@ -9,7 +9,7 @@ is the base's last. SOURCE_DATE_EPOCH replaces them all, except those of the bas
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -36,9 +36,10 @@ from builder.oci.spec import (
     encode,
     without_empty,
 )
-from builder.plan.steps import PlannedImage
+from builder.plan.steps import ImageKey, PlannedImage
 from builder.solver.annotations import Annotation, chosen
 from builder.solver.solve import Root
+from builder.store.records import LayerRecord
 from builder.store.store import Store
 
 COMMENT = "builder.dockerfile.v1"
@@ -62,6 +63,10 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     index: bool = False
 
 
+Stated = Callable[[ImageKey], Sequence[LayerRecord]]
+"""The blobs that a base image names, lowest layer first."""
+
+
 Attest = Callable[[int, Descriptor, Manifest], Descriptor]
 """Writes what is said of an image: from its position, and its manifest's descriptor and content, to the entry that
 stands for it in the index."""
@@ -75,14 +80,16 @@ def commit(
     epoch: int | None,
     form: Form,
     attest: Attest | None = None,
+    stated: Stated = lambda _: (),
 ) -> Committed:
     """Write the images' configurations and manifests, and over several of them an index, into the store. With `attest`
     there is an index in any case, and in it, behind the images, what `attest` says of each.
 
-    Every layer is here afterwards: those of base images that nobody needed before are fetched now.
+    Every layer is here afterwards: those of base images that nobody needed before are fetched now. `stated` says which
+    they are: what another image says of the same layer may be a lie.
     """
     for_index = form.index or any(annotation.place == "index" for annotation in form.annotations)
-    manifests = [_commit_one(store, image, roots, epoch, form) for image in images]
+    manifests = [_commit_one(store, image, roots, epoch, form, stated) for image in images]
     configs = tuple(manifest.config.digest for _, manifest in manifests)
     said = [attest(number, *made) for number, made in enumerate(manifests)] if attest is not None else []
     outer = chosen(form.annotations, "index-descriptor")
@@ -102,15 +109,17 @@ def commit(
 
 
 def _commit_one(
-    store: Store, image: PlannedImage, roots: Mapping[int, Root], epoch: int | None, form: Form
+    store: Store, image: PlannedImage, roots: Mapping[int, Root], epoch: int | None, form: Form, stated: Stated
 ) -> tuple[Descriptor, Manifest]:
     layers = roots[image.node].layers
     inherited = len(image.config.rootfs.diff_ids or ())
+    base = stated(image.base)[:inherited] if image.base is not None else ()
     config = encode(image_config(image, roots, epoch))
     descriptors = []
     for position, diff_id in enumerate(layers):
         own = position >= inherited or form.force
-        record = store.layers.ensure_form(diff_id, form.compression if own else None)
+        said = base[position] if position < len(base) else None
+        record = store.layers.ensure_form(diff_id, form.compression if own else None, said)
         descriptors.append(Descriptor(layer_type(record.media_type, form.docker_types), record.digest, record.size))
     manifest = Manifest(
         schema_version=2,

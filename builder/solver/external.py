@@ -16,7 +16,7 @@ from builder.oci.spec import Descriptor
 from builder.solver.cache_records import Document, place
 from builder.solver.keys import KEYS
 from builder.store.builds import DONE, ELSEWHERE, Build, BuiltStep
-from builder.store.layers import MissingLayer, is_claim
+from builder.store.layers import MissingLayer
 from builder.store.records import RecipeRecord, StepRecord
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def fetch_layers(store: Store, diff_ids: Sequence[str]) -> None:
         record = store.layers.record(diff_id)
         if record is None:
             missing.append(diff_id)
-        elif is_claim(record):
+        elif store.layers.is_claim(record):
             wanted.append(diff_id)
     failure = _fetch_all(store, wanted, missing) if wanted else None
     if missing:

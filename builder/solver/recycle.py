@@ -24,7 +24,6 @@ from builder.filesystem.compress import LayerBlob, LayerSink
 from builder.filesystem.cuts import HEADER
 from builder.filesystem.prefetch import NOTHING, prefetched
 from builder.solver.staging import Staged
-from builder.store.layers import is_claim
 from builder.store.store import Store
 
 FEWEST = 64
@@ -84,7 +83,7 @@ class Recycler:
         except (msgspec.MsgspecError, ValueError):
             return
         record = self._store.layers.record(members.diff_id)
-        if record is None or is_claim(record) or not self._store.layout.has(members.digest):
+        if record is None or self._store.layers.is_claim(record) or not self._store.layout.has(members.digest):
             return
         try:
             self._file = self._store.layout.open(members.digest)

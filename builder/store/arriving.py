@@ -69,6 +69,16 @@ class Arriving:
                 arrival.done.wait(_LOOK_AGAIN)
         return None
 
+    def record(self, diff_id: str) -> LayerRecord | None:
+        """The form of a layer that is on its way, or arrived; None if none is."""
+        arrival = self._arrivals.get(diff_id)
+        return arrival.record if arrival is not None else None
+
+    def failure(self, diff_id: str) -> BaseException | None:
+        """What the fetch of a layer failed with, if it did so far."""
+        arrival = self._arrivals.get(diff_id)
+        return arrival.error if arrival is not None else None
+
     def wait(self, diff_id: str) -> None:
         """Wait until a layer is here, if it is on its way. Raises what its fetch failed with."""
         if diff_id in self._arrivals:

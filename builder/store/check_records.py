@@ -12,7 +12,7 @@ from builder.oci.spec import Descriptor
 from builder.store.check_layers import content_fault
 from builder.store.check_session import DAMAGE, LEFTOVER, Session
 from builder.store.database import VERSION
-from builder.store.layers import is_claim
+from builder.store.layers import is_offer
 from builder.store.records import LayerRecord
 
 _TABLES = ("layers", "steps", "recipes", "memos")
@@ -81,7 +81,7 @@ def _record_fault(session: Session, record: LayerRecord) -> tuple[str, str]:
     except FileNotFoundError:  # a collection took it just now
         return gone, LEFTOVER
     # What a build cache claims is compared before it is used, so a wrong claim does no harm.
-    return f"its blob {fault}" if fault else "", LEFTOVER if is_claim(record) else DAMAGE
+    return f"its blob {fault}" if fault else "", LEFTOVER if is_offer(record) else DAMAGE
 
 
 def _with_true_size(session: Session, connection: sqlite3.Connection, record: LayerRecord) -> LayerRecord:

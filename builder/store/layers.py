@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from builder.boot import current_boot
 from builder.config import ArchiveLimits
-from builder.errors import BuilderError, Interrupted, LayerError, StoreError, store_error
+from builder.errors import BuilderError, Interrupted, LayerError, StoreError
 from builder.filesystem.compression import Compression, kind_of
 from builder.filesystem.locks import Wait, exclusive
 from builder.oci.layout import Layout
@@ -34,13 +34,15 @@ Fetch = Callable[[str, Descriptor, BinaryIO], None]
 """Fetches a blob: the reference it belongs to, its descriptor, the file that takes the verified bytes. The file is at
 its start, and may hold a beginning of the blob, which an earlier transfer left."""
 
+Failed = dict[str, BuilderError]
+"""Why forms of a layer cannot be had, by the digests of their blobs."""
+
 CACHE = "cache:"
 """Begins the origin of a layer that a build cache claims to have."""
 
 
-def is_claim(record: LayerRecord) -> bool:
-    """Whether only a build cache says that this blob holds this layer. Nothing is done with the blob as that layer
-    before its content was compared with the diff ID; the record then has the layer's size, and is a claim no more."""
+def is_offer(record: LayerRecord) -> bool:
+    """Whether only a build cache says that this blob holds this layer."""
     return record.origin.startswith(CACHE) and not record.uncompressed
 
 
@@ -62,7 +64,12 @@ class MissingLayer(StoreError):
 class Layers:
     """The layers of one store. `fetch` brings a blob from where its record says it comes from; `waiting` makes, of the
     digest of a blob that another process fetches or unpacks, what waits for that; `check` ends by what it raises what
-    reads a layer to its end."""
+    reads a layer to its end.
+
+    Any image may state the diff ID of another's layer over a blob of its own, so a layer has forms of unequal standing.
+    One is proved when its content was compared with the diff ID, as that of what is made here is. One is stated when an
+    image that was asked for through this object says so (`know`): it serves for that image. Any other is a claim.
+    """
 
     def __init__(
         self,
@@ -77,7 +84,8 @@ class Layers:
         self._open_database = database
         self._opened: Database | None = None
         self._opening = threading.Lock()
-        self._named: dict[str, LayerRecord] = {}  # by diff ID, before the database is opened
+        self._stated: dict[str, dict[str, LayerRecord]] = {}  # by diff ID, then by blob
+        self._refused: dict[str, Failed] = {}  # by diff ID
         self._partial = partial
         self._limits = limits
         self.fetch: Fetch = _nowhere
@@ -95,8 +103,9 @@ class Layers:
             if self._opened is None:
                 database = self._open_database()
                 self._settling(database).recover()
-                for record in self._named.values():
-                    _note(database, record)
+                for forms in self._stated.values():
+                    for record in forms.values():
+                        _note(database, record)
                 self._opened = database
             return self._opened
 
@@ -121,180 +130,256 @@ class Layers:
         record = LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size, uncompressed=blob.uncompressed_size)
         self._settling(self._database).adopt(blob.path, record)
 
-    def know(self, diff_id: str, descriptor: Descriptor, origin: str = "") -> None:
-        """Remember that `descriptor` holds the layer, and the reference that it can be fetched from; '' for an image
-        of the store."""
+    def know(self, diff_id: str, descriptor: Descriptor, origin: str = "") -> LayerRecord:
+        """Remember that an image which is asked for states `descriptor` as the layer, and the reference that it can be
+        fetched from; '' for an image of the store. Returns that form, for `ensure_form`."""
         record = LayerRecord(diff_id, descriptor.digest, descriptor.media_type, descriptor.size, origin)
-        if not origin:
-            with self._opening:
-                # Of two forms of one layer, either may be another's lie: the database knows what was unpacked here.
-                if self._opened is None and self._named.setdefault(diff_id, record) == record:
-                    return
-        else:  # only what is noted here says where it is: a collection must not be about to forget it
+        with self._opening:
+            stated = self._stated.setdefault(diff_id, {})
+            if origin or record.digest not in stated:
+                stated[record.digest] = record
+            if self._opened is None and not origin:
+                return record
+        if origin:  # only what is noted here says where it is: a collection must not be about to forget it
             self._layout.pin(diff_id)
         _note(self._database, record)
+        return record
 
     def offer(self, diff_id: str, descriptor: Descriptor, origin: str) -> None:
-        """Remember that a build cache at `origin` claims to hold the layer, unless it is here or an image has it."""
+        """Remember that a build cache at `origin` claims to hold the layer, unless it is here or the same blob is an
+        image's."""
         record = self.record(diff_id)
-        if record is None or is_claim(record):
+        doubted = record is not None and not record.uncompressed and record.digest != descriptor.digest
+        if record is None or doubted or self.is_claim(record):
             self._database.add_layer(
                 LayerRecord(diff_id, descriptor.digest, descriptor.media_type, descriptor.size, CACHE + origin)
             )
 
-    def ensure_form(self, diff_id: str, compression: Compression | None) -> LayerRecord:
-        """The layer's blob in a compression (None: whatever there is), compressed anew if it is here in others only."""
-        if compression is None:
-            return self.ensure_blob(diff_id)
-        named = self._named_here(diff_id)
-        if named is not None and kind_of(named.media_type) == compression.kind:
-            return named
-        found = self._form_here(diff_id, compression.kind)
-        if found is not None:
-            return found
-        with self._once(f"{diff_id}-{compression.kind}"):
-            return self._form_here(diff_id, compression.kind) or self._compress(diff_id, compression)
+    # --- which form
 
-    def _form_here(self, diff_id: str, kind: str) -> LayerRecord | None:
-        """The best form in a compression that is here; none that nobody has read where another one was read: the former
-        may be a lie."""
-        here = sorted((one for one in self._database.layers(diff_id) if self.is_here(one)), key=_trust)
-        trusted = [one for one in here if one.uncompressed] or here
-        return next((one for one in trusted if kind_of(one.media_type) == kind), None)
+    def is_claim(self, record: LayerRecord) -> bool:
+        """Whether only a build cache, or an image that nobody asked for, says that this blob holds this layer. Nothing
+        is done with the blob as that layer before its content was compared with the diff ID; the record then has the
+        layer's size, and is a claim no more."""
+        return not record.uncompressed and record.digest not in self._stated.get(record.diff_id, ())
 
-    def _compress(self, diff_id: str, compression: Compression) -> LayerRecord:
-        from builder.filesystem.compress import LayerSink
+    def _is_doubtful(self, record: LayerRecord) -> bool:
+        return self.is_claim(record) or record.origin.startswith(CACHE)
 
-        with LayerSink(
-            self._layout.temporary, compression=compression.kind, level=compression.level, sync=False
-        ) as sink:
-            stream = self.open_tar(diff_id)
-            while piece := stream.read(1 << 20):
-                sink.write(piece)
-            blob = sink.finish()
-        if blob.diff_id != diff_id:
-            raise StoreError(f"layer {diff_id} is damaged", place=self._layout.path, remedy="run 'builder fsck'")
-        self.add(blob)
-        return LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size, uncompressed=blob.uncompressed_size)
+    def is_here(self, record: LayerRecord) -> bool:
+        """Whether this form of a layer is in the store, and more than a claim."""
+        return not self.is_claim(record) and self._layout.has(record.digest)
 
     def record(self, diff_id: str) -> LayerRecord | None:
-        """The best stored form of a layer: one that is here before one that must be fetched. None without either.
-
-        Forms that were made or unpacked here come first: what others hold is only claimed by an image's configuration,
-        and after these by a build cache.
-        """
+        """The best form of a layer that is here or can be fetched. None without any."""
         self._layout.pin(diff_id)
-        named = self._named_here(diff_id)
-        if named is not None:
-            return named
-        records = sorted(self._database.layers(diff_id), key=_trust)
-        for record in records:
-            if self.is_here(record):
-                return record
-        return next((record for record in records if record.origin), None)
+        return self._only_stated(diff_id) or next(iter(self.forms(diff_id)), None)
 
-    def _named_here(self, diff_id: str) -> LayerRecord | None:
-        """The form in which an image of the store has a layer, if the blob is here and nothing else was asked yet that
-        the database has to answer."""
-        named = self._named.get(diff_id) if self._opened is None else None
-        return named if named is not None and self.is_here(named) else None
+    def forms(self, diff_id: str) -> list[LayerRecord]:
+        """The forms of a layer that are here or can be fetched, the best first: proved ones that are here, stated ones
+        that are, those to be fetched, and claims last. None that turned out to be wrong."""
+        stated, refused = self._stated.get(diff_id, {}), self._refused.get(diff_id, ())
+        ranked = []
+        for record in self._database.layers(diff_id):
+            said = stated.get(record.digest)
+            if said is not None:  # another image may have said something else of the same blob
+                origin, size = said.origin or record.origin, record.uncompressed
+                record = msgspec.structs.replace(said, origin=origin, uncompressed=size)
+            rank = self._rank(record)
+            if rank is not None and record.digest not in refused:
+                ranked.append((rank, record))
+        ranked.sort(key=lambda one: one[0])
+        return [record for _, record in ranked]
 
-    def note_size(self, record: LayerRecord, size: int) -> None:
-        """Keep how long the layer of a form is uncompressed, in bytes."""
-        self._database.add_layer(msgspec.structs.replace(record, uncompressed=size))
+    def _rank(self, record: LayerRecord) -> tuple[int, ...] | None:
+        """What orders the forms of a layer; None for one that nobody has."""
+        here = self._layout.has(record.digest)
+        if not here and not record.origin:
+            return None
+        if self.is_claim(record):
+            return (3, 0) if here else (3, 1, not record.origin.startswith(CACHE))
+        unstated = record.digest not in self._stated.get(record.diff_id, ())
+        return (0, not record.uncompressed, unstated) if here else (1, unstated, not record.uncompressed)
+
+    def _only_stated(self, diff_id: str) -> LayerRecord | None:
+        """The form in which an image of the store has a layer, if that blob is here, no other image states another one,
+        and nothing else was asked yet that the database has to answer."""
+        stated = self._stated.get(diff_id, {}) if self._opened is None else {}
+        return next((one for one in stated.values() if len(stated) == 1 and self._layout.has(one.digest)), None)
 
     def available(self, diff_id: str) -> bool:
         """Whether the layer's bytes are here or can be fetched."""
         return self.record(diff_id) is not None
 
-    def ensure_blob(self, diff_id: str) -> LayerRecord:
-        """The layer's blob, fetched if it is not here. Raises StoreError, RegistryError; MissingLayer if nobody has it,
-        or only caches that do not keep what they promised."""
-        failure: BuilderError | None = None
-        while True:
-            record = self._required(diff_id, failure)
-            try:
-                self.fetch_form(record)
+    def refuse(self, record: LayerRecord, error: BuilderError) -> None:
+        """Do without a form whose content is not the layer, or none at all, as `error` says. A claim, and what a cache
+        has, is forgotten."""
+        if self._is_doubtful(record):
+            self._database.forget_blobs([record])
+        else:
+            self._refused.setdefault(record.diff_id, {})[record.digest] = error
+
+    # --- having it here
+
+    def ensure_form(
+        self, diff_id: str, compression: Compression | None, stated: LayerRecord | None = None
+    ) -> LayerRecord:
+        """The layer's blob in a compression (None: whatever there is), compressed anew if it is here in others only.
+
+        The blob is the one that `stated` names, if the layer is that of an image that states it, or a proved one: then
+        the image can be given on under its name, as with BuildKit, which keeps the descriptors of its base.
+        """
+        failed: Failed = {}
+        if stated is not None and (compression is None or kind_of(stated.media_type) == compression.kind):
+            record = self._ensure_stated(stated, compression, failed)
+            if record is not None:
                 return record
+        if compression is None:
+            return self.ensure_blob(diff_id, proved=True, failed=failed)
+        found = self._proved_form(diff_id, compression)
+        if found is not None:
+            return found
+        with self._once(f"{diff_id}-{compression.kind}"):
+            return self._proved_form(diff_id, compression) or self._compress(diff_id, compression)
+
+    def _ensure_stated(
+        self, stated: LayerRecord, compression: Compression | None, failed: Failed
+    ) -> LayerRecord | None:
+        """The form that an image states, fetched if it is not here; or one that is here and proved, if that one is not.
+        None if it cannot be had: `failed` then says why."""
+        self._layout.pin(stated.diff_id)
+        if self._opened is None and self._layout.has(stated.digest):
+            return stated
+        refused = self._refused.get(stated.diff_id, {}).get(stated.digest)
+        forms = {record.digest: record for record in self.forms(stated.diff_id)}
+        known = forms.get(stated.digest, stated)
+        if not known.uncompressed or refused is not None:
+            proved = _proved(forms.values(), compression, self.is_here)
+            if proved is not None:
+                return proved
+        record = msgspec.structs.replace(stated, origin=stated.origin or known.origin, uncompressed=known.uncompressed)
+        if refused is None and (record.origin or self._layout.has(record.digest)):
+            try:
+                return self._have(record)[0]
+            except Interrupted:
+                raise
             except BuilderError as error:
-                if isinstance(error, Interrupted) or not record.origin.startswith(CACHE):
-                    raise
-                failure = error
-                self._database.forget_blobs([record])
+                failed[record.digest] = error
+        return None
+
+    def _proved_form(self, diff_id: str, compression: Compression) -> LayerRecord | None:
+        return _proved(self.forms(diff_id), compression, self.is_here)
+
+    def _compress(self, diff_id: str, compression: Compression) -> LayerRecord:
+        while True:
+            record = self.ensure_blob(diff_id)
+            try:
+                return self._compress_form(record, compression)
+            except LayerError as error:
+                self.refuse(record, error)
+
+    def _compress_form(self, record: LayerRecord, compression: Compression) -> LayerRecord:
+        from builder.filesystem.compress import LayerSink
+        from builder.filesystem.decompress import decompressor
+
+        with LayerSink(
+            self._layout.temporary, compression=compression.kind, level=compression.level, sync=False
+        ) as sink:
+            stream = decompressor(self._layout.open(record.digest), check=self.check)
+            while piece := stream.read(1 << 20):
+                sink.write(piece)
+            blob = sink.finish()
+        if blob.diff_id != record.diff_id:
+            os.unlink(blob.path)
+            raise LayerError(
+                f"layer {record.diff_id} is damaged or forged: the content of {record.digest} is {blob.diff_id}",
+                place=self._layout.path,
+                remedy="run 'builder fsck'",
+            )
+        self.add(blob)
+        if not record.uncompressed:
+            self.note_size(record, blob.uncompressed_size)
+        return LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size, uncompressed=blob.uncompressed_size)
+
+    def note_size(self, record: LayerRecord, size: int) -> LayerRecord:
+        """Keep that a form's content was compared with its diff ID, and how long the layer is uncompressed, in
+        bytes."""
+        record = msgspec.structs.replace(record, uncompressed=size)
+        self._database.add_layer(record)
+        return record
+
+    def ensure_blob(self, diff_id: str, *, proved: bool = False, failed: Failed | None = None) -> LayerRecord:
+        """A blob of the layer, fetched if it is not here; with `proved` one whose content was compared with the diff
+        ID. What `failed` says of some forms keeps them from being tried; where one cannot be had, or is not what it
+        should be, it is the next one's turn. Raises what the first failed with; MissingLayer if nobody has the layer,
+        or only those who claim so and do not keep what they promised."""
+        failed = {} if failed is None else failed
+        while True:
+            record = self._next(diff_id, failed)
+            try:
+                return self._have(record, proved=proved)[0]
+            except Interrupted:
+                raise
+            except BuilderError as error:
+                doubtful = self._is_doubtful(record)
+                if isinstance(error, LayerError) or record.origin.startswith(CACHE):
+                    self.refuse(record, error)
+                failed[record.digest] = MissingLayer((diff_id,), self._layout.path, error) if doubtful else error
+
+    def _next(self, diff_id: str, failed: Failed) -> LayerRecord:
+        record = self.record(diff_id)
+        if record is not None and record.digest in failed:
+            record = next((one for one in self.forms(diff_id) if one.digest not in failed), None)
+        if record is None:
+            errors = [*self._refused.get(diff_id, {}).values(), *failed.values()]
+            missing = MissingLayer((diff_id,), self._layout.path)
+            raise min(errors, key=lambda error: isinstance(error, MissingLayer), default=missing)
+        return record
 
     def fetch_form(self, record: LayerRecord) -> bool:
         """Have this very blob here, whatever other forms of its layer there are. Whether it had to be fetched."""
-        if self.is_here(record):
-            return False
+        return self._have(record)[1]
+
+    def _have(self, record: LayerRecord, *, proved: bool = False) -> tuple[LayerRecord, bool]:
+        """Have this blob here, as the layer: a claim, and with `proved` any form, must have its content. Whether it had
+        to be fetched."""
+        doubtful = not record.uncompressed and (proved or self.is_claim(record))
+        if not doubtful and self._layout.has(record.digest):
+            return record, False
         with self._once(record.digest):
             if not self._layout.has(record.digest):
-                self._fetch_blob(record)
-                return True
-            if is_claim(record):  # the blob came for another reason
-                self._check_claim(record, self._layout.blob_path(record.digest))
-        return False
+                return self._fetch_blob(record, doubtful), True
+            return self._prove(record, self._layout.blob_path(record.digest)) if doubtful else record, False
 
-    def is_here(self, record: LayerRecord) -> bool:
-        """Whether this form of a layer is in the store, and known to be that."""
-        return not is_claim(record) and self._layout.has(record.digest)
+    def _fetch_blob(self, record: LayerRecord, doubtful: bool) -> LayerRecord:
+        from builder.store.transfer import fetch_blob
 
-    def _check_claim(self, record: LayerRecord, path: str) -> None:
-        """Find out whether a file with a blob's bytes holds the layer that a cache says it does. Raises LayerError."""
-        import hashlib
+        descriptor = Descriptor(record.media_type, record.digest, record.size)
 
-        from builder.filesystem.decompress import decompressor
+        def check(path: str) -> None:
+            nonlocal record
+            if doubtful:
+                record = self._prove(record, path)
 
-        hasher = hashlib.sha256()
-        with open(path, "rb") as file:
-            stream = decompressor(file, limits=self._limits(), place=record.digest)
-            while piece := stream.read(1 << 20):
-                hasher.update(piece)
-        if f"sha256:{hasher.hexdigest()}" != record.diff_id:
-            raise LayerError(
-                f"{record.origin.removeprefix(CACHE)} gives blob {record.digest} as layer {record.diff_id}, but its"
-                f" content is sha256:{hasher.hexdigest()}"
-            )
-        self.note_size(record, stream.total)
+        fetch_blob(
+            self._layout, self._partial, record.digest, lambda file: self.fetch(record.origin, descriptor, file), check
+        )
+        self.wrote = True
+        return record
 
-    def _fetch_blob(self, record: LayerRecord) -> None:
-        """Fetch a blob, from where a transfer that was cut short left off; what is fetched of it is kept then."""
-        path = os.path.join(self._partial, record.digest.partition(":")[2])
-        complete = False
-        try:
-            os.makedirs(self._partial, mode=0o700, exist_ok=True)
-            with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+b") as file:
-                self.fetch(record.origin, Descriptor(record.media_type, record.digest, record.size), file)
-                file.flush()
-                os.fsync(file.fileno())
-            if is_claim(record):
-                self._check_claim(record, path)
-            self._layout.adopt(path, record.digest)
-            self.wrote = complete = True
-        except LayerError:
-            os.unlink(path)
-            raise
-        except OSError as error:
-            with suppress(OSError):  # a disk that is full needs the space more than the next call needs the beginning
-                os.unlink(path)
-            raise store_error(f"cannot store blob {record.digest}", error, self._layout.path) from error
-        finally:
-            if not complete:
-                with suppress(OSError):
-                    if not os.path.getsize(path):
-                        os.unlink(path)
+    def _prove(self, record: LayerRecord, path: str) -> LayerRecord:
+        """Find out whether a file with a blob's bytes holds the layer, and note it. Raises LayerError."""
+        from builder.store.transfer import check_content
+
+        source = record.origin.removeprefix(CACHE) or "an image"
+        return self.note_size(record, check_content(record, path, source, self._limits()))
 
     def open_tar(self, diff_id: str) -> Readable:
         """The layer's uncompressed tar stream."""
-        record = self.ensure_blob(diff_id)
+        record = self.ensure_blob(diff_id, proved=True)
         from builder.filesystem.decompress import decompressor
 
         return decompressor(self._layout.open(record.digest), check=self.check)
-
-    def _required(self, diff_id: str, failure: BuilderError | None = None) -> LayerRecord:
-        record = self.record(diff_id)
-        if record is None:
-            raise MissingLayer((diff_id,), self._layout.path, failure)
-        return record
 
     @contextmanager
     def _once(self, digest: str) -> Iterator[None]:
@@ -305,13 +390,17 @@ class Layers:
 
 def _note(database: Database, record: LayerRecord) -> None:
     """Keep what an image says of a layer, unless that is known."""
-    known = [one for one in database.layers(record.diff_id) if not is_claim(one)]
+    known = [one for one in database.layers(record.diff_id) if not is_offer(one)]
     if not any(one.digest == record.digest and (one.origin or not record.origin) for one in known):
         database.add_layer(record)
 
 
-def _trust(record: LayerRecord) -> tuple[bool, bool]:
-    return not record.uncompressed, record.origin.startswith(CACHE)
+def _proved(
+    forms: Iterable[LayerRecord], compression: Compression | None, is_here: Callable[[LayerRecord], bool]
+) -> LayerRecord | None:
+    """The first proved form that is here, in a compression if one is asked for."""
+    fitting = (one for one in forms if compression is None or kind_of(one.media_type) == compression.kind)
+    return next((one for one in fitting if one.uncompressed and is_here(one)), None)
 
 
 def _nowhere(origin: str, descriptor: Descriptor, file: BinaryIO) -> None:

@@ -13,9 +13,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.config import ArchiveLimits
-from builder.errors import LayerError
+from builder.errors import BuilderError, Interrupted, LayerError
 from builder.oci.layout import Layout
-from builder.store.layers import CACHE, Layers, MissingLayer
+from builder.store.layers import CACHE, Failed, Layers, MissingLayer
 from builder.store.records import LayerRecord
 
 if TYPE_CHECKING:
@@ -116,32 +116,60 @@ class UnpackedLayers:
         from builder.store.arriving import Arriving
 
         records = [self._layers.record(diff_id) for diff_id in dict.fromkeys(diff_ids)]
-        absent = [one for one in records if one and not one.origin.startswith(CACHE) and not self._layers.is_here(one)]
+        known = [one for one in records if one and not one.origin.startswith(CACHE) and not self._layers.is_claim(one)]
+        absent = [one for one in known if not self._layers.is_here(one)]
         if absent:  # what is unpacked is asked for last: that looks through the directory of all
             unpacked = set(self._snapshots.entries.diff_ids([one.diff_id for one in absent]))
             absent = [one for one in absent if one.diff_id not in unpacked]
         return Arriving(absent, self._layers.fetch_form, self._partial)
 
     def _unpack(self, diff_id: str, below: Sequence[str], arriving: Arriving) -> str:
-        """Unpack a layer, be it while it arrives."""
-        with closing(self._blobs(diff_id, arriving)) as blobs:
-            stream = arriving.stream(diff_id)
-            if stream is not None:
-                try:
-                    with closing(stream):
-                        path = self._unpack_streams(stream.record, chain((stream,), blobs), below)
-                    arriving.wait(diff_id)
+        """Unpack a layer, be it while it arrives. Of several forms, of which each but one may be another image's lie,
+        the next is taken when one cannot be had, or turns out not to be the layer."""
+        failed: Failed = {}
+        arrival = arriving.record(diff_id)
+        if arrival is not None:
+            path = self._unpack_arriving(arrival, below, arriving)
+            try:
+                arriving.wait(diff_id)
+            except Interrupted:
+                raise
+            except BuilderError as error:
+                failed[arrival.digest] = error
+            else:
+                if path is not None:
                     return path
-                except LayerError:
-                    pass  # what had arrived was thrown away, or does not fit its digest: the fetch knows
-            arriving.wait(diff_id)
-            return self._unpack_streams(self._layers.ensure_blob(diff_id), blobs, below)
-
-    def _blobs(self, diff_id: str, arriving: Arriving) -> Generator[BinaryIO, None, None]:
-        """The layer's blob, once it is here, opened as often as it is asked for."""
-        arriving.wait(diff_id)
         while True:
-            with self._layout.open(self._layers.ensure_blob(diff_id).digest) as file:
+            record = self._layers.ensure_blob(diff_id, failed=failed)
+            try:
+                with closing(self._blobs(record)) as blobs:
+                    return self._unpack_streams(record, blobs, below)
+            except LayerError as error:
+                self._layers.refuse(record, error)
+                failed[record.digest] = error
+
+    def _unpack_arriving(self, record: LayerRecord, below: Sequence[str], arriving: Arriving) -> str | None:
+        """Unpack a blob while it arrives; None if it is not on its way any more, or if it cannot be had so."""
+        stream = arriving.stream(record.diff_id)
+        if stream is None:
+            return None
+        with closing(stream), closing(self._blobs(record, arriving)) as blobs:
+            try:
+                return self._unpack_streams(record, chain((stream,), blobs), below)
+            except LayerError:
+                return None  # what had arrived was thrown away, or does not fit its digest: the fetch knows
+            except BuilderError as error:
+                if error is not arriving.failure(record.diff_id):
+                    raise
+                return None
+
+    def _blobs(self, record: LayerRecord, arriving: Arriving | None = None) -> Generator[BinaryIO, None, None]:
+        """A blob, once it is here, opened as often as it is asked for: always this very one, since what was read of it
+        is noted."""
+        if arriving is not None:
+            arriving.wait(record.diff_id)
+        while True:
+            with self._layout.open(record.digest) as file:
                 yield file
 
     def _unpack_streams(

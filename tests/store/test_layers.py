@@ -16,11 +16,11 @@ from typing import BinaryIO
 
 import pytest
 
-from builder.errors import RegistryError, StoreError
+from builder.errors import LayerError, RegistryError, StoreError
 from builder.filesystem.compression import GZIP, UNCOMPRESSED, ZSTD, Compression, kind_of
 from builder.oci.spec import Descriptor
 from builder.store.collect import collect
-from builder.store.layers import MissingLayer, is_claim
+from builder.store.layers import MissingLayer
 from builder.store.records import LayerRecord
 from builder.store.store import Store
 from tests.support.archives import archive
@@ -200,7 +200,7 @@ def test_a_claim_is_believed_only_by_its_content(store: Store) -> None:
     store.layers.offer(layer, blob, "reg/cache:1")
     claimed = store.layers.record(layer)
     assert claimed is not None
-    assert is_claim(claimed)
+    assert store.layers.is_claim(claimed)
     with pytest.raises(MissingLayer) as caught:
         store.layers.ensure_blob(layer)
     assert "gives blob" in str(caught.value.failure)
@@ -211,7 +211,7 @@ def test_a_claim_is_believed_only_by_its_content(store: Store) -> None:
     assert store.layers.ensure_blob(layer).digest == record.digest
     proved = store.layers.record(layer)
     assert proved is not None
-    assert not is_claim(proved)
+    assert not store.layers.is_claim(proved)
 
     store.database.forget_blobs([proved])
     store.layers.offer(layer, blob, "reg/cache:1")
@@ -226,11 +226,11 @@ def opened(store: Store) -> bool:
 
 def test_a_layer_that_an_image_here_names_needs_no_database(store: Store) -> None:
     store.layout.put(DATA)
-    store.layers.know(DIFF_ID, descriptor())
+    stated = store.layers.know(DIFF_ID, descriptor())
     for found in (
         store.layers.record(DIFF_ID),
-        store.layers.ensure_form(DIFF_ID, None),
-        store.layers.ensure_form(DIFF_ID, Compression(UNCOMPRESSED)),
+        store.layers.ensure_form(DIFF_ID, None, stated),
+        store.layers.ensure_form(DIFF_ID, Compression(UNCOMPRESSED), stated),
     ):
         assert found is not None
         assert found.digest == descriptor().digest
@@ -273,3 +273,32 @@ def test_a_form_that_nobody_has_read_gives_way_to_one_that_was_read(store: Store
         made = store.layers.ensure_form(seen, Compression(UNCOMPRESSED))
         assert made.digest == seen
     assert store.layers.ensure_form(seen, Compression(GZIP)).uncompressed == len(DATA)
+
+
+def test_what_an_image_says_serves_that_image_alone(store: Store) -> None:
+    lie = archive(("evil", {"data": b"x"}))
+    for blob in (lie, DATA):
+        store.layout.put(blob)
+    store.layers.know(DIFF_ID, descriptor(lie))
+    stated = store.layers.know(DIFF_ID, descriptor())
+    assert store.layers.ensure_form(DIFF_ID, None, stated) == stated
+    assert not opened(store)  # and nothing had to be asked
+    again = Store(store.root)
+    again.layers.know(DIFF_ID, descriptor(lie))
+    assert again.database.layers(DIFF_ID) == []
+    with pytest.raises(LayerError, match="gives blob"):
+        again.layers.ensure_form(DIFF_ID, None)
+    again.layers.know(DIFF_ID, descriptor())
+    assert again.layers.ensure_form(DIFF_ID, None).digest == DIFF_ID  # which was read for it
+
+
+def test_a_claim_that_is_none_is_forgotten(store: Store) -> None:
+    """By whoever needs the layer, after the image that said so."""
+    lie = archive(("evil", {"data": b"x"}))
+    store.layout.put(lie)
+    store.layers.know(DIFF_ID, descriptor(lie), ORIGIN)
+    again = Store(store.root)
+    with pytest.raises(MissingLayer) as caught:
+        again.layers.ensure_blob(DIFF_ID)
+    assert f"{ORIGIN} gives blob" in str(caught.value.failure)
+    assert not again.layers.available(DIFF_ID)

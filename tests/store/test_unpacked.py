@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import random
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from builder.errors import Interrupted, LayerError, StoreError
+from builder.errors import Interrupted, LayerError
 from builder.filesystem.compression import ZSTD, Compression
+from builder.oci.spec import Descriptor
 from builder.progress import unchecked
 from builder.store.store import Store
 from builder.store.unpacked import top_first
@@ -28,8 +32,32 @@ def test_a_layer_that_is_not_what_its_diff_id_says(store: Store) -> None:
     store.layers.fetch = lambda origin, wanted, file: file.write(forged)  # type: ignore[assignment]
     with pytest.raises(LayerError):
         store.unpacked.tree((DIFF_ID,))
-    with pytest.raises(StoreError, match="is damaged"):
+    with pytest.raises(LayerError, match="the layer's content is"):
         store.layers.ensure_form(DIFF_ID, Compression(ZSTD))
+
+
+def test_what_is_noted_of_a_blob_was_read_of_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of a better one that came while it was fetched, and that a second look at the layer would find."""
+    forged = archive(("evil", {"data": b"x" * 100_000}))
+    looked: list[Callable[[], object]] = []
+
+    def fetch(origin: str, wanted: Descriptor, file: BinaryIO) -> None:
+        while not looked:  # at what arrives
+            time.sleep(0.01)
+        add(store, DATA)
+        file.write(forged)
+
+    def unsuitable(open_tar: Callable[[], object], *_: object) -> None:
+        looked.append(open_tar)
+        open_tar()
+
+    monkeypatch.setattr(store.snapshots, "_write_erofs", unsuitable)
+    store.layers.fetch = fetch
+    store.layers.know(DIFF_ID, descriptor(forged), ORIGIN)
+    with store.unpacked.tree((DIFF_ID,)) as tree:
+        assert tree.lstat("d/f") is not None
+    (claimed,) = [one for one in store.database.layers(DIFF_ID) if one.digest == descriptor(forged).digest]
+    assert not claimed.uncompressed
 
 
 def test_a_stack_is_seen_as_one_tree(store: Store) -> None:

@@ -187,7 +187,7 @@ def _write_files(delivery: Delivery, output: Output) -> None:
             images = [files(position, name if several else "") for position, name in enumerate(names)]
             write_tar(delivery.store, images, file.write, epoch=delivery.epoch)
         return
-    if not split:
+    if len(names) > 1 and not split:
         refuse_overlap(delivery.store, dict(zip(names, layers, strict=True)))
     if output.delete:
         from builder.export.mirror import remove_others

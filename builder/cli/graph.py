@@ -58,6 +58,7 @@ def command(
             contexts=values.pairs(contexts, "--build-context"),
             target=target,
             platforms=values.platforms(platforms),
+            rego=False,  # nothing is taken
             root=settings.root,
             environ=environ,
         )

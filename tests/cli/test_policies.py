@@ -110,6 +110,7 @@ def test_a_policy_in_rego(cli: Cli, tmp_path: Path) -> None:
         cli("build", directory), f"{directory}/Dockerfile.rego: the Dockerfile has a policy", "--policy disabled=true"
     )
     cli.build("--policy", "disabled=true", directory)
+    assert cli("graph", directory).status == 0
     cli.build("-f", directory / "other/Dockerfile", directory)
     refused(cli("build", "--policy", "filename=x.rego", directory), "--policy filename=x.rego")
     refused(cli("build", "--policy", "disabled=maybe", directory), "neither true nor false", status=2)

@@ -150,7 +150,11 @@ def run_command(
     output, and what has masked them (None in a build without secrets). `meanwhile` is called when it runs. Raises
     Unsupported, and what these do."""
     tail: deque[bytes] = deque([b""], maxlen=_TAIL_LINES)
-    masking = environment.guard.masking() if environment.guard is not None else None
+    masking: Masking | None = None
+    if environment.guard is not None:
+        from builder.solver.secret_output import Masking
+
+        masking = Masking(environment.guard)
 
     def take(stream: int, data: bytes) -> None:
         if masking is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,9 +20,6 @@ from builder.filesystem.tar import TarWriter
 from builder.filesystem.tree import FileInfo
 from builder.progress import Event, StepOutput, Transfer
 from builder.solver.secret_forms import Form, dense_encodings, encodings, is_searchable
-
-if TYPE_CHECKING:
-    from builder.solver.secret_output import Masking
 
 MASK = b"***"
 IMAGE = "the image"
@@ -172,12 +169,6 @@ class Guard:
     def search(self) -> Search:
         """Searches one stream."""
         return Search(self)
-
-    def masking(self) -> Masking:
-        """Masks what one step prints."""
-        from builder.solver.secret_output import Masking
-
-        return Masking(self)
 
 
 class Search:

@@ -22,6 +22,7 @@ from builder.errors import StepFailed
 from builder.filesystem import kinds
 from builder.filesystem.tree import FileInfo
 from builder.solver.secret_forms import is_searchable
+from builder.solver.secret_output import Masking
 from builder.solver.secrets import Guard, SecretLeak
 from tests.support.builds import Cli, Done, busybox_context, context, needs_sandbox
 from tests.support.registry import FakeRegistry
@@ -75,7 +76,7 @@ def test_what_might_stand_anywhere_is_not_searched_for(value: bytes, searched: b
 def test_logs_are_masked_across_pieces(parts: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(parts)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)))))
-    masking = guard(RAW).masking()
+    masking = Masking(guard(RAW))
     shown = b"".join(masking.feed(1, whole[a:b]) for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True))
     shown += b"".join(rest for _, rest in masking.finish())
     assert shown == guard(RAW).mask(whole)
@@ -94,7 +95,7 @@ def test_base64_is_masked_as_a_whole(value: bytes, before: bytes) -> None:
 
 
 def test_streams_are_masked_apart_and_not_delayed() -> None:
-    masking = guard(RAW).masking()
+    masking = Masking(guard(RAW))
     assert masking.feed(1, b"prompt> ") == b"prompt> "
     assert masking.feed(1, b"a tok") == b"a "
     assert masking.feed(2, b"/en+") == b"/en+"

@@ -35,7 +35,7 @@ FORMS = (
 
 
 def masking(*values: bytes) -> Masking:
-    return Guard({f"secret 's{number}'": partial(bytes, value) for number, value in enumerate(values)}).masking()
+    return Masking(Guard({f"secret 's{number}'": partial(bytes, value) for number, value in enumerate(values)}))
 
 
 def what(error: pytest.ExceptionInfo[SecretLeak]) -> str:
@@ -122,7 +122,7 @@ def test_a_failure_says_it_too() -> None:
 
 def test_masked_output_can_be_accepted() -> None:
     guard = Guard({"secret 'a'": lambda: RAW}, lambda: True)
-    found = guard.masking()
+    found = Masking(guard)
     found.feed(1, RAW)
     events: list[Event] = []
     found.check("[1/1] RUN x", (), events.append)

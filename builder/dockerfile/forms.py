@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 
-from lark import Token, Transformer
+from lark import Lark, Token, Transformer
 
+from builder.dockerfile.grammar import make_parser
 from builder.dockerfile.text import SPACE
 
 _QUOTED = re.compile(r"""\\(.)|\\\Z|(['"])""", re.DOTALL)
@@ -48,6 +50,14 @@ class Forms(Transformer[Token, object]):
         """None when an element is not a string."""
         found = [child for child in children if child is not None]
         return found if len(found) == len(children) else None
+
+
+@cache
+def line_parser() -> Lark:
+    """The parser of dockerfile.lark, with one start rule for the command and one for each form of its body."""
+    return make_parser(
+        "dockerfile.lark", ["command", "arguments", "origin", "words", "legacy_pair", "health", "array"], Forms()
+    )
 
 
 def _unquoted(token: Token) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from builder.dockerfile.tables import Tables
@@ -59,21 +58,3 @@ def make_parser(name: str, starts: list[str], transformer: Transformer[Token, ob
 def exchange(text: str, escape: str) -> str:
     """The text as the grammars want it, or back again."""
     return text if escape == "\\" else text.translate(_EXCHANGED)
-
-
-@cache
-def word_parser() -> Lark:
-    """The parser of words.lark, with the start rules `word` and `body`."""
-    from builder.dockerfile.word_parts import WordParts
-
-    return make_parser("words.lark", ["word", "body"], WordParts())
-
-
-@cache
-def line_parser() -> Lark:
-    """The parser of dockerfile.lark, with one start rule for the command and one for each form of its body."""
-    from builder.dockerfile.forms import Forms
-
-    return make_parser(
-        "dockerfile.lark", ["command", "arguments", "origin", "words", "legacy_pair", "health", "array"], Forms()
-    )

@@ -62,7 +62,8 @@ def _split(line: str, escape: str) -> Split:
     if found is not None:
         return found
     plain.turn_to_grammar()
-    from builder.dockerfile.grammar import exchange, line_parser
+    from builder.dockerfile.forms import line_parser
+    from builder.dockerfile.grammar import exchange
 
     split: Split = line_parser().parse(exchange(line, escape), start="command")  # type: ignore[assignment]
     keyword, flags, body = split
@@ -79,7 +80,8 @@ def _strings(rule: str, text: str, escape: str = "\\") -> tuple[str, ...] | None
     plain.turn_to_grammar()
     from lark import UnexpectedInput
 
-    from builder.dockerfile.grammar import exchange, line_parser
+    from builder.dockerfile.forms import line_parser
+    from builder.dockerfile.grammar import exchange
 
     try:
         found: list[str] = line_parser().parse(exchange(text, escape), start=rule)  # type: ignore[assignment]
@@ -106,7 +108,7 @@ def _array(text: str) -> tuple[str, ...] | None:
     plain.turn_to_grammar()
     from lark import UnexpectedInput
 
-    from builder.dockerfile.grammar import line_parser
+    from builder.dockerfile.forms import line_parser
 
     try:
         found: list[str] | None = line_parser().parse(text, start="array")  # type: ignore[assignment]

@@ -7,11 +7,12 @@ out.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TypeAlias
 
-from lark import Token, Transformer, UnexpectedInput, UnexpectedToken
+from lark import Lark, Token, Transformer, UnexpectedInput, UnexpectedToken
 
-from builder.dockerfile.grammar import exchange, word_parser
+from builder.dockerfile.grammar import exchange, make_parser
 from builder.dockerfile.words import MAXIMUM_NESTING, Bad, Mode, Part, Quoted, Text, Variable
 
 
@@ -96,6 +97,12 @@ class WordParts(Transformer[Token, object]):
         operator = str(children[0]) if children else ""
         word, *replacement = [child for child in children if isinstance(child, list)] or [[]]
         return operator, word, replacement[0] if replacement else []
+
+
+@cache
+def word_parser() -> Lark:
+    """The parser of words.lark, with the start rules `word` and `body`."""
+    return make_parser("words.lark", ["word", "body"], WordParts())
 
 
 def read_parts(text: str, escape: str, mode: Mode) -> tuple[Part, ...]:

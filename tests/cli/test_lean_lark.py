@@ -90,7 +90,8 @@ def test_it_is_the_same(what: str) -> None:
 def test_a_dockerfile_is_parsed_without_the_rest() -> None:
     parsed = (
         "        import sys\n"
-        "        from builder.dockerfile.grammar import line_parser, word_parser\n"
+        "        from builder.dockerfile.forms import line_parser\n"
+        "        from builder.dockerfile.word_parts import word_parser\n"
         "        line_parser(), word_parser()  # makes the tables, if nobody has\n"
         "        print(word_parser().parse('a$b', start='word'))\n"
     )

@@ -13,7 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from builder.dockerfile import plain
-from builder.dockerfile.grammar import exchange, line_parser
+from builder.dockerfile.forms import line_parser
+from builder.dockerfile.grammar import exchange
 from builder.dockerfile.parser import parse
 from builder.dockerfile.text import SPACE
 from tests.support.builds import PROJECT

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from builder.api.inputs import MAX_DOCKERFILE
 from builder.config import ArchiveLimits
 from builder.context.authorization import Secrets, git_authorization, http_authorization
-from builder.context.source import Context, ContextDirectory, GitContext, HTTPContext, Origin
+from builder.context.source import MAX_DOCKERFILE, Context, ContextDirectory, GitContext, HTTPContext, Origin
 from builder.errors import ContextError, OfflineError, UsageError
 from builder.plan.steps import MAIN_CONTEXT
 

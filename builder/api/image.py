@@ -259,7 +259,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         """
         import subprocess
 
-        from builder.api.options import NETWORKS, check_choice
+        from builder.api.choices import NETWORKS, check_choice
         from builder.api.running import RunOptions, Volume
         from builder.api.worker import run_apart
 

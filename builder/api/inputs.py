@@ -13,6 +13,7 @@ import msgspec
 
 from builder.api.options import DEFAULT_POLICY, REGO, SOURCE_POLICY
 from builder.context.source import (
+    MAX_DOCKERFILE,
     Context,
     ContextDirectory,
     GitContext,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from builder.filesystem.tree import FileTree
     from builder.plan.source_policy import SourcePolicy
 
-MAX_DOCKERFILE = 16 << 20
 DOCKERFILES = ("Dockerfile", "dockerfile", "Containerfile")
 """What a Dockerfile is called that no -f names."""
 _RULES = "ignore-2"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cache
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -17,6 +18,9 @@ from builder.errors import StepFailed
 from builder.places import default_root
 from builder.progress import Reporter
 from builder.store.store import Store
+
+if TYPE_CHECKING:
+    from builder.solver.secrets import Guard
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -84,12 +88,23 @@ def redacting(options: BuildOptions, credentials: Credentials) -> Iterator[None]
     try:
         yield
     except Exception as error:
-        from builder.api.prepare import guard_of
-
         guard = guard_of(options, credentials)
         if guard is not None:
             guard.redact(error)
         raise
+
+
+def guard_of(options: BuildOptions, credentials: Credentials) -> Guard | None:
+    """What keeps the build's secrets to itself: None for a build that has none."""
+    sources = {f"secret {name!r}": read for name, read in credentials.secrets.items()}
+    for name, paths in options.agents.items():
+        for path in filter(os.path.isfile, paths):
+            sources[f"the SSH key {path}"] = secret_reader(name, SecretSource(path=path), {})
+    if not sources:
+        return None
+    from builder.solver.secrets import Guard
+
+    return Guard(sources, lambda: configuration.load(options.environ).secrets.printed == "mask")
 
 
 @contextmanager

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from builder.export.cache_options import CacheSource, CacheTarget
 
 
-NETWORKS = ("default", "none", "host")
-"""The networks of a step."""
-
 ENTITLEMENTS = ("network.host", "security.insecure", "buildx.local.delete")
 """What a build may be allowed beyond what every build may."""
 
@@ -148,12 +145,6 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
         if not self.digest:
             raise StoreError("the build made files, and no image", remedy="leave out outputs=, or add type=image to it")
         return Store(self.root).image(self.digest)
-
-
-def check_choice(keyword: str, given: str, known: Iterable[str]) -> None:
-    """Raises UsageError unless what was given is known: what is not would count as the default, or fail a step."""
-    if given not in known:
-        raise UsageError(f"{keyword}={given!r} is not known", remedy=f"write one of: {', '.join(map(repr, known))}")
 
 
 def check_cpus(cpus: float) -> float:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from builder import config as configuration
 from builder.api.inputs import Inputs
-from builder.api.opening import Credentials, secret_reader
-from builder.api.options import BuildOptions, SecretSource
+from builder.api.opening import Credentials, guard_of
+from builder.api.options import BuildOptions
 from builder.api.special import Special
 from builder.errors import UsageError
 from builder.export.output import output_names
@@ -27,7 +25,6 @@ from builder.store.store import Store
 
 if TYPE_CHECKING:
     from builder.api.caches import Caches
-    from builder.solver.secrets import Guard
     from builder.solver.waiting import Waiting
 
 
@@ -105,16 +102,3 @@ def _compression(options: BuildOptions) -> Compression:
     """How new layers are compressed: as the outputs want it if they agree, so that nothing is compressed twice."""
     wanted = {output.compression or Compression() for output in options.outputs if output.holds_image}
     return wanted.pop() if len(wanted) == 1 else Compression()
-
-
-def guard_of(options: BuildOptions, credentials: Credentials) -> Guard | None:
-    """What keeps the build's secrets to itself: None for a build that has none."""
-    sources = {f"secret {name!r}": read for name, read in credentials.secrets.items()}
-    for name, paths in options.agents.items():
-        for path in filter(os.path.isfile, paths):
-            sources[f"the SSH key {path}"] = secret_reader(name, SecretSource(path=path), {})
-    if not sources:
-        return None
-    from builder.solver.secrets import Guard
-
-    return Guard(sources, lambda: configuration.load(options.environ).secrets.printed == "mask")

@@ -95,7 +95,8 @@ def build(
     """
     stdin, given_context, given_file = _inputs(context, file, dockerfile)
     environ = dict(os.environ if environ is None else environ)
-    from builder.api.options import NETWORKS, BuildOptions, check_choice
+    from builder.api.choices import NETWORKS, check_choice
+    from builder.api.options import BuildOptions
     from builder.errors import UsageError
     from builder.export.output import adjust_outputs, parse_output
     from builder.oci.platform import parse_target
@@ -144,16 +145,15 @@ def build(
 def run_build(options: BuildOptions, on_event: Reporter | None = None, stdin: BinaryIO | None = None) -> BuildResult:
     """Do a build whose options are made already. As root it is done in this process. For other users it needs a user
     namespace, which no process with threads can enter: a process of its own does it. Raises BuilderError."""
+    from builder.api.build import build as build_here
     from builder.progress import ignore
 
     report = on_event or ignore
     if os.geteuid() == 0:
-        from builder.api.build import build as build_here
-
         return build_here(options, report, stdin)
-    from builder.api.worker import build_apart
+    from builder.api.worker import report_apart
 
-    return build_apart(options, report, stdin)
+    return report_apart(build_here, options, report, stdin)
 
 
 def _inputs(context: Path | BinaryIO, file: Path, dockerfile: str | bytes | None) -> tuple[BinaryIO | None, str, str]:

@@ -18,13 +18,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from typing import IO, Any, BinaryIO, TypeVar
 
 from builder.errors import BuilderError, Interrupted
 from builder.progress import Event, Reporter
 
-if TYPE_CHECKING:
-    from builder.api.options import BuildOptions, BuildResult
+_Asked = TypeVar("_Asked")
+_Got = TypeVar("_Got")
 
 _PROGRAM = "builder.cli.worker"
 _PIECE = 1 << 16
@@ -32,13 +32,14 @@ _LOOK = 0.1  # seconds between two looks whether the worker has ended
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def build_apart(options: BuildOptions, report: Reporter, stdin: BinaryIO | None) -> BuildResult:
-    """`builder.api.build.build` in a worker. Events are reported by the calling thread. Raises BuilderError."""
-    from builder.api.build import build
-
-    with _Worker(build, options, reports=True, stdin=subprocess.PIPE) as worker:
+def report_apart(
+    function: Callable[[_Asked, Reporter, BinaryIO], _Got], asked: _Asked, report: Reporter, stdin: BinaryIO | None
+) -> _Got:
+    """What a function returns, called in a worker with a reporter and its standard input, which is fed from `stdin`.
+    Events are reported by the calling thread. Raises what it raises."""
+    with _Worker(function, asked, reports=True, stdin=subprocess.PIPE) as worker:
         worker.feed(stdin)
-        result: BuildResult = worker.outcome(report)
+        result: _Got = worker.outcome(report)
     return result
 
 

@@ -19,6 +19,9 @@ from builder.oci.reference import DEFAULT_TAG, parse
 if TYPE_CHECKING:
     from builder.context.git_url import GitRef
 
+MAX_DOCKERFILE = 16 << 20
+"""The bytes of a Dockerfile that are read, wherever it is from."""
+
 _SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*)://"
 _DIGEST = r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}"
 

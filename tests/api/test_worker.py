@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,9 +16,11 @@ import pytest
 import builder
 from builder.api.build import build as core_build
 from builder.api.options import BuildOptions
-from builder.api.worker import build_apart, call_apart
+from builder.api.worker import call_apart, report_apart
 from builder.progress import ignore
 from tests.support.builds import busybox_context, needs_sandbox
+
+build_apart = partial(report_apart, core_build)
 
 
 def test_a_build_in_a_worker(root: Path, directory: Path) -> None:

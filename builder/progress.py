@@ -108,3 +108,9 @@ def human_size(count: float) -> str:
             return f"{count:.3g}{unit}" if unit != "B" else f"{int(count)}B"
         count /= 1000
     raise AssertionError
+
+
+def warning(event: Warned) -> str:
+    """One line for a warning: `WARNING: Dockerfile:3: RULE: text`."""
+    parts = [part for part in (event.place, event.rule, event.text) if part]
+    return "WARNING: " + ": ".join(parts)

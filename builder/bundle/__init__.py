@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Entry = tuple[str, int, int, int, int]
 
-HEAD = 12  # bytes in front of the index
+_HEAD = 12  # bytes in front of the index
 _WORD = 0xFFFF_FFFF
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _NAME = __name__.partition(".")[0]
@@ -113,12 +113,12 @@ class Bundle:
         except OSError:
             return
         size = os.fstat(file).st_size
-        head = os.pread(file, HEAD, 0)
+        head = os.pread(file, _HEAD, 0)
         index = int.from_bytes(head[4:8], "little")
-        if head[:4] == MAGIC_NUMBER and HEAD + index + int.from_bytes(head[8:], "little") == size:
+        if head[:4] == MAGIC_NUMBER and _HEAD + index + int.from_bytes(head[8:], "little") == size:
             try:
-                self._entries = dict(marshal.loads(os.pread(file, index, HEAD)))
-                self._file, self._code = file, HEAD + index
+                self._entries = dict(marshal.loads(os.pread(file, index, _HEAD)))
+                self._file, self._code = file, _HEAD + index
                 return
             except (EOFError, ValueError, TypeError):
                 pass

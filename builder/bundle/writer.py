@@ -7,8 +7,6 @@ import os
 from _frozen_importlib_external import MAGIC_NUMBER, cache_from_source
 from typing import TYPE_CHECKING
 
-from builder.bundle import HEAD
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -41,7 +39,6 @@ def _replace(path: str, modules: Mapping[str, tuple[str, int, int, bytes]]) -> N
         done += len(code)
     index = marshal.dumps(entries)
     head = MAGIC_NUMBER + len(index).to_bytes(4, "little") + done.to_bytes(4, "little")
-    assert len(head) == HEAD
     temporary = f"{path}.{os.getpid()}"
     with open(temporary, "wb") as writing:
         try:

@@ -12,11 +12,11 @@ from builder.api.critical import critical_path, in_words
 from builder.api.explain import find_step
 from builder.cli.flags import BuildCommand, Command
 from builder.cli.format import ago, moment, print_rows, table
-from builder.cli.progress import warning
 from builder.cli.settings import Settings
 from builder.cli.stores import Failures, archive_output, open_store
 from builder.errors import BuilderError, UsageError
 from builder.filesystem.names import printable
+from builder.progress import warning
 from builder.store.builds import BASES, CACHED, NOT_NEEDED, NOT_STARTED, Build, BuiltStep
 from builder.store.store import Store
 

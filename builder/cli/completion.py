@@ -19,7 +19,7 @@ from click.shell_completion import (
 )
 
 from builder.cli.main import cli
-from builder.cli.program import COMPLETE
+from builder.cli.settings import COMPLETE
 
 _BASH = """\
 %(complete_func)s() {

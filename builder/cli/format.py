@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from builder.cli.progress import size
 from builder.cli.template import Template, json_text
 from builder.cli.template_values import Record
 from builder.filesystem.names import printable
+from builder.progress import human_size as size
 
 __all__ = ["ago", "human_duration", "moment", "print_rows", "rfc3339", "short_id", "size", "table"]
 

@@ -8,9 +8,19 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from builder.cli.progress import size, warning
 from builder.filesystem.names import printable
-from builder.progress import Event, Message, StepDone, StepMissed, StepOutput, StepStarted, Transfer, Warned
+from builder.progress import (
+    Event,
+    Message,
+    StepDone,
+    StepMissed,
+    StepOutput,
+    StepStarted,
+    Transfer,
+    Warned,
+    human_size,
+    warning,
+)
 
 _TAIL = 5
 
@@ -101,7 +111,7 @@ class LiveView:
         bar.update(event.done - bar.n)
         if event.total >= 0 and event.done >= event.total:
             self._bars.pop(f"transfer {event.name}").close()
-            self._print(f" => {event.name}  {size(event.total)}")
+            self._print(f" => {event.name}  {human_size(event.total)}")
 
     def _print(self, text: str) -> None:
         tqdm.write(text, file=self._out)

@@ -22,8 +22,8 @@ def command(settings: Settings, path: str, quiet: bool, platforms: tuple[str, ..
     Every digest is verified; if anything is wrong, nothing is loaded. A name with a digest that is not the image's is
     passed over.
     """
-    from builder.cli.progress import open_view, warning
-    from builder.progress import Transfer, Warned
+    from builder.cli.progress import open_view
+    from builder.progress import Transfer, Warned, warning
     from builder.store.load import load
 
     store = open_store(settings)

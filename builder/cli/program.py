@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from builder.cli.given import recall
-from builder.cli.settings import Settings
+from builder.cli.settings import COMPLETE, Settings
 from builder.errors import EXIT_FAILED, EXIT_INTERRUPTED, NO_ROOM, BuilderError, DiskFull, render
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 # What `signal` asks itself; around it, that makes enumerations of all numbers, which take longer than all else here.
 _signal: Any = __import__("_signal")
-
-COMPLETE = "_BUILDER_COMPLETE"
-"""The variable by which a shell asks for completions."""
 
 
 def run(asked: Question | None = None, at_end: Callable[[], None] = lambda: None) -> NoReturn:

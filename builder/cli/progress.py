@@ -12,11 +12,20 @@ from typing import Protocol, TextIO
 
 from builder.errors import UsageError
 from builder.filesystem.names import printable
-from builder.progress import Event, Message, StepDone, StepMissed, StepOutput, StepStarted, Transfer, Warned, human_size
+from builder.progress import (
+    Event,
+    Message,
+    StepDone,
+    StepMissed,
+    StepOutput,
+    StepStarted,
+    Transfer,
+    Warned,
+    human_size,
+    warning,
+)
 
 MODES = ("auto", "plain", "tty", "quiet", "rawjson", "none")
-
-size = human_size
 
 _LONGEST = 16 << 10  # bytes of an unfinished line
 
@@ -131,17 +140,11 @@ class PlainView:
         finished = event.total >= 0 and event.done >= event.total
         if finished or now - self._shown.get(event.name, 0.0) > 5:
             self._shown[event.name] = now
-            total = f" / {size(event.total)}" if event.total >= 0 else ""
-            self._line(f"{event.name}: {size(event.done)}{total}{' done' if finished else ''}")
+            total = f" / {human_size(event.total)}" if event.total >= 0 else ""
+            self._line(f"{event.name}: {human_size(event.done)}{total}{' done' if finished else ''}")
 
     def _line(self, text: str) -> None:
         self._out.write(text + "\n")
 
     def close(self) -> None:
         pass
-
-
-def warning(event: Warned) -> str:
-    """One line for a warning: `WARNING: Dockerfile:3: RULE: text`."""
-    parts = [part for part in (event.place, event.rule, event.text) if part]
-    return "WARNING: " + ": ".join(parts)

@@ -1,4 +1,4 @@
-"""The global options, for the commands."""
+"""The global options, for the commands, and how a shell asks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from builder.api.repeat.question import Question
+
+
+COMPLETE = "_BUILDER_COMPLETE"
+"""The variable by which a shell asks for completions."""
 
 
 class Settings:

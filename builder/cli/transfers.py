@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from builder import config as configuration
-from builder.cli.progress import warning
-from builder.progress import Event, Message, Reporter, Transfer, Warned
+from builder.progress import Event, Message, Reporter, Transfer, Warned, warning
 
 if TYPE_CHECKING:
     from tqdm import tqdm

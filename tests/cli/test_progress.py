@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.cli.live import LiveView
-from builder.cli.progress import MODES, PlainView, QuietView, View, open_view, size, warning
+from builder.cli.progress import MODES, PlainView, QuietView, View, open_view
 from builder.cli.rawjson import DEFINITION, TRANSFERS, RawJsonView
 from builder.errors import UsageError
 from builder.progress import Event, Message, Reason, StepDone, StepMissed, StepOutput, StepStarted, Transfer, Warned
@@ -289,22 +289,6 @@ def test_output_in_any_pieces_is_the_same_text(pieces: list[bytes]) -> None:
         return [re.sub(r"(#\d+) \d+\.\d{3} ", "", line) for line in out.getvalue().split("\n")[1:-2]]
 
     assert lines(pieces) == lines([b"".join(pieces)])
-
-
-def test_warnings() -> None:
-    assert warning(Warned("text")) == "WARNING: text"
-    assert warning(Warned("text", "Dockerfile:1")) == "WARNING: Dockerfile:1: text"
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0B"), (1, "1B"), (999, "999B"), (1000, "1kB"), (1234, "1.23kB"), (999_499, "999kB"), (999_999, "1MB"),
-        (1_500_000, "1.5MB"), (12_345_678, "12.3MB"), (5_000_000_000, "5GB"), (10**12, "1TB"), (10**16, "1e+04TB"),
-    ],
-)  # fmt: skip
-def test_sizes(count: int, text: str) -> None:
-    assert size(count) == text
 
 
 def test_a_terminal_is_never_coloured(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Imports point down: a package knows those below it and none beside or above it."""
+"""Imports point down: a package knows those below it and none beside or above it, in no circle."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ LEVELS = (
 )
 HEIGHT = {name: height for height, names in enumerate(LEVELS) for name in names}
 LEAVES = {"sandbox"}  # import nothing of ours at all
+CIRCLES = (
+    {"cli.build", "cli.building", "cli.plan"},  # `build --dry-run` is a plan, whose options are those of a build
+    {"dockerfile.words", "dockerfile.word_parts"},  # the grammar's part, which only words that need it load
+    {"store.builds", "store.recorder"},  # what is written of a build, which only those who record load
+    {"store.database", "store.room", "store.store"},  # what is let go where the disk is full is the store's
+)
 
 
 def imports(source: str, module: str, *, is_package: bool = False) -> Iterator[tuple[int, str]]:
@@ -34,13 +41,46 @@ def imports(source: str, module: str, *, is_package: bool = False) -> Iterator[t
             for alias in node.names:
                 yield node.lineno, alias.name
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
-            origin = ".".join([*above, *([node.module] if node.module else [])])
+            origin = _origin(node, package)
             if origin == "builder":  # what is imported are its modules
                 for alias in node.names:
                     yield node.lineno, f"builder.{alias.name}"
             else:
                 yield node.lineno, origin
+
+
+def _origin(node: ast.ImportFrom, package: list[str]) -> str:
+    above = package[: len(package) - node.level + 1] if node.level else []
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def _is_for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def needs(source: str, module: str, known: set[str], *, is_package: bool = False) -> set[str]:
+    """The modules of these that one imports when it runs, at the top or in functions."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not _is_for_types(node)]
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(node, package)
+            names = {f"{origin}.{alias.name}" for alias in node.names}
+            found |= names & known if names & known else {origin}
+    return (found & known) - {module}
+
+
+def circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """Modules that lead to each other, [] if there are none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
@@ -75,6 +115,37 @@ def test_imports_point_down() -> None:
     for module, path in modules():
         found += violations(path.read_text(), module, is_package=path.name == "__init__.py")
     assert not found, "\n".join(found)
+
+
+def test_modules_stand_in_no_circle() -> None:
+    known = {module for module, _ in modules()}
+    graph = {
+        module: needs(path.read_text(), module, known, is_package=path.name == "__init__.py")
+        for module, path in modules()
+    }
+    circles = [{f"builder.{module}" for module in each} for each in CIRCLES]
+    for each in circles:
+        assert circle({module: graph[module] & each for module in each}), f"no circle any longer: {sorted(each)}"
+    one = {module: min(each) for each in circles for module in each}  # of those that are allowed, as if it were all
+    merged: dict[str, set[str]] = {}
+    for module, others in graph.items():
+        home = one.get(module, module)
+        merged.setdefault(home, set()).update({one.get(other, other) for other in others} - {home})
+    assert circle(merged) == []
+
+
+@pytest.mark.parametrize(
+    ("sources", "found"),
+    [
+        ({"p.a": "from p.b import x", "p.b": "def f():\n    from p import a"}, True),
+        ({"p.a": "from . import b", "p.b": "import p.c", "p.c": "from .a import x"}, True),
+        ({"p.a": "from p.b import x", "p.b": "if TYPE_CHECKING:\n    from p import a"}, False),
+        ({"p": "", "p.a": "from p import x, b", "p.b": "from p import c"}, False),
+    ],
+)
+def test_circles_are_found(sources: dict[str, str], found: bool) -> None:
+    graph = {module: needs(source, module, set(sources)) for module, source in sources.items()}
+    assert bool(circle(graph)) == found
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
 MAKE_ROOM = "make room on the disk; 'builder prune' does where the store is"
 """The remedy where it may be another disk than the store's."""
 
+_ESCAPED_BYTES = range(0xDC80, 0xDD00)  # how Python keeps the bytes of a name that is not UTF-8
+
 
 class BuilderError(Exception):
     """A failure with one clear cause.
@@ -133,9 +135,32 @@ def lacks_room(error: BaseException) -> bool:
 
 
 def render(error: BuilderError) -> str:
-    """The text shown to people: `place: cause`, the details, and the remedy."""
-    lines = [f"error: {error}", *error.details]
+    """The text shown to people: `place: cause`, the details, and the remedy, each on its line. Whatever registries,
+    images and archives have put into them can neither add a line nor steer a terminal; what a step itself wrote last is
+    shown as it is."""
+    details = error.details if isinstance(error, StepFailed) else map(printable, error.details)
+    lines = [f"error: {one_line(str(error))}", *details]
     remedy = error.remedy or (MAKE_ROOM if lacks_room(error) else "")
     if remedy:
-        lines.append(f"help: {remedy}")
+        lines.append(f"help: {one_line(remedy)}")
     return "\n".join(lines)
+
+
+def one_line(text: str) -> str:
+    """The text as `printable` gives it, with spaces for line ends and tabs."""
+    return printable(text if text.isprintable() else " ".join(text.split()))
+
+
+def printable(name: str) -> str:
+    """The name, or any text of a stranger's, with every character escaped that cannot be printed: controls, line ends,
+    bytes that are not UTF-8."""
+    if name.isprintable():
+        return name
+    return "".join(character if character.isprintable() else _escape(character) for character in name)
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    if number in _ESCAPED_BYTES:
+        return f"\\x{number - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from builder.errors import one_line
+
 
 class Event(msgspec.Struct, frozen=True, tag=True, tag_field="event"):
     """The base of all events."""
@@ -113,4 +115,4 @@ def human_size(count: float) -> str:
 def warning(event: Warned) -> str:
     """One line for a warning: `WARNING: Dockerfile:3: RULE: text`."""
     parts = [part for part in (event.place, event.rule, event.text) if part]
-    return "WARNING: " + ": ".join(parts)
+    return "WARNING: " + one_line(": ".join(parts))

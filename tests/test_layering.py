@@ -11,7 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "builder"
 LEVELS = (
-    ("authorities", "boot", "bundle", "errors", "progress"),
+    ("authorities", "boot", "bundle", "errors"),
+    ("progress",),
     ("places", "proxies"),
     ("config", "oci"),
     ("filesystem", "sandbox", "dockerfile"),

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from builder.errors import one_line
 from builder.filesystem.names import printable
 from builder.progress import (
     Event,
@@ -55,7 +56,7 @@ class LiveView:
             elif isinstance(event, Warned):
                 self._print(warning(event))
             elif isinstance(event, Message):
-                self._print(event.text)
+                self._print(one_line(event.text))
 
     def _begin(self, event: StepStarted) -> None:
         self._names[event.step] = event.name
@@ -100,7 +101,7 @@ class LiveView:
                 return
             self._bars[f"transfer {event.name}"] = tqdm(
                 total=event.total if event.total >= 0 else None,
-                desc=f" => {event.name}",
+                desc=f" => {one_line(event.name)}",
                 unit="B",
                 unit_scale=True,
                 file=self._out,
@@ -111,7 +112,7 @@ class LiveView:
         bar.update(event.done - bar.n)
         if event.total >= 0 and event.done >= event.total:
             self._bars.pop(f"transfer {event.name}").close()
-            self._print(f" => {event.name}  {human_size(event.total)}")
+            self._print(f" => {one_line(event.name)}  {human_size(event.total)}")
 
     def _print(self, text: str) -> None:
         tqdm.write(text, file=self._out)
@@ -134,7 +135,7 @@ class LiveView:
 
 def _row(seconds: float, name: str, width: int, state: str | None = None) -> str:
     """A line of at most `width` columns: the time or the state, then the step, cut where it does not fit."""
-    return _cut(f"{state or f'{seconds:.1f}s':>8} {' '.join(name.split())}", width)
+    return _cut(f"{state or f'{seconds:.1f}s':>8} {one_line(' '.join(name.split()))}", width)
 
 
 def _cut(text: str, width: int) -> str:

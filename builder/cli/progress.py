@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Protocol, TextIO
 
-from builder.errors import UsageError
+from builder.errors import UsageError, one_line
 from builder.filesystem.names import printable
 from builder.progress import (
     Event,
@@ -99,7 +99,7 @@ class PlainView:
         if isinstance(event, StepStarted):
             number = self._numbers.setdefault(event.step, len(self._numbers) + 1)
             self._started[event.step] = time.monotonic()
-            self._line(f"#{number} {event.name}")
+            self._line(f"#{number} {one_line(event.name)}")
         elif isinstance(event, StepMissed):
             self._line(f"#{self._numbers.get(event.step, 0)} because {printable(event.reason.text)}")
         elif isinstance(event, StepOutput):
@@ -111,7 +111,7 @@ class PlainView:
         elif isinstance(event, Warned):
             self._line(warning(event))
         elif isinstance(event, Message):
-            self._line(event.text)
+            self._line(one_line(event.text))
 
     def _output(self, event: StepOutput) -> None:
         key = (event.step, event.stream)
@@ -132,7 +132,8 @@ class PlainView:
             rest = self._rest.pop(key)
             if rest:
                 self._output_line(event.step, rest)
-        state = f"ERROR: {event.error}" if event.error else "CACHED" if event.cached else f"DONE {event.seconds:.1f}s"
+        done = "CACHED" if event.cached else f"DONE {event.seconds:.1f}s"
+        state = f"ERROR: {one_line(event.error)}" if event.error else done
         self._line(f"#{self._numbers.get(event.step, 0)} {state}")
 
     def _transfer(self, event: Transfer) -> None:
@@ -141,7 +142,7 @@ class PlainView:
         if finished or now - self._shown.get(event.name, 0.0) > 5:
             self._shown[event.name] = now
             total = f" / {human_size(event.total)}" if event.total >= 0 else ""
-            self._line(f"{event.name}: {human_size(event.done)}{total}{' done' if finished else ''}")
+            self._line(f"{one_line(event.name)}: {human_size(event.done)}{total}{' done' if finished else ''}")
 
     def _line(self, text: str) -> None:
         self._out.write(text + "\n")

@@ -122,8 +122,11 @@ def _push(delivery: Delivery, committed: Committed, names: list[Reference], *, i
 
     label = f"pushing {', '.join(name.familiar for name in names)}"
     with _step(delivery, label, label), delivery.connect() as session:
-        for domain in dict.fromkeys(name.domain for name in names) if insecure else ():
-            session.trust(domain)
+        if insecure:
+            from builder.registry.insecure import trust
+
+            for domain in dict.fromkeys(name.domain for name in names):
+                trust(session, domain)
         push_image(delivery.store, session, committed.descriptor, names, delivery.report)
 
 

@@ -89,7 +89,8 @@ def said(body: bytes, host: str) -> tuple[str, ...]:
         errors = msgspec.json.decode(body, type=_Errors).errors
     except NOT_JSON:
         return ()
-    return tuple(f"{host}: {': '.join(part for part in (e.code, e.message) if part)[:500]}" for e in errors[:5])
+    words = (" ".join(": ".join(part for part in (e.code, e.message) if part)[:500].split()) for e in errors[:5])
+    return tuple(f"{host}: {text}" for text in words)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A registry without trust, for the `--insecure` of commands that have it."""
+"""A registry without trust, for the `--insecure` of commands that have it, and `registry.insecure` of outputs."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def allow_insecure(config: Config, environ: Mapping[str, str], domain: str) -> C
         except RegistryError:
             pass  # whatever it is, the command that follows will tell
     return relaxed
+
+
+def trust(session: Session, domain: str) -> None:
+    """Have a session take any certificate of a registry from now on, or plain HTTP if it does not speak HTTPS."""
+    session.config = allow_insecure(session.config, session.environ, domain)
 
 
 def _with(config: Config, domain: str, *, http: bool) -> Config:

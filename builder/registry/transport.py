@@ -50,7 +50,7 @@ class Session:
     ) -> None:
         """`offline` asks token servers for identity tokens, see `identity_token`."""
         self.config = config
-        self._environ = environ
+        self.environ = environ
         self.credentials = credentials or CredentialStore(environ)
         self.patience = patience or Patience()
         self.reporter = reporter
@@ -80,12 +80,6 @@ class Session:
         """The servers to ask for images of `domain`; those that could not be reached before come last."""
         found = endpoints(self.config, domain, push=push)
         return tuple(sorted(found, key=lambda endpoint: endpoint in self._unreachable))
-
-    def trust(self, domain: str) -> None:
-        """Take any certificate of a registry from now on, or plain HTTP if it does not speak HTTPS."""
-        from builder.registry.insecure import allow_insecure
-
-        self.config = allow_insecure(self.config, self._environ, domain)
 
     def identity_token(self, endpoint: Endpoint) -> str:
         """What the registry's token server gave to be kept instead of the password, '' if nothing."""
@@ -266,6 +260,6 @@ class Session:
                 if self._closed.is_set():
                     raise Interrupted("the transfer was stopped")
                 self._clients[endpoint, scheme] = make_client(
-                    self.config, self._environ, endpoint, scheme, self.patience
+                    self.config, self.environ, endpoint, scheme, self.patience
                 )
             return self._clients[endpoint, scheme]

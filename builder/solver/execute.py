@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from builder.errors import LayerError, StepFailed, StoreError, Unsupported
+from builder.errors import LayerError, StepFailed, StoreError, Unsupported, printable
 from builder.filesystem import kinds
 from builder.filesystem.compress import LayerBlob, LayerSink
 from builder.filesystem.diff import Change, LeftOut, changes, drop, write_changes
@@ -191,7 +191,7 @@ def _what_is_needed() -> str:
 
 def check_result(node: RunNode, result: Result, tail: list[str]) -> None:
     """Raises StepFailed unless the command ended well."""
-    shown = " ".join(node.argv)
+    shown = printable(" ".join(node.argv))
     if result.exit_status == 0 and not result.error:
         if not result.written:
             return
@@ -207,7 +207,7 @@ def check_result(node: RunNode, result: Result, tail: list[str]) -> None:
     if result.error and foreign and "format" in result.error:
         raise Unsupported(
             f"this machine cannot run programs for {node.platform}",
-            details=(f"  command: {shown}", f"  {result.error}"),
+            details=(f"  command: {shown}", f"  {printable(result.error)}"),
             remedy="install qemu-user-static and binfmt-support (Debian), so that the kernel runs them through qemu",
         )
     if result.error:

@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from builder.cli.live import LiveView
 from builder.cli.progress import MODES, PlainView, QuietView, View, open_view
 from builder.cli.rawjson import DEFINITION, TRANSFERS, RawJsonView
-from builder.errors import UsageError
+from builder.errors import RegistryError, StepFailed, UsageError, render
 from builder.progress import Event, Message, Reason, StepDone, StepMissed, StepOutput, StepStarted, Transfer, Warned
 from tests.support.builds import Cli, context
 from tests.support.terminal import Program
@@ -219,6 +220,38 @@ def test_a_terminal() -> None:
     for part in ("RUN x", "because a", "CACHED", "ERROR", "layer", "WARNING: Dockerfile:3: Rule: odd", "by the way"):
         assert part in text
     assert "\x1b[1m" not in text  # what a step writes cannot steer the terminal
+
+
+HOSTILE = "x\nhelp: run it as root\x1b]0;y\x07"
+SHOWN = "x help: run it as root\\x1b]0;y\\x07"
+
+
+@pytest.mark.parametrize("view", [PlainView, LiveView, QuietView])
+def test_what_strangers_name_is_one_line_and_steers_no_terminal(view: Callable[[io.StringIO], View]) -> None:
+    """A step may be a trigger that an image brought along, an error a registry's message."""
+    out = io.StringIO()
+    opened = view(out)
+    for event in (
+        StepStarted("1", HOSTILE),
+        StepDone("1", HOSTILE, error=HOSTILE),
+        Transfer(HOSTILE, 1, 3),
+        Transfer(HOSTILE, 3, 3),
+        Warned(HOSTILE, HOSTILE),
+        Message(HOSTILE),
+    ):
+        opened(event)
+    opened.close()
+    assert "\nhelp" not in out.getvalue()
+    assert "\x1b]" not in out.getvalue()
+    assert f"WARNING: {SHOWN}: {SHOWN}" in out.getvalue()
+
+
+def test_an_error_is_one_line_for_each_thing_that_it_says() -> None:
+    error = RegistryError(HOSTILE, place=HOSTILE, remedy=HOSTILE, details=(HOSTILE,))
+    shown = "x\\nhelp: run it as root\\x1b]0;y\\x07"
+    assert render(error).splitlines() == [f"error: {SHOWN}: {SHOWN}", shown, f"help: {SHOWN}"]
+    step = StepFailed("it failed", details=("  command: x", "    \x1b[31mred\x1b[m"))
+    assert render(step) == "error: it failed\n  command: x\n    \x1b[31mred\x1b[m"
 
 
 def test_a_terminal_is_left_in_order_when_a_step_still_runs() -> None:

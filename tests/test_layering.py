@@ -29,7 +29,6 @@ LEAVES = {"sandbox"}  # import nothing of ours at all
 CIRCLES = (
     {"cli.build", "cli.building", "cli.plan"},  # `build --dry-run` is a plan, whose options are those of a build
     {"dockerfile.words", "dockerfile.word_parts"},  # the grammar's part, which only words that need it load
-    {"registry.insecure", "registry.transport"},  # whether one speaks HTTPS is tried by a session of its own
     {"store.builds", "store.recorder"},  # what is written of a build, which only those who record load
 )
 

@@ -187,7 +187,7 @@ class Mounting:
             with open(fetched, "w+b") as file:
                 self._environment.store.layers.fetch(found.offer.origin, found.offer.descriptor, file)
                 file.seek(0)
-                read_mount(file, f"{fetched}.data")
+                read_mount(file, f"{fetched}.data", self._environment.store.limits)
         except (BuilderError, OSError) as error:
             if isinstance(error, Interrupted):
                 raise

@@ -11,7 +11,15 @@ import msgspec
 
 from builder.errors import LayerError, StoreError
 from builder.filesystem import kinds
-from builder.store.mounts import StoredMount, adopt_mount, is_name, remove_mount, stored_mounts, write_mount
+from builder.store.mounts import (
+    StoredMount,
+    adopt_mount,
+    is_name,
+    read_mount,
+    remove_mount,
+    stored_mounts,
+    write_mount,
+)
 from builder.store.store import Store
 
 if TYPE_CHECKING:
@@ -54,13 +62,9 @@ def write_mounts(mounts: Sequence[StoredMount], file: BinaryIO) -> None:
 def read_mounts(store: Store, stream: Readable, *, replace: bool = False) -> list[ImportedMount]:
     """Take over the mounts of an archive, nothing of one that is damaged. A mount that is there stays as it is, unless
     it is to be replaced. Raises StoreError, LayerError."""
-    from builder.filesystem.decompress import decompressor
-    from builder.filesystem.unpack import unpack
-
     with store.scratch() as scratch:
         files = os.path.join(scratch, "mounts")
-        os.mkdir(files)
-        unpack(decompressor(stream), files, layer=False)
+        read_mount(stream, files, store.limits)
         found = [(name, _id(files, name)) for name in sorted(os.listdir(files))]
         if not found:
             raise LayerError("holds no cache mounts")

@@ -26,6 +26,7 @@ from builder.oci.digests import is_hex
 from builder.store.store import Store, remove_tree
 
 if TYPE_CHECKING:
+    from builder.config import ArchiveLimits
     from builder.filesystem.diff import Change
     from builder.filesystem.readable import Readable
     from builder.filesystem.tar import TarWriter
@@ -212,13 +213,13 @@ def _below(prefix: str, entries: Iterator[Change]) -> Iterator[Change]:
         yield entry
 
 
-def read_mount(stream: Readable, into: str) -> None:
-    """Unpack what `write_mount` wrote without a prefix, compressed or not, into a new directory. Raises LayerError."""
+def read_mount(stream: Readable, into: str, limits: ArchiveLimits) -> None:
+    """Unpack what `write_mount` wrote, compressed or not, into a new directory. Raises LayerError."""
     from builder.filesystem.decompress import decompressor
     from builder.filesystem.unpack import unpack
 
     os.mkdir(into)
-    unpack(decompressor(stream), into, layer=False)
+    unpack(decompressor(stream, limits=limits), into, layer=False, max_entries=limits.entries or None)
 
 
 def adopt_mount(store: Store, name: str, mount_id: str, data: str) -> bool:

@@ -162,6 +162,18 @@ def test_what_is_no_archive_of_mounts(
 
 
 @needs_sandbox
+@pytest.mark.parametrize(
+    ("limit", "said"), [("entries = 3", "more than 3 entries"), ("size = 5000", "more than the 5000")]
+)
+def test_an_archive_beyond_the_limits(other: Cli, limit: str, said: str) -> None:
+    Path(other.environ["BUILDER_CONFIG"]).write_text(f"[limits]\n{limit}\n")
+    name = "1" * 32
+    entries = [(name, {}), (f"{name}/id", {"data": b"x"}), (f"{name}/data", {}), (f"{name}/data/f", {"data": b""})]
+    done = other("cache", "import", stdin=archive(*entries))
+    assert (done.status, said in done.err) == (1, True), done.err
+    assert listed(other) == []
+
+
 def test_a_build_uses_what_was_imported(other: Cli, tmp_path: Path) -> None:
     """The id is the one in the Dockerfile, or the target; what a step left on one machine serves on another."""
     (tmp_path / "three").mkdir()

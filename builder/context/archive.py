@@ -123,7 +123,8 @@ class _Unpacker:
         self.newest: int | None = None
         self._root = open_directory(into)
         self._last: tuple[tuple[str, ...], Directory] = ((), self._root)
-        self._directories: dict[tuple[str, ...], tuple[int, int]] = {}
+        self._directories: dict[str, tuple[int, int]] = {}
+        self._known: dict[str, set[str]] = {}  # of each directory, names at or below which owners or modes are kept
 
     def add(self, entry: ArchiveEntry) -> None:
         """Create one entry, instead of what is there."""
@@ -133,7 +134,8 @@ class _Unpacker:
         parent, name = self._directory(path[:-1], entry.path), path[-1]
         if info.kind == kinds.DIRECTORY:
             self._make_directory(parent, name)
-            self._directories[path] = (info.mode, info.mtime_ns)
+            self._directories[entry.path] = (info.mode, info.mtime_ns)
+            self._keep(entry.path)
         else:
             self._remove(parent, path)
             self._create(entry, parent, name)
@@ -149,10 +151,11 @@ class _Unpacker:
 
     def finish(self) -> None:
         """Set the modes and times of directories, the deepest first: setting them earlier would not last."""
-        for path, (mode, mtime) in sorted(self._directories.items(), key=lambda item: -len(item[0])):
+        for path, (mode, mtime) in sorted(self._directories.items(), key=lambda item: -item[0].count("/")):
             try:
-                parent = self._root.below(path[:-1])
-                directory = os.open(path[-1], _OPEN_DIRECTORY, dir_fd=parent.fd)
+                above, _, name = path.rpartition("/")
+                parent = self._root.below(above.split("/")) if above else self._root
+                directory = os.open(name, _OPEN_DIRECTORY, dir_fd=parent.fd)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # replaced by a later entry
             try:
@@ -229,13 +232,30 @@ class _Unpacker:
                 raise
             remove_tree(path[-1], dir_fd=parent.fd)
             self._last = ((), self._root)
-            inside = "/".join(path) + "/"
-            self.owners = {known: owner for known, owner in self.owners.items() if not known.startswith(inside)}
-            self._directories = {d: meta for d, meta in self._directories.items() if d[: len(path)] != path}
+            self._forget("/".join(path))
+
+    def _keep(self, path: str) -> None:
+        """Let what is known of a path be found from the directories above it."""
+        while path:
+            path, _, name = path.rpartition("/")
+            names = self._known.setdefault(path, set())
+            if name in names:
+                return
+            names.add(name)
+
+    def _forget(self, path: str) -> None:
+        """Forget what is known of a path and of all below it."""
+        waiting = [path]
+        while waiting:
+            path = waiting.pop()
+            self.owners.pop(path, None)
+            self._directories.pop(path, None)
+            waiting += [f"{path}/{name}" for name in self._known.pop(path, ())]
 
     def _own(self, path: str, entry: ArchiveEntry) -> None:
         if entry.info.uid or entry.info.gid:
             self.owners[path] = (entry.info.uid, entry.info.gid)
+            self._keep(path)
         else:
             self.owners.pop(path, None)
 

@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +164,34 @@ def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
     assert (tmp_path / "c/tree").read_text() == "a file now"
     assert (tmp_path / "c/dir").is_symlink()
     assert result.owners == {}
+
+
+def test_what_is_replaced_costs_what_was_in_it(tmp_path: Path) -> None:
+    """And nothing for all that is known of other files."""
+    turn = entry("d", tarfile.DIRTYPE), entry("d/e/f", uid=1), entry("d")
+
+    def calls(others: int, turns: int) -> int:
+        data = tar(*(entry(f"f{number}", uid=1) for number in range(others)), *turn * turns)
+        into = tmp_path / f"{others}-{turns}"
+        into.mkdir()
+        made: list[str] = []
+        sys.setprofile(lambda frame, event, argument: made.append(event) if "call" in event else None)
+        try:
+            found = unpack(io.BytesIO(data), str(into))
+        finally:
+            sys.setprofile(None)
+        assert len(found.owners) == others
+        return len(made)
+
+    assert calls(300, 20) - calls(300, 0) == pytest.approx(calls(3, 20) - calls(3, 0), rel=0.2)
+
+
+def test_owners_go_with_what_is_replaced(tmp_path: Path) -> None:
+    inner = entry("d", tarfile.DIRTYPE, mode=0o700), entry("d/e", tarfile.DIRTYPE, uid=1), entry("d/e/f", uid=2)
+    again = entry("d/e", tarfile.DIRTYPE, mode=0o711), entry("d/e/g", uid=3)
+    result = unpacked(tar(*inner, entry("other/f", uid=4), entry("d"), *inner[:1], *again), tmp_path / "c")
+    assert result.owners == {"other/f": (4, 0), "d/e/g": (3, 0)}
+    assert (tmp_path / "c/d/e").stat().st_mode & 0o7777 == 0o711
 
 
 def test_damaged_archives(tmp_path: Path) -> None:

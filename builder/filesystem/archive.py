@@ -22,6 +22,9 @@ from builder.filesystem.tree import FileInfo
 CHUNK = 1 << 20
 LONGEST_PATH = 4095  # Linux's limit; also bounds how deep a tree can be made with few bytes
 MAX_EXTENSION = 1 << 20  # bytes of one PAX or long-name header; Go's limit
+_PATH_BYTES = 256 << 20
+"""Bytes of all paths of one archive, which are kept while it is read; for those who allow more entries than by default
+128 for each."""
 
 NAMELESS = "archive"
 """The place of an error before the first name in an archive."""
@@ -126,6 +129,8 @@ class TarReader:
         self._position = 0
         self._last = ""
         self._max_entries = max_entries
+        self._most_path_bytes = None if max_entries is None else max(_PATH_BYTES, 128 * max_entries)
+        self._path_bytes = 0
         self._strict_names = strict_names
         self.entries = 0
 
@@ -233,7 +238,7 @@ class TarReader:
             device = (major, fields.number(header[337:345], "device", place))
             if not (0 <= device[0] < _MAJORS and 0 <= device[1] < _MINORS):
                 raise LayerError("has device numbers that there cannot be", place=place)
-        self._count(place)
+        self._count(place, len(raw_name) + (len(raw_link) if kind == kinds.HARDLINK else 0))
         info = FileInfo(
             kind, mode & 0o7777, uid, gid, size, mtime if -_LATEST < mtime < _LATEST else 0,
             link if kind == kinds.SYMLINK else "", device,
@@ -241,11 +246,15 @@ class TarReader:
         hardlink = clean(link) if kind == kinds.HARDLINK else None
         return ArchiveEntry(clean(name), info, xattrs, Content(self, size, place), hardlink)
 
-    def _count(self, place: str) -> None:
+    def _count(self, place: str, path_bytes: int) -> None:
         self.entries += 1
         if self._max_entries is not None and self.entries > self._max_entries:
             cause = f"the archive has more than {self._max_entries} entries"
             raise LayerError(cause, place=place, remedy=ArchiveLimits.remedy("entries"))
+        self._path_bytes += path_bytes
+        if self._most_path_bytes is not None and self._path_bytes > self._most_path_bytes:
+            cause = f"the paths in the archive have more than {self._most_path_bytes} bytes"
+            raise LayerError(cause, place=place[:100], remedy=ArchiveLimits.remedy("entries"))
 
     def _place(self, header: bytes) -> str:
         return fields.raw_name(header).decode("utf-8", "backslashreplace") or self._last or NAMELESS

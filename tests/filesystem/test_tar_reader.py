@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from builder.errors import LayerError
 from builder.filesystem import kinds
 from builder.filesystem.archive import TarReader, clean, read_archive
+from tests.support.archives import archive
 
 
 def header(name: bytes, size: bytes, kind: bytes = b"0", magic: bytes = b"ustar\x0000") -> bytes:
@@ -151,6 +152,18 @@ def test_the_limit_of_entries() -> None:
     with pytest.raises(LayerError, match="more than 1 entries"):
         list(read_archive(io.BytesIO(raw), max_entries=1))
     assert len(list(read_archive(io.BytesIO(raw), max_entries=2))) == 2
+
+
+def test_the_limit_of_all_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may be 4 KB long, and is kept: as many entries as are allowed would take 10 GB."""
+    monkeypatch.setattr("builder.filesystem.archive._PATH_BYTES", 1000)
+    raw = archive(*((f"{'d' * 200}/{number}", {"data": b""}) for number in range(5)))
+    with pytest.raises(LayerError, match="paths in the archive have more than 1000 bytes") as caught:
+        list(read_archive(io.BytesIO(raw), max_entries=5))
+    assert "raise entries below [limits]" in (caught.value.remedy or "")
+    assert caught.value.place == "d" * 100
+    for allowed in (8, None):  # who allows more entries allows longer paths
+        assert len(list(read_archive(io.BytesIO(raw), max_entries=allowed))) == 5
 
 
 def test_global_headers_are_skipped_and_the_prefix_is_ustar_only() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builder.dockerfile.excerpt import excerpt
 from builder.dockerfile.instructions import Range
 from builder.dockerfile.lines import CheckOptions, parse_check_directive, parse_check_options
-from builder.dockerfile.text import did_you_mean, nearest, quote
+from builder.dockerfile.text import did_you_mean, nearest, quote, quoted
 from builder.dockerfile.values import (
     format_duration,
     parse_boolean,
@@ -151,3 +151,20 @@ def test_check_options() -> None:
     for text in ("skip", "other=x", "error=maybe"):
         with pytest.raises(DockerfileError, match="invalid check option"):
             parse_check_options(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", '""'),
+        ("a é 漢 😀", '"a é 漢 😀"'),
+        ('a"b\\c', r'"a\"b\\c"'),
+        ("\a\b\f\n\r\t\v", r'"\a\b\f\n\r\t\v"'),
+        ("\0\x1b\x7f", r'"\x00\x1b\x7f"'),
+        ("\x85\u200b\u2028\ufeff\U000e0001", r'"\u0085\u200b\u2028\ufeff\U000e0001"'),
+        ("</a>&", '"</a>&"'),
+        (b"a\xffb".decode("utf-8", "surrogateescape"), r'"a\xffb"'),
+    ],
+)
+def test_quoted_as_go_does(text: str, shown: str) -> None:
+    assert quoted(text) == shown

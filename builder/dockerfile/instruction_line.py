@@ -82,12 +82,18 @@ def command(line: Line, arguments: tuple[str, ...]) -> df.CommandLine:
     """Exec form, or shell form with the rest of the line as it is (nothing, if nothing was written)."""
     if line.node.json:
         return df.CommandLine(arguments, shell=False)
-    return df.CommandLine((" ".join(arguments),), shell=True, heredocs=tuple(_chomped(h) for h in line.heredocs))
+    text = " ".join(arguments)
+    return df.CommandLine((text,), shell=True, heredocs=_chomped(text, line.heredocs))
 
 
-def _chomped(heredoc: df.Heredoc) -> df.Heredoc:
-    if not heredoc.chomp:
-        return heredoc
-    from builder.dockerfile.heredocs import chomp_tabs
+def _chomped(text: str, heredocs: tuple[df.Heredoc, ...]) -> tuple[df.Heredoc, ...]:
+    """The here-documents without the tabs of `<<-` where nobody else takes them away: beside a command the shell does,
+    as in BuildKit (`dispatchRun`)."""
+    if len(heredocs) != 1 or not heredocs[0].chomp:
+        return heredocs
+    from builder.dockerfile.heredocs import chomp_tabs, is_heredoc
 
-    return msgspec.structs.replace(heredoc, content=chomp_tabs(heredoc.content))
+    (heredoc,) = heredocs
+    if not is_heredoc(text.strip(SPACE)):
+        return heredocs
+    return (msgspec.structs.replace(heredoc, content=chomp_tabs(heredoc.content)),)

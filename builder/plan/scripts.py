@@ -42,22 +42,25 @@ def find_script(physical: Sequence[str], lines: Range, command: CommandLine, esc
     line = command.arguments[0]
     if command.heredocs and is_lone_heredoc(command):
         (heredoc,) = command.heredocs
-        return Script(heredoc.content, _heredoc_rows(physical, written.last + 1, heredoc), written.comments)
+        rows = _heredoc_rows(physical, written.last + 1, heredoc, lone=True)
+        return Script(heredoc.content, rows, written.comments)
     joined = written.text.rstrip(SPACE)
     if not joined.endswith(line):
         return None
     text, rows = line, [written.row.after(len(joined) - len(line))]
     for heredoc in command.heredocs:
         text += f"\n{heredoc.content}{heredoc.name}"
-        rows += _heredoc_rows(physical, written.last + len(rows), heredoc)
+        rows += _heredoc_rows(physical, written.last + len(rows), heredoc, lone=False)
     return Script(text, rows, written.comments)
 
 
-def _heredoc_rows(physical: Sequence[str], first: int, heredoc: Heredoc) -> list[Row]:
-    """The rows of a here-document's content and of the line that ends it."""
+def _heredoc_rows(physical: Sequence[str], first: int, heredoc: Heredoc, *, lone: bool) -> list[Row]:
+    """The rows of a here-document's content, of which only a lone one has lost its tabs, and of the line that ends
+    it."""
     rows = []
-    for number in range(first, first + heredoc.content.count("\n") + 1):
+    last = first + heredoc.content.count("\n")
+    for number in range(first, last + 1):
         line = physical[number - 1] if number <= len(physical) else ""
-        tabs = len(line) - len(line.lstrip("\t")) if heredoc.chomp else 0
+        tabs = len(line) - len(line.lstrip("\t")) if heredoc.chomp and (lone or number == last) else 0
         rows.append(Row([(1, (number, tabs + 1))]))
     return rows

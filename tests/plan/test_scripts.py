@@ -46,7 +46,8 @@ def check_positions(text: str, script: Script) -> None:
         ("# escape=`\nFROM a\nRUN ls `\n  a\\b", "ls   a\\b"),
         ("FROM a\nRUN <<EOF\nls\n  x\nEOF\nRUN y", "ls\n  x\n"),
         ("FROM a\nRUN --network=none <<-'EOF'\n\tls\n\t\tx\n\tEOF\n", "ls\nx\n"),
-        ("FROM a\nRUN cat <<A \\\n <<-B && ls\n1\nA\n\t2\nB\n", "cat <<A  <<-B && ls\n1\nA\n2\nB"),
+        ("FROM a\nRUN cat <<A \\\n <<-B && ls\n1\nA\n\t2\n\tB\n", "cat <<A  <<-B && ls\n1\nA\n\t2\nB"),
+        ("FROM a\nRUN cat <<-A\n\t1\n\tA\n", "cat <<-A\n\t1\nA"),
         ("\ufeffFROM a\nRUN ls", "ls"),
     ],
 )

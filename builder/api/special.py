@@ -87,14 +87,14 @@ def dated(options: BuildOptions, inputs: Inputs, dockerfile: Dockerfile, locate:
     """The time of a build: what the options say, or else an ARG before the first FROM. `context` is the time of the
     main context; where that has none, nothing was said. Stages see the seconds.
 
-    As in BuildKit (`dockerfile2llb/convert.go` and `epoch.go`), which also takes the name of another context or of a
+    As in BuildKit (`dockerfile2llb/convert.go` and `epoch.go`; buildx makes a build argument of the variable of the
+    environment), which also takes the name of another context or of a
     stage. Raises UsageError for one of those."""
     text, build_args = given_epoch(options), options.build_args
     if _EPOCH in build_args or text:
         epoch = _epoch(text, inputs.time)
-        if _EPOCH in build_args and not text.isdigit():
-            build_args = {name: value for name, value in build_args.items() if name != _EPOCH}
-            build_args |= {} if epoch is None else {_EPOCH: str(epoch)}
+        build_args = {name: value for name, value in build_args.items() if name != _EPOCH}
+        build_args |= {} if epoch is None else {_EPOCH: str(epoch)}
         return Dated(epoch, build_args, dockerfile)
     argument = _global_argument(dockerfile)
     if argument is None:

@@ -109,6 +109,15 @@ def test_the_time_of_an_arg_is_that_of_the_image(cli: Cli, tmp_path: Path) -> No
     assert int(cli.files("x")["f"].mtime) == 1000
 
 
+@pytest.mark.parametrize(("given", "shown"), [({}, "5"), ({"SOURCE_DATE_EPOCH": "007"}, "7")])
+def test_stages_see_the_time_of_the_environment(cli: Cli, tmp_path: Path, given: dict[str, str], shown: str) -> None:
+    """As buildx gives it; a build argument that was given wins."""
+    arguments = [word for name, value in given.items() for word in ("--build-arg", f"{name}={value}")]
+    directory = context(tmp_path / "context", SHOWN, f="f")
+    cli.build("-t", "x", *arguments, directory, environ={"SOURCE_DATE_EPOCH": "5"})
+    assert cli.config("x")["config"]["Labels"] == {"time": shown}
+
+
 def test_the_time_may_come_from_the_environment() -> None:
     options = BuildOptions(environ={"SOURCE_DATE_EPOCH": "5", "BUILDKIT_MULTI_PLATFORM": "1"})
     assert special_arguments(options) == Special(epoch=5)

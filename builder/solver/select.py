@@ -60,7 +60,26 @@ def select(tree: FileTree, source: CopyFiles, excludes: tuple[str, ...]) -> list
         else:
             items = (Item("", real, info),)
         matches.append(Match(name, real, info, items))
+    if source.required is not None and source.pattern and not _takes(matches, source.pattern):
+        raise _nothing_of(source.required, source.pattern, excluded=bool(excludes))
     return matches
+
+
+def _takes(matches: list[Match], pattern: str) -> bool:
+    """Whether something of what a pattern without wildcards names is there."""
+    below = f"{pattern}/"
+    return any(item.relative == pattern or item.relative.startswith(below) for match in matches for item in match.items)
+
+
+def _nothing_of(path: str, pattern: str, *, excluded: bool) -> StepFailed:
+    """What --parents asks for is there, but is not taken: BuildKit says that it was not found (`RequiredPaths`)."""
+    if excluded:
+        return StepFailed(f"{path} was not found: --exclude leaves nothing of it", remedy="mend the patterns")
+    folder = pattern.rpartition("/")[0]
+    return StepFailed(
+        f"{path} was not found: --parents follows no link within a path",
+        remedy=f"name the directories that {folder} leads to" if folder else None,
+    )
 
 
 def _expand(tree: FileTree, path: str) -> Iterator[str]:

@@ -234,6 +234,33 @@ def test_a_link_to_nowhere_with_its_parents(tmp_path: Path, store: Store) -> Non
     assert list(entries(store, result.diff_id)) == ["d", "d/link"]
 
 
+@pytest.mark.parametrize(
+    ("path", "excludes", "expected"),
+    [
+        ("link/foo", (), "/link/foo was not found: --parents follows no link within a path"),
+        ("sub", ("sub",), "/sub was not found: --exclude leaves nothing of it"),
+        ("sub", ("sub/**",), ["sub"]),
+        ("sub/foo", ("sub", "!sub/foo"), ["sub", "sub/foo"]),
+        ("link", (), ["link"]),
+    ],
+)
+def test_what_is_named_with_its_parents_must_be_taken(
+    tmp_path: Path, store: Store, path: str, excludes: tuple[str, ...], expected: Any
+) -> None:
+    """BuildKit requires it among what it hashes (`RequiredPaths` of `cache/contenthash`)."""
+    context = write(tmp_path / "context", {"sub/foo": "f", "subject": "x", "link": "-> sub"})
+    made, _ = environment(store, context)
+    step = node(parents("/", path, f"/{path}"), to="/", parents=True, excludes=excludes)
+    result = outcome(lambda: list(entries(store, run_copy(made, step).diff_id)))
+    assert result == expected
+
+
+def test_a_pivot_may_be_a_link(tmp_path: Path, store: Store) -> None:
+    made, _ = environment(store, write(tmp_path / "context", {"sub/foo": "f", "link": "-> sub"}))
+    result = run_copy(made, node(parents("/link", "foo", "/link/foo"), to="/", parents=True))
+    assert list(entries(store, result.diff_id)) == ["foo"]
+
+
 def test_modes_times_links_and_special_files_are_kept(tmp_path: Path, store: Store) -> None:
     context = write(tmp_path / "context", {"d/a": "a", "d/b": "b", "top": "t"})
     os.link(context / "d/a", context / "d/hard")

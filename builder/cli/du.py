@@ -32,7 +32,7 @@ def command(settings: Settings, verbose: bool, form: str) -> None:
     """Show what takes space in the store, and how much of it 'builder prune' would free.
 
     Sizes are those of the files as they are kept; what images and the cache share counts with the images. ACTIVE are
-    images with a name, and records and unpacked layers that an image has.
+    images with a name, records and unpacked layers that an image has, and cache mounts that a running build uses.
     """
     from builder.store.usage import usage
 

@@ -90,7 +90,7 @@ HELP = {
     "import": "Make an image of a file system's archive",
     "export": "Write the files of an image as an archive",
     "pin": "Pin the images that a Dockerfile names to their digests",
-    "prune": "Remove images without a name, and build cache that no image uses",
+    "prune": "Remove images without a name, build cache that no image uses, and cache mounts",
     "cache": "Manage cache mounts of RUN (ls, export, import, rm)",
     "du": "Show what takes space in the store",
     "fsck": "Check the store, and repair what can be repaired",

@@ -64,6 +64,18 @@ def ask(warning: str) -> None:
         raise BuilderError("nothing was removed: the answer was not yes", remedy="-f does not ask")
 
 
+def ask_about_cache(wanted: Wanted, limit: Limit | None, *, images: bool) -> None:
+    """Ask before `prune` removes what is wanted. Raises BuilderError unless the answer is yes."""
+    items = ["all images" if wanted.everything else "all dangling images"] if images else []
+    if limit is None:
+        items += ["all build cache" if wanted.everything else "unused build cache"]
+        items += ["all cache mounts that no running build uses"]
+    else:
+        items += ["build cache and cache mounts that were not used for longest, until their limits are kept"]
+    items += ["all kept states of failed steps"]
+    ask("This will remove:\n" + "".join(f"  - {item}\n" for item in items))
+
+
 def run(store: Store, wanted: Wanted, *, images: bool = True, cache: bool, limit: Limit | None = None) -> None:
     """Prune the images that are wanted, with `cache` build cache too, as far as a `limit` asks, without `images` that
     alone; print it."""
@@ -98,6 +110,8 @@ def _print(pruned: Pruned) -> None:
         print()
     if pruned.steps:
         print(f"Deleted build cache records: {pruned.steps}\n")
+    if pruned.mounts:
+        print(f"Deleted cache mounts: {pruned.mounts}\n")
     if pruned.failed:
         print(f"Deleted failed steps: {pruned.failed}\n")
     print(f"Total reclaimed space: {size(pruned.size)}")

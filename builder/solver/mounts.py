@@ -29,7 +29,7 @@ from builder.solver.isolation import CHROOT, choose
 from builder.solver.keys import content_name
 from builder.solver.roots import Layers
 from builder.solver.waiting import Waiting
-from builder.store.mounts import hold, note_use, read_mount
+from builder.store.mounts import hold, note_use, pin_of, read_mount
 from builder.store.store import remove_tree
 
 _SCRIPTS = "/dev/pipes"
@@ -168,11 +168,13 @@ class Mounting:
         return path
 
     def _take(self, path: str, mode: int) -> bool:
-        """Lock a cache, if no other's lock keeps us from it. Whether that was done."""
+        """Lock a cache, if no other's lock keeps us from it. Whether that was done. What has it stays until the build
+        ends."""
         try:
             self._held.callback(os.close, hold(path, mode | fcntl.LOCK_NB))
         except BlockingIOError:
             return False
+        self._environment.store.layout.pin(pin_of(os.path.basename(path)))
         self._claimed.add(path)
         return True
 

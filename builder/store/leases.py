@@ -1,9 +1,9 @@
 """Leases: what running builds and transfers use, so that a collection leaves it alone.
 
 Each process that works with the store holds a file in ROOT/leases, locked as long as it lives, with one line for each
-digest (of a blob) or diff ID it relies on. A line is written *before* the process looks whether the blob is there, in
-a moment in which no collection runs; so what was found stays. Collections run while builds do: they take what no
-lease names. A killed process loses its lock, and the next collection removes its file.
+digest (of a blob), diff ID or cache mount it relies on. A line is written *before* the process looks whether the blob
+is there, in a moment in which no collection runs; so what was found stays. Collections run while builds do: they take
+what no lease names. A killed process loses its lock, and the next collection removes its file.
 """
 
 from __future__ import annotations

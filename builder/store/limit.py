@@ -1,20 +1,22 @@
-"""A limit to what the build cache takes on the disk, and which of its records go for it: the least recently used.
+"""A limit to what the build cache takes on the disk, and which of it goes for that: what was not used for longest.
 
-What counts is what `du` shows as build cache, and the unpacked layers that no image has: in BuildKit, too, a record's
-size is that of its snapshot and its blob. What several records keep counts once, and goes with the last of them.
+What counts is what `du` shows as build cache, the unpacked layers that no image has, and the cache mounts: in BuildKit,
+too, a record's size is that of its snapshot and its blob, and a cache mount is a record as others. What several records
+keep counts once, and goes with the last of them.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from builder.oci.layout import Layout
 from builder.store.collect import Needed, Walker, tree_size
 from builder.store.leases import held
+from builder.store.mounts import StoredMount, stored_mounts
 from builder.store.records import Holding
 from builder.store.room import SIZE, free_space
 from builder.store.store import Store
@@ -45,46 +47,58 @@ class Limit(msgspec.Struct, frozen=True):
         return max(min(allowed, default=0), self.reserved)
 
 
-class _Kept(msgspec.Struct):
-    """What some records keep: its blobs and unpacked layers, and when it was last used."""
+class Removable(msgspec.Struct, frozen=True):
+    """What of the build cache may go, or is to go: records, and cache mounts."""
 
     holdings: list[Holding]
-    needed: Needed
+    mounts: list[StoredMount]
+
+
+class _Kept(msgspec.Struct):
+    """What some records or a cache mount keep, by its names as parts, and when it was last used."""
+
+    parts: set[str]
     used: float
+    holdings: list[Holding] = []
+    mounts: list[StoredMount] = []
 
 
 def surplus(
     store: Store,
     limit: Limit,
-    candidates: Iterable[Holding],
+    candidates: Removable,
     unpacked: Iterable[tuple[str, int]] | None = None,
-) -> list[Holding]:
+    mounts: Mapping[StoredMount, int] | None = None,
+) -> Removable:
     """Those of the candidates that must go so that the cache is within the limit, or all that takes space of its own:
     what images and running builds have would not become free. `unpacked` are the bytes of unpacked layers, by diff ID,
-    if they are known. Raises StoreError."""
+    and `mounts` those of all cache mounts, if they are known. Raises StoreError."""
     if unpacked is None:
         unpacked = ((diff_id, tree_size(path)) for diff_id, path in unpacked_layers(store))
-    sizes = _sizes(store, unpacked)
+    if mounts is None:
+        mounts = {mount: tree_size(mount.path) for mount in stored_mounts(store)}
+    sizes = _sizes(store, unpacked) | {mount.pin: size for mount, size in mounts.items()}
     walker = Walker(Layout(store.root, store.temporary))  # one that pins nothing
     images = Needed()
     walker.reach((entry.digest for entry in Layout(store.root, store.temporary).index().manifests), images)
     forms = _forms(store)
     pinned = [_reach(walker, forms, digest) for digest in held(store.leases)]
-    kept = _all_kept(store, walker, forms)
+    kept = [*_all_kept(store, walker, forms), *(_Kept({one.pin}, one.used, mounts=[one]) for one in mounts)]
     of_images, in_use = _parts(images), set().union(*map(_parts, pinned))
-    owners = Counter(part for one in kept for part in _parts(one.needed))
+    owners = Counter(part for one in kept for part in one.parts)
     counted = (owners.keys() | in_use) - of_images
     used = sum(sizes.get(part, 0) for part in counted)
     unneeded = sum(size for part, size in sizes.items() if part not in counted | of_images)
     allowed = limit.kept(used, free_space(store.root) - SIZE + unneeded)  # the reserve will be there again
-    going = set(candidates)
-    found: list[Holding] = []
+    going = {*candidates.holdings, *candidates.mounts}
+    found = Removable([], [])
     for one in sorted(kept, key=lambda one: one.used):
         if used <= allowed:
             break
-        parts = {part for part in _parts(one.needed) - of_images - in_use if sizes.get(part)}
-        if parts and going.issuperset(one.holdings):
-            found += one.holdings
+        parts = {part for part in one.parts - of_images - in_use if sizes.get(part)}
+        if parts and going.issuperset((*one.holdings, *one.mounts)):
+            found.holdings.extend(one.holdings)
+            found.mounts.extend(one.mounts)
             owners.subtract(parts)
             used -= sum(sizes[part] for part in parts if not owners[part])
     return found
@@ -131,7 +145,7 @@ def _all_kept(store: Store, walker: Walker, forms: dict[str, list[str]]) -> list
     for digest, those in holdings.items():
         found = _reach(walker, forms, digest)
         last = max(stood_on.get(name, 0.0) for name in found.blobs | found.diff_ids)
-        kept.append(_Kept(those, found, max(last, *(holding.used for holding in those))))
+        kept.append(_Kept(_parts(found), max(last, *(holding.used for holding in those)), those))
     return kept
 
 

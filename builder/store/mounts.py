@@ -5,7 +5,7 @@ NAME/lock    held by whoever uses the mount (flock: shared, or alone); its time 
 NAME/data/   what the steps see
 
 NAME covers the id and what the mount starts from, so that one id may have several. NAME.1, NAME.2… are further copies
-that steps with `sharing=private` made while another had the mount.
+that steps with `sharing=private` made while another had the mount. The lease of a build that used one names it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from builder.errors import StoreError
+from builder.errors import StoreError, store_error
 from builder.filesystem import kinds
 from builder.oci.digests import is_hex
+from builder.store.leases import held
 from builder.store.store import Store, remove_tree
 
 if TYPE_CHECKING:
@@ -57,8 +58,17 @@ class StoredMount(msgspec.Struct, frozen=True):
     def data(self) -> str:
         return os.path.join(self.path, "data")
 
+    @property
+    def pin(self) -> str:
+        return pin_of(self.name)
+
 
 # --- using
+
+
+def pin_of(name: str) -> str:
+    """What the lease of a build says that uses a mount: it stays between two steps of the build, too."""
+    return f"mount {name}"
 
 
 def hold(path: str, mode: int) -> int:
@@ -147,12 +157,31 @@ def _used(path: str) -> float:
 
 
 def is_in_use(mount: StoredMount) -> bool:
-    """Whether a step has the mount at this moment."""
+    """Whether a step has the mount at this moment, or it is none of ours. Writes nothing."""
     try:
-        with alone(mount, wait=False):
-            return False
-    except StoreError:
+        descriptor = os.open(os.path.join(mount.path, "lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
         return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def unused_mounts(store: Store) -> list[StoredMount]:
+    """The mounts that no running build uses: none of its steps now, nor one before. Raises StoreError."""
+    pins = held(store.leases)
+    return [mount for mount in stored_mounts(store) if mount.pin not in pins and not is_in_use(mount)]
+
+
+def is_unchanged(mount: StoredMount) -> bool:
+    """Whether no step had the mount since it was looked at, or has it now."""
+    return not is_in_use(mount) and _used(mount.path) == mount.used
 
 
 @contextmanager
@@ -179,6 +208,31 @@ def remove_mount(store: Store, mount: StoredMount) -> None:
     with alone(mount, wait=False):
         os.rename(mount.path, aside)
     remove_tree(aside)
+
+
+def remove_unused(store: Store, mounts: Iterable[StoredMount]) -> list[tuple[StoredMount, int]]:
+    """Remove mounts, except those that a step has, or had since they were looked at: those that went, and their bytes.
+    Raises StoreError."""
+    from builder.store.collect import tree_size
+
+    removed = []
+    for mount in mounts:
+        aside = os.path.join(store.temporary, f"gone.{os.urandom(6).hex()}")
+        try:
+            descriptor = hold(mount.path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                if _used(mount.path) != mount.used:
+                    continue
+                os.rename(mount.path, aside)
+            finally:
+                os.close(descriptor)
+            removed.append((mount, tree_size(aside)))
+            remove_tree(aside)
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            raise store_error("cannot remove a cache mount", error, error.filename or mount.path) from error
+    return removed
 
 
 # --- as archives

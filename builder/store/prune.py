@@ -1,4 +1,4 @@
-"""Removing what is not used: images, and the records of the step cache with the layers that they keep."""
+"""Removing what is not used: images, the records of the step cache with the layers that they keep, and cache mounts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from builder.store.describe import Summary
 from builder.store.failed import Cleared, FailedStates
 from builder.store.images import StoredImage
 from builder.store.leases import held
-from builder.store.limit import Limit, surplus
+from builder.store.limit import Limit, Removable, surplus
+from builder.store.mounts import remove_unused, unused_mounts
 from builder.store.records import Holding
 from builder.store.remove import Removal, in_use, remove_entirely
 from builder.store.room import room_to_remove
@@ -23,11 +24,12 @@ _UNUSED = 30 * 86400.0
 
 
 class Pruned(msgspec.Struct, frozen=True):
-    """What was pruned. `steps` counts the records of the build cache, `failed` the steps that were kept for `debug`;
-    `size` is how many bytes became free."""
+    """What was pruned. `steps` counts the records of the build cache, `mounts` cache mounts, `failed` the steps that
+    were kept for `debug`; `size` is how many bytes became free."""
 
     images: tuple[Removal, ...]
     steps: int
+    mounts: int
     failed: int
     size: int
 
@@ -36,10 +38,11 @@ def prune(
     store: Store, images: list[Summary], *, cache: str = "", before: float | None = None, limit: Limit | None = None
 ) -> Pruned:
     """Remove these images with all of their names, and build cache: '' none, `unused` what no image that remains has,
-    `all`. With either go the failed steps that are kept. Of all that only what was last used (or kept) `before`, in
-    seconds since the epoch, goes, and of the cache's records only as many as a `limit` asks. What running builds use
-    stays, and so does a failed step that somebody looks at. With build cache goes what was derived and is not used, for
-    a month if nothing else is said: it is not counted.
+    `all`. With either go cache mounts, as in BuildKit, where a prune without `all` takes them too, and the failed steps
+    that are kept. Of all that only what was last used (or kept) `before`, in seconds since the epoch, goes, and of the
+    cache's records and mounts only as many as a `limit` asks. What running builds use stays, and so does a failed step
+    that somebody looks at. With build cache goes what was derived and is not used, for a month if nothing else is said:
+    it is not counted.
 
     Raises StoreError.
     """
@@ -53,20 +56,22 @@ def _prune(store: Store, images: list[Summary], cache: str, before: float | None
         descriptor = next(row.descriptor for row in images if row.descriptor.digest == digest)
         if not in_use(store, descriptor):
             removals.append(remove_entirely(store, StoredImage(None, descriptor)))
-    doomed: list[Holding] = []
+    doomed = Removable([], [])
     failed = Cleared(0, 0)
     if cache:
         failed = FailedStates(store.root, store.temporary).clear(before)
         doomed = prunable(store, everything=cache == "all", before=before)
         if limit is not None:
             doomed = surplus(store, limit, doomed)
-    collected = sweep(store, doomed)
+    collected = sweep(store, doomed.holdings)
+    mounts = remove_unused(store, doomed.mounts)
     if cache:
         if cache == "all" and before is None and limit is None and not held(store.leases):
             store.database.clear()
-        forget(store, doomed, before)
+        forget(store, doomed.holdings, before)
         store.settle_snapshots()  # who keeps house has the time
-    return Pruned(tuple(removals), len(doomed), failed.count, failed.size + collected.size)
+    size = failed.size + collected.size + sum(size for _, size in mounts)
+    return Pruned(tuple(removals), len(doomed.holdings), len(mounts), failed.count, size)
 
 
 def forget(store: Store, doomed: list[Holding], before: float | None = None) -> None:
@@ -78,17 +83,19 @@ def forget(store: Store, doomed: list[Holding], before: float | None = None) -> 
     store.database.forget_recipes(store.builds.keys())
 
 
-def prunable(store: Store, *, everything: bool, before: float | None = None) -> list[Holding]:
-    """The records of the build cache that may go: those whose layer or blob no image has, or all."""
+def prunable(store: Store, *, everything: bool, before: float | None = None) -> Removable:
+    """What of the build cache may go: the records whose layer or blob no image has, or all, and the cache mounts. What
+    running builds use may not."""
     pins = held(store.leases)
     kept = needed(store, (), pins)
-    return [
+    holdings = [
         holding
         for holding in store.database.holdings()
         if holding.holds not in pins
         and (before is None or holding.used < before)
         and (everything or not is_kept(store, holding, kept.blobs | kept.diff_ids))
     ]
+    return Removable(holdings, [mount for mount in unused_mounts(store) if before is None or mount.used < before])
 
 
 def is_kept(store: Store, holding: Holding, kept: set[str]) -> bool:

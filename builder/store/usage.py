@@ -12,6 +12,7 @@ from builder.store.collect import Needed, Walker, needed, tree_size
 from builder.store.describe import Summary
 from builder.store.failed import FailedStates
 from builder.store.leases import held
+from builder.store.mounts import stored_mounts, unused_mounts
 from builder.store.records import Holding
 from builder.store.store import Store
 
@@ -135,8 +136,10 @@ def _snapshots(store: Store, of_images: Needed) -> Usage:
 
 
 def _mounts(store: Store) -> Usage:
-    names = _names(store.mounts)
-    return Usage("Cache Mounts", len(names), len(names), tree_size(store.mounts), 0)
+    """They stay as long as a running build uses them, as all that `prune` leaves."""
+    count, unused = len(stored_mounts(store)), unused_mounts(store)
+    free = sum(tree_size(mount.path) for mount in unused)
+    return Usage("Cache Mounts", count, count - len(unused), tree_size(store.mounts), free)
 
 
 def _failed(store: Store) -> Usage:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,9 @@ from builder.store.limit import Limit
 from builder.store.store import Store
 from builder.store.trim import trim
 from builder.store.usage import usage
-from tests.support.builds import Cli, Done, context
+from tests.support.builds import Cli, Done, busybox_context, context, needs_sandbox
 from tests.support.checks import database
+from tests.support.mounts import in_use, make_mount
 
 
 def configure(cli: Cli, text: str) -> None:
@@ -131,6 +135,64 @@ def test_sizes_of_unpacked_layers_are_found_out_once(cli: Cli, monkeypatch: pyte
         trim(store, Limit(max_used=limit), None)
         assert len({holding.holds for holding in store.database.holdings()}) == left
     assert len(asked) == 2
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "used", "left"),
+    [
+        ('max-used-space = "105KB"', "", "12"),
+        ('max-used-space = "85KB"', "", "1"),
+        ('max-used-space = "85KB"', "2", "2"),
+        ('max-used-space = "65KB"', "", ""),
+        ('keep-duration = "36h"', "", "1"),
+        ('keep-duration = "36h"', "2", "12"),
+        ('keep-duration = "90h"\nmax-used-space = "1"', "", "12"),
+    ],
+)
+def test_cache_mounts_count_and_go(cli: Cli, policy: str, used: str, left: str) -> None:
+    """In the order of their last use, with the records of the cache, unless they are used now."""
+    build(cli, "a", "1", "2")
+    for number in (1, 2):
+        mount = make_mount(cli.root, str(number) * 32, "npm", used=time.time() - number * 86400, x=b"x" * 20_000)
+    configure(cli, f"[gc]\n{policy}\n")
+    with in_use(mount) if used else nullcontext():
+        build(cli, "b", "1")
+    assert "".join(sorted(path.name[0] for path in (cli.root / "mounts").iterdir())) == left
+
+
+@needs_sandbox
+def test_cache_mounts_that_the_build_used_stay(cli: Cli) -> None:
+    directory = busybox_context(cli.root.parent / "context", "RUN --mount=type=cache,target=/c echo x > /c/f\n")
+    old = make_mount(cli.root, "1" * 32, "npm", x="x")
+    configure(cli, '[gc]\nmax-used-space = "1"\n')
+    assert cli.build(directory).status == 0
+    (mount,) = (cli.root / "mounts").iterdir()
+    assert mount != old
+    assert (mount / "data/f").read_text() == "x\n"
+
+
+def test_sizes_of_cache_mounts_are_found_out_once_after_a_use(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    mount = make_mount(cli.root, "1" * 32, "npm", x="x")
+    store = Store(str(cli.root))
+    asked: list[str] = []
+
+    def tree_size(path: str) -> int:
+        asked.append(path)
+        return 20_000
+
+    monkeypatch.setattr(trimming, "tree_size", tree_size)
+    for used in (1, 2):
+        os.utime(mount / "lock", (used, used))
+        for _ in range(2):
+            trim(store, Limit(max_used=10**9), None)
+            assert len(asked) == used
+    os.utime(mount / "lock", (3, 3))
+    with in_use(mount):  # it counts with what it had
+        assert trim(store, Limit(max_used=10_000), None) == 0
+    assert len(asked) == 2
+    assert trim(store, Limit(max_used=10_000), None) == 1
+    assert not mount.exists()
     store.close()
 
 

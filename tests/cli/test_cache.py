@@ -7,40 +7,27 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 
-from builder.store.mounts import hold, note_use
-from builder.store.store import Store
+from builder.store.mounts import hold
 from tests.support.archives import archive
 from tests.support.builds import Cli, busybox_context, needs_sandbox, reading
+from tests.support.mounts import in_use, make_mount
 
 NAMES = ("1" * 32, "2" * 32, "2" * 31 + "3")
-
-
-def make_mount(cli: Cli, name: str, mount_id: str, **files: str) -> Path:
-    """A mount as a step leaves it."""
-    path = Path(Store(str(cli.root)).mounts) / name
-    os.close(hold(str(path), fcntl.LOCK_EX))
-    note_use(str(path), mount_id)
-    (path / "data").mkdir()
-    for file, content in files.items():
-        (path / "data" / file).write_text(content)
-    return path
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     (tmp_path / "one").mkdir()
     cli = Cli(tmp_path / "one" / "root")
-    make_mount(cli, NAMES[0], "npm", a="aaaa")
-    make_mount(cli, NAMES[1], "/root/.cache", b="b")
-    make_mount(cli, NAMES[2], "/root/.cache", c="c" * 2000)
+    make_mount(cli.root, NAMES[0], "npm", a="aaaa")
+    make_mount(cli.root, NAMES[1], "/root/.cache", b="b")
+    make_mount(cli.root, NAMES[2], "/root/.cache", c="c" * 2000)
     return cli
 
 
@@ -52,15 +39,6 @@ def other(tmp_path: Path) -> Cli:
 
 def listed(cli: Cli) -> list[dict[str, Any]]:
     return [json.loads(line) for line in cli("cache", "ls", "--no-trunc", "--format", "json").out.splitlines()]
-
-
-@contextmanager
-def in_use(path: Path) -> Iterator[None]:
-    descriptor = hold(str(path), fcntl.LOCK_SH)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def test_ls(cli: Cli, other: Cli) -> None:

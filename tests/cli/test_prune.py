@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.cli.imaging import DOCKERFILE, NEW, build, rebuild
-from tests.support.builds import Cli, context, lines
+from tests.support.builds import Cli, busybox_context, context, lines, needs_sandbox, reading
 from tests.support.checks import database
+from tests.support.mounts import in_use, make_mount
 
 
 def test_prune_asks(cli: Cli) -> None:
@@ -33,7 +36,10 @@ def test_prune_asks(cli: Cli) -> None:
         (("image", "prune"), b"This will remove all dangling images."),
         (("image", "prune", "--filter", "dangling=1"), b"This will remove all dangling images."),
         (("image", "prune", "--filter", "dangling=false"), b"This will remove all images."),
-        (("prune", "--filter", "dangling=false"), b"  - all images\n  - all build cache\n"),
+        (
+            ("prune", "--filter", "dangling=false"),
+            b"  - all images\n  - all build cache\n  - all cache mounts that no running build uses\n",
+        ),
         (("prune",), b"  - all dangling images\n  - unused build cache\n"),
     ],
 )
@@ -97,8 +103,8 @@ def test_prune_of_the_cache_alone_keeps_the_images(cli: Cli) -> None:
     build(cli, "-t", "a")
     build(cli, "-t", "a", content="x")
     asked = cli("prune", "-a", "--cache", stdin=b"n\n").out
-    assert b"remove:\n  - all build cache\n  - all kept" in asked
-    assert b"remove:\n  - unused build cache\n  - all kept" in cli("prune", "--cache", stdin=b"n\n").out
+    assert b"remove:\n  - all build cache\n  - all cache mounts that no running build uses\n  - all kept" in asked
+    assert b"remove:\n  - unused build cache\n  - all cache mounts" in cli("prune", "--cache", stdin=b"n\n").out
     assert "there is no filter 'label'" in cli("prune", "--cache", "-f", "--filter", "label=x").err
     assert b"Total reclaimed space: 0B" in cli("prune", "--cache", "-f").out, "images have it all, named or not"
     assert b"records" not in cli("prune", "-a", "--cache", "-f", "--filter", "until=1h").out
@@ -166,13 +172,91 @@ def test_prune_to_a_limit_asks_and_leaves_what_images_have(cli: Cli) -> None:
     build_three(cli)
     build(cli, "-t", "kept")
     asked = cli("prune", "--cache", "--max-used-space", "30k", stdin=b"n\n").out
-    assert b"remove:\n  - build cache that was not used for longest, until its limits are kept\n  - all kept" in asked
+    assert b"remove:\n  - build cache and cache mounts that were not used for longest, until" in asked
     assert cli("prune", "--cache", "-af", "--max-used-space", "1").status == 0
     assert "docker.io/library/kept:latest" in cli.entries()
     assert rebuild(cli) == 1
     assert cli("prune", "-af", "--max-used-space", "1g").status == 0
     assert cli.entries() == {}
     assert rebuild(cli) == 1
+
+
+DAY = 86400.0
+
+
+def sizes(cli: Cli) -> dict[str, dict[str, str]]:
+    return {row["Type"]: row for row in map(json.loads, lines(cli("du", "--format", "json")))}
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ((), ""),
+        (("-a",), ""),
+        (("--cache",), ""),
+        (("-a", "--cache"), ""),
+        (("--filter", "until=36h"), "1"),
+        (("-a", "--filter", "until=12h"), ""),
+        (("--cache", "--max-used-space", "50k"), "12"),
+        (("--cache", "--max-used-space", "30k"), "1"),
+        (("-a", "--reserved-space", "70k"), "123"),
+        (("--cache", "--max-used-space", "1", "--filter", "until=60h"), "12"),
+        (("--filter", "label=x"), "123"),
+    ],
+)
+def test_prune_removes_cache_mounts(cli: Cli, options: tuple[str, ...], left: str) -> None:
+    """As in BuildKit also without -a, by their last use."""
+    for number in range(1, 4):
+        make_mount(cli.root, str(number) * 32, "npm", used=time.time() - number * DAY, a=b"x" * 20_000)
+    row = sizes(cli)["Cache Mounts"]
+    assert (row["TotalCount"], row["Active"], row["Reclaimable"]) == ("3", "0", "60kB (100%)")
+    out = lines(cli("prune", "-f", *options))
+    assert "".join(sorted(name[0] for name in os.listdir(cli.root / "mounts"))) == left
+    assert (f"Deleted cache mounts: {3 - len(left)}" in out) == (len(left) < 3)
+    assert out[-1] == f"Total reclaimed space: {(3 - len(left)) * 20}kB".replace(" 0kB", " 0B")
+    assert cli.leftovers() == []
+
+
+def test_prune_of_images_leaves_cache_mounts(cli: Cli) -> None:
+    path = make_mount(cli.root, "1" * 32, "npm", a="x")
+    assert cli("image", "prune", "-af").status == 0
+    assert path.exists()
+
+
+@pytest.mark.parametrize("mode", [fcntl.LOCK_SH, fcntl.LOCK_EX])
+@pytest.mark.parametrize("options", [(), ("-a",), ("-a", "--cache", "--max-used-space", "1")])
+def test_cache_mounts_that_a_step_has_stay(cli: Cli, options: tuple[str, ...], mode: int) -> None:
+    old, new = (make_mount(cli.root, digit * 32, "npm", used=1.0, a=b"x" * 20_000) for digit in "12")
+    with in_use(old, mode):
+        row = sizes(cli)["Cache Mounts"]
+        assert (row["TotalCount"], row["Active"], row["Reclaimable"]) == ("2", "1", "20kB (50%)")
+        assert cli("prune", "-f", *options).status == 0
+    assert (old.exists(), new.exists()) == (True, False)
+    assert cli("prune", "-f", *options).status == 0
+    assert not old.exists()
+
+
+@needs_sandbox
+def test_cache_mounts_that_a_running_build_used_stay(cli: Cli, tmp_path: Path) -> None:
+    """Its next step finds there what the last one left."""
+    directory = busybox_context(
+        tmp_path / "context",
+        "RUN --mount=type=cache,id=m,target=/c echo one > /c/f\n"
+        "RUN --mount=type=cache,id=go,target=/go echo between; while [ ! -e /go/go ]; do sleep 0.05; done\n"
+        "RUN --mount=type=cache,id=m,target=/c cat /c/f > /f\n",
+    )
+    other = make_mount(cli.root, "1" * 32, "other", a="x")
+    with reading(cli.start("build", "-t", "x", "--progress", "plain", directory)) as log:
+        log.wait_for("between", timeout=60)
+        assert cli("prune", "-af").status == 0
+        assert not other.exists()
+        for path in (cli.root / "mounts").iterdir():
+            if (path / "id").read_text() == "go":
+                (path / "data/go").touch()
+        assert log.process.wait(60) == 0, log.text
+    assert cli.files("x")["f"].content == b"one\n"
+    assert cli("prune", "-f").status == 0
+    assert os.listdir(cli.root / "mounts") == []
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,14 @@ import pytest
 from builder.filesystem.compression import Compression
 from builder.store import limit as limits
 from builder.store.limit import Limit
+from builder.store.mounts import note_use, pin_of, remove_unused, unused_mounts
 from builder.store.prune import prune
 from builder.store.records import StepRecord
 from builder.store.room import SIZE
 from builder.store.store import Store
 from builder.store.usage import usage
 from tests.store.test_collect import add_image, add_layer, here
+from tests.support.mounts import in_use, make_mount
 
 PLENTY = 1 << 40
 NO_FREE = SIZE
@@ -223,6 +225,48 @@ def test_a_layer_that_a_running_build_uses_frees_nothing_with_its_base_image(sto
         assert prune(store, [], cache="all", limit=Limit(max_used=2 * LAYER)).steps == 2
         assert [here(store, layer) for layer in (base, *steps)] == [True, False, True]
     working.close()
+
+
+def test_a_cache_mount_goes_in_its_turn(store: Store) -> None:
+    """As in BuildKit, where it is a record of the cache as others."""
+    layers = [add_layer(store, noise(number)) for number in range(2)]
+    for number, layer in enumerate(layers):
+        add_step(store, layer, 1.0 + 2 * number)
+    mounts = [
+        make_mount(Path(store.root), digit * 32, "npm", used=used, a=noise(3))
+        for digit, used in (("1", 2.0), ("2", 4.0))
+    ]
+    for count in (4, 3, 2, 1):
+        pruned = prune(store, [], cache="unused", limit=Limit(max_used=count * LAYER))
+        there = [here(store, layers[0]), mounts[0].exists(), here(store, layers[1]), mounts[1].exists()]
+        assert there == [False] * (4 - count) + [True] * count
+        assert pruned.steps + pruned.mounts == (count < 4)
+
+
+def test_a_cache_mount_that_is_in_use_counts_and_stays(store: Store) -> None:
+    """By a step now, or by a build that had it for a step."""
+    held, used, free = (
+        make_mount(Path(store.root), digit * 32, "npm", used=float(digit), a=noise(3)) for digit in "123"
+    )
+    layer = add_layer(store, noise(1))
+    add_step(store, layer, 9.0)
+    working = Store(store.root)
+    with working.lease(), in_use(held):
+        working.layout.pin(pin_of(used.name))
+        pruned = prune(store, [], cache="all", limit=Limit(max_used=3 * LAYER))
+        assert (pruned.steps, pruned.mounts, free.exists()) == (0, 1, False)
+        pruned = prune(store, [], cache="all", limit=Limit(max_used=1))
+        assert (pruned.steps, pruned.mounts) == (1, 0)
+    working.close()
+    assert prune(store, [], cache="all", limit=Limit(max_used=1)).mounts == 2
+
+
+def test_a_cache_mount_that_was_used_meanwhile_stays(store: Store) -> None:
+    path = make_mount(Path(store.root), "1" * 32, "npm", used=1.0, a="x")
+    found = unused_mounts(store)
+    note_use(str(path), "npm")
+    assert remove_unused(store, found) == []
+    assert [size for _, size in remove_unused(store, unused_mounts(store))] == [1 + len("npm")]
 
 
 def test_of_what_was_used_before_only(store: Store) -> None:

@@ -34,17 +34,44 @@ class _Remembered(msgspec.Struct, frozen=True):
     size: int
 
 
-def url_source(environment: Environment, source: CopyUrl, scratch: str) -> FetchedSource:
-    """The file at a URL: mode 0600 and the server's time, as in BuildKit. Offline it is what was fetched last.
+class _UrlFile(msgspec.Struct, frozen=True):
+    """The content of a URL, for now at `path`; `modified` is in seconds."""
 
-    Raises ContextError, StepFailed, OfflineError."""
+    path: str
+    digest: str
+    size: int
+    modified: int | None
+
+
+def url_source(environment: Environment, source: CopyUrl, scratch: str) -> FetchedSource:
+    """The file at a URL: mode 0600 and the server's time, as in BuildKit. Offline it is what was fetched last. With a
+    checksum it is known without a request, and fetched only where no cached step has it (`source/http/source.go`).
+
+    Raises ContextError, StepFailed, OfflineError, with a checksum not before the tree is opened."""
+    had = _url_file(environment, source, scratch) if source.checksum is None else None
+    digest = had.digest if had is not None else source.checksum
+    assert digest is not None
+    environment.materials.urls[source.url] = digest
+    name = add_filename(source.instead_of or source.url)
+
+    def open_tree() -> MemoryTree:
+        file = had if had is not None else _url_file(environment, source, scratch)
+        info = FileInfo(kinds.FILE, 0o600, 0, 0, file.size, (file.modified or 0) * 1_000_000_000)
+        return MemoryTree({name: (info, file.path)})
+
+    taken = CopyFiles(tree=FromContext(MAIN_CONTEXT), path=name, unpack=source.unpack, literal=True)
+    return FetchedSource(FilesSource(taken, open_tree, ()), {"url": name, "digest": digest, "unpack": source.unpack})
+
+
+def _url_file(environment: Environment, source: CopyUrl, scratch: str) -> _UrlFile:
+    """Fetch it, unless the server says that what is here is unchanged."""
     known = _remembered(environment.store, source.url)
-    path = os.path.join(scratch, f"url-{os.urandom(4).hex()}")
     if environment.offline:
         if known is None:
             raise not_here(f"{redacted(source.url)} was not fetched before")
         got = None
     else:
+        path = os.path.join(scratch, f"url-{os.urandom(4).hex()}")
         with open(path, "xb") as file:
             got = fetch(
                 source.url,
@@ -55,32 +82,21 @@ def url_source(environment: Environment, source: CopyUrl, scratch: str) -> Fetch
                 check=environment.check_cancelled,
                 environ=environment.environ,
             )
-    unchanged = known is not None and (got is None or got.unchanged)
-    if known is not None and unchanged:
-        path, digest, size, modified = (
-            environment.store.layout.blob_path(known.digest),
-            known.digest,
-            known.size,
-            known.last_modified,
-        )
-    else:
-        assert got is not None
-        digest, size, modified = got.digest, got.size, got.last_modified
+    if known is not None and (got is None or got.unchanged):
+        _check(source, known.digest)
+        return _UrlFile(environment.store.layout.blob_path(known.digest), known.digest, known.size, known.last_modified)
+    assert got is not None
+    _check(source, got.digest)
+    _remember(environment, source.url, _Remembered(got.etag, got.last_modified, got.digest, got.size), path)
+    return _UrlFile(environment.store.layout.blob_path(got.digest), got.digest, got.size, got.last_modified)
+
+
+def _check(source: CopyUrl, digest: str) -> None:
     if source.checksum is not None and digest != source.checksum:
         raise StepFailed(
             f"{redacted(source.url)} has the checksum {digest}, not {source.checksum}",
             remedy="correct --checksum, if this is the file that you want",
         )
-    environment.materials.urls[source.url] = digest
-    if got is not None and not unchanged:
-        _remember(environment, source.url, _Remembered(got.etag, got.last_modified, digest, size), path)
-        path = environment.store.layout.blob_path(digest)
-    info = FileInfo(kinds.FILE, 0o600, 0, 0, size, (modified or 0) * 1_000_000_000)
-    name = add_filename(source.instead_of or source.url)
-    tree = MemoryTree({name: (info, path)})
-    taken = CopyFiles(tree=FromContext(MAIN_CONTEXT), path=name, unpack=source.unpack, literal=True)
-    files = FilesSource(taken, lambda: tree, ())
-    return FetchedSource(files, {"url": name, "digest": digest, "unpack": source.unpack})
 
 
 def _remembered(store: Store, url: str) -> _Remembered | None:
@@ -162,9 +178,10 @@ def git_identity(ref: GitRef, resolved: Resolved, *, keep: bool, excludes: tuple
 
 
 def missing_source(store: Store, source: CopyUrl | CopyGit) -> str | None:
-    """What an offline build lacks for a source, or None; of a git source the commit at least must be known."""
+    """What an offline build lacks for a source, or None: a file whose checksum was not given, or a commit that is not
+    known. With those a step may be cached."""
     if isinstance(source, CopyUrl):
-        return redacted(source.url) if _remembered(store, source.url) is None else None
+        return redacted(source.url) if source.checksum is None and _remembered(store, source.url) is None else None
     ref = _git_ref(source)
     return ref.place if not _is_pinned(ref) and store.database.memo(COMMITS, _commit_key(ref)) is None else None
 

@@ -334,6 +334,29 @@ def test_add_with_a_checksum(cli: Cli, server: Server, tmp_path: Path) -> None:
     assert cli.files("x")["f"].content == b"one"
 
 
+def test_a_cached_add_with_a_checksum_asks_nobody(cli: Cli, server: Server, tmp_path: Path) -> None:
+    """As in BuildKit, whose key of it needs no request; nor does another server's file of that name."""
+    (server.root / "file.txt").write_text("one")
+    instruction = f"ADD --checksum=sha256:{hashlib.sha256(b'one').hexdigest()} {{}}/file.txt /f"
+    assert added(cli, tmp_path, instruction.format(server.url))[::2] == (0, 0)
+    server.requests.clear()
+    assert added(cli, tmp_path, instruction.format(server.url))[::2] == (0, 1)
+    assert server.requests == []
+    other = instruction.format("http://127.0.0.1:9/other")
+    assert added(cli, tmp_path, other)[::2] == (0, 1)
+    done = cli("build", "--offline", context(tmp_path / "context", f"FROM scratch\n{other}\n"))
+    assert (done.status, done.cached()) == (0, 1)
+
+
+def test_an_add_with_a_checksum_that_is_not_here(cli: Cli, server: Server, tmp_path: Path) -> None:
+    (server.root / "file.txt").write_text("one")
+    line = f"ADD --checksum=sha256:{hashlib.sha256(b'one').hexdigest()} {server.url}/file.txt /f"
+    done = cli("build", "--offline", context(tmp_path / "context", f"FROM scratch\n{line}\n"))
+    assert done.status == 1
+    assert f"error: Dockerfile:2: {server.url}/file.txt was not fetched before; the build is offline" in done.err
+    assert server.requests == []
+
+
 def test_credentials_are_not_in_a_wrong_checksum(cli: Cli, server: Server, tmp_path: Path) -> None:
     """Neither shown nor recorded; the instruction itself only says `$TOKEN`."""
     (server.root / "file.txt").write_text("one")

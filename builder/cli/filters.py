@@ -14,7 +14,6 @@ from builder.store.images import Images
 Predicate = Callable[[Summary], bool]
 LISTING = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
 PRUNING = frozenset({"dangling", "label", "label!", "until"})
-CACHE_PRUNING = frozenset({"until"})
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}

@@ -15,7 +15,13 @@ from builder.cli.stores import open_store
 )
 @click.option("--cache", "only_cache", is_flag=True, help="Remove build cache and cache mounts only; all with -a.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
-@click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE", help="until=TIME, label=KEY[=VALUE], label!=…")
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="until=TIME, label=KEY[=VALUE], label!=…; with --cache also those of 'builder du'.",
+)
 @click.option("--max-used-space", default="", metavar="SIZE", help="Remove build cache until it has no more than this.")
 @click.option(
     "--reserved-space",

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-from builder.cli.filters import CACHE_PRUNING, PRUNING, moment_of, parse_filters, predicate, truth
+from builder.cli.cache_filters import CACHE, RECORDS, choice
+from builder.cli.filters import PRUNING, moment_of, parse_filters, predicate, truth
 from builder.cli.format import size
 from builder.errors import BuilderError, UsageError
-from builder.store.describe import Describer
+from builder.store.cached import Choice
+from builder.store.describe import Describer, Summary
 from builder.store.limit import Limit
 from builder.store.prune import Pruned, prune
 from builder.store.room import is_full
@@ -20,23 +22,30 @@ _LABELS = frozenset({"label", "label!"})
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What is to be removed: dangling images, or with `everything` all, that pass the filters."""
+    """What is to be removed: dangling images, or with `everything` all, that pass the filters; of the build cache what
+    the `choice` takes, if there is one."""
 
     everything: bool
     filters: dict[str, list[str]]
     before: float | None
+    choice: Choice | None
 
 
 def wanted(everything: bool, texts: Iterable[str], *, images: bool = True) -> Wanted:
     """What the options ask for; without `images` of build cache alone. Raises UsageError, also for those that
     contradict each other: Docker's `-a` stands for dangling=false, and its daemon refuses that beside dangling=true."""
-    filters = parse_filters(texts, PRUNING if images else CACHE_PRUNING)
+    texts = list(texts)
+    if images:
+        for key in RECORDS & {text.partition("=")[0] for text in texts}:
+            raise UsageError(f"--filter {key} chooses build cache", remedy="'builder prune --cache' removes that alone")
+    filters = parse_filters(texts, PRUNING if images else CACHE)
+    records = {key: values for key, values in filters.items() if key in RECORDS}
     dangling = {truth(text, "dangling") for text in filters.pop("dangling", ())}
     if len(dangling | ({False} if everything else set())) > 1:
         other = "dangling=false" if False in dangling else "-a"
         raise UsageError(f"--filter dangling=true contradicts {other}", remedy="give one of them only")
     before = min((moment_of(text).timestamp() for text in filters.get("until", ())), default=None)
-    return Wanted(everything or False in dangling, filters, before)
+    return Wanted(everything or False in dangling, filters, before, choice(records) if records else None)
 
 
 def limit(wanted: Wanted, most: str, reserved: str, free: str) -> Limit | None:
@@ -72,7 +81,10 @@ def ask_about_cache(wanted: Wanted, limit: Limit | None, *, images: bool) -> Non
         items += ["all cache mounts that no running build uses"]
     else:
         items += ["build cache and cache mounts that were not used for longest, until their limits are kept"]
-    items += ["all kept states of failed steps"]
+    if wanted.choice is None:
+        items += ["all kept states of failed steps"]
+    else:
+        items = [f"{item}, as the filters choose" for item in items]
     ask("This will remove:\n" + "".join(f"  - {item}\n" for item in items))
 
 
@@ -80,12 +92,14 @@ def run(store: Store, wanted: Wanted, *, images: bool = True, cache: bool, limit
     """Prune the images that are wanted, with `cache` build cache too, as far as a `limit` asks, without `images` that
     alone; print it."""
     describer = Describer(store)
-    passes = predicate(wanted.filters, store.images, describer)
-    rows = [row for row in describer.summaries() if wanted.everything or row.reference is None] if images else []
+    chosen: list[Summary] = []
+    if images:
+        passes = predicate(wanted.filters, store.images, describer)
+        chosen = [row for row in describer.summaries() if (wanted.everything or row.reference is None) and passes(row)]
     about_cache = cache and not wanted.filters.keys() & _LABELS  # cache has no labels
     kind = "all" if wanted.everything else "unused"
-    chosen = list(filter(passes, rows))
-    _print(prune(store, chosen, cache=kind if about_cache else "", before=wanted.before, limit=limit))
+    kind = kind if about_cache else ""
+    _print(prune(store, chosen, cache=kind, before=wanted.before, limit=limit, choice=wanted.choice))
     if not cache:
         hint_at_cache(store)
 

@@ -250,6 +250,11 @@ class Database:
                 "SELECT diff_id, used, recipe FROM steps JOIN recipes USING (key) WHERE length(recipe) <= ?", (largest,)
             ).fetchall()
 
+    def lineages(self) -> dict[str, str]:
+        """The place in a Dockerfile where each step was made, by its key."""
+        with self._cursor() as connection:
+            return dict(connection.execute("SELECT key, lineage FROM steps").fetchall())
+
     def equal_steps(self, lineage: str, diff_id: str) -> list[StepRecord]:
         """The records of one place in one Dockerfile that gave this layer, oldest first."""
         with self._cursor() as connection:

@@ -7,6 +7,7 @@ import time
 import msgspec
 
 from builder.oci.layout import Layout
+from builder.store.cached import Choice, cache_records, is_kept
 from builder.store.collect import Walker, needed, sweep
 from builder.store.describe import Summary
 from builder.store.failed import Cleared, FailedStates
@@ -35,22 +36,35 @@ class Pruned(msgspec.Struct, frozen=True):
 
 
 def prune(
-    store: Store, images: list[Summary], *, cache: str = "", before: float | None = None, limit: Limit | None = None
+    store: Store,
+    images: list[Summary],
+    *,
+    cache: str = "",
+    before: float | None = None,
+    limit: Limit | None = None,
+    choice: Choice | None = None,
 ) -> Pruned:
     """Remove these images with all of their names, and build cache: '' none, `unused` what no image that remains has,
     `all`. With either go cache mounts, as in BuildKit, where a prune without `all` takes them too, and the failed steps
     that are kept. Of all that only what was last used (or kept) `before`, in seconds since the epoch, goes, and of the
     cache's records and mounts only as many as a `limit` asks. What running builds use stays, and so does a failed step
     that somebody looks at. With build cache goes what was derived and is not used, for a month if nothing else is said:
-    it is not counted.
+    it is not counted. With a `choice` only the records and mounts that it takes go, and nothing but these.
 
     Raises StoreError.
     """
     with room_to_remove(store):
-        return _prune(store, images, cache, before, limit)
+        return _prune(store, images, cache, before, limit, choice)
 
 
-def _prune(store: Store, images: list[Summary], cache: str, before: float | None, limit: Limit | None) -> Pruned:
+def _prune(
+    store: Store,
+    images: list[Summary],
+    cache: str,
+    before: float | None,
+    limit: Limit | None,
+    choice: Choice | None,
+) -> Pruned:
     removals = []
     for digest in dict.fromkeys(row.descriptor.digest for row in images):
         descriptor = next(row.descriptor for row in images if row.descriptor.digest == digest)
@@ -59,16 +73,22 @@ def _prune(store: Store, images: list[Summary], cache: str, before: float | None
     doomed = Removable([], [])
     failed = Cleared(0, 0)
     if cache:
-        failed = FailedStates(store.root, store.temporary).clear(before)
+        if choice is None:
+            failed = FailedStates(store.root, store.temporary).clear(before)
         doomed = prunable(store, everything=cache == "all", before=before)
+        if choice is not None:
+            doomed = _chosen(store, doomed, choice)
         if limit is not None:
             doomed = surplus(store, limit, doomed)
     collected = sweep(store, doomed.holdings)
     mounts = remove_unused(store, doomed.mounts)
     if cache:
-        if cache == "all" and before is None and limit is None and not held(store.leases):
-            store.database.clear()
-        forget(store, doomed.holdings, before)
+        if choice is not None:
+            store.database.forget(doomed.holdings)
+        else:
+            if cache == "all" and before is None and limit is None and not held(store.leases):
+                store.database.clear()
+            forget(store, doomed.holdings, before)
         store.settle_snapshots()  # who keeps house has the time
     size = failed.size + collected.size + sum(size for _, size in mounts)
     return Pruned(tuple(removals), len(doomed.holdings), len(mounts), failed.count, size)
@@ -88,20 +108,20 @@ def prunable(store: Store, *, everything: bool, before: float | None = None) -> 
     running builds use may not."""
     pins = held(store.leases)
     kept = needed(store, (), pins)
+    walker = Walker(Layout(store.root, store.temporary))
     holdings = [
         holding
         for holding in store.database.holdings()
         if holding.holds not in pins
         and (before is None or holding.used < before)
-        and (everything or not is_kept(store, holding, kept.blobs | kept.diff_ids))
+        and (everything or not is_kept(walker, holding, kept.blobs | kept.diff_ids))
     ]
     return Removable(holdings, [mount for mount in unused_mounts(store) if before is None or mount.used < before])
 
 
-def is_kept(store: Store, holding: Holding, kept: set[str]) -> bool:
-    """Whether what a record keeps is kept by others too. A manifest (of a base image) is if all of its layers are. That
-    is looked at without keeping it by a lease of ours."""
-    if holding.holds in kept:
-        return True
-    layers = Walker(Layout(store.root, store.temporary)).layers(holding.holds)
-    return bool(layers) and all(digest in kept for digest in layers)
+def _chosen(store: Store, candidates: Removable, choice: Choice) -> Removable:
+    taken = {record.item for record in cache_records(store) if choice(record)}
+    return Removable(
+        [holding for holding in candidates.holdings if holding in taken],
+        [mount for mount in candidates.mounts if mount in taken],
+    )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 import msgspec
 
 from builder.oci.layout import Layout
+from builder.store.cached import CacheRecord
 from builder.store.collect import Needed, Walker, needed, tree_size
 from builder.store.describe import Summary
 from builder.store.failed import FailedStates
 from builder.store.leases import held
-from builder.store.mounts import stored_mounts, unused_mounts
-from builder.store.records import Holding
+from builder.store.mounts import StoredMount, stored_mounts, unused_mounts
 from builder.store.store import Store
 
 
@@ -85,21 +85,20 @@ def shares(store: Store, images: list[Summary]) -> list[Share]:
     return found
 
 
-def cache_records(store: Store) -> list[tuple[Holding, int, bool]]:
-    """The records of the build cache, least recently used first: each with the bytes it keeps and whether an image has
-    them too."""
+def record_sizes(store: Store, records: Iterable[CacheRecord]) -> list[int]:
+    """The bytes that each record of the build cache keeps."""
     layout = Layout(store.root, store.temporary)
-    of_images = _reached(layout, [entry.descriptor.digest for entry in store.images.all()])
-    kept = of_images.diff_ids | of_images.blobs
     blobs: dict[str, int] = {}
-    for record in store.database.all_layers():
-        blobs[record.diff_id] = blobs.get(record.diff_id, 0) + _size(layout.blob_path(record.digest))
+    for layer in store.database.all_layers():
+        blobs[layer.diff_id] = blobs.get(layer.diff_id, 0) + _size(layout.blob_path(layer.digest))
     found = []
-    for holding in sorted(store.database.holdings(), key=lambda one: one.used):
-        size = blobs.get(holding.holds)
-        if size is None:
-            size = sum(_size(layout.blob_path(digest)) for digest in _reached(layout, [holding.holds]).blobs)
-        found.append((holding, size, holding.holds in kept))
+    for item in (record.item for record in records):
+        if isinstance(item, StoredMount):
+            found.append(tree_size(item.path))
+        elif item.holds in blobs:
+            found.append(blobs[item.holds])
+        else:
+            found.append(sum(_size(layout.blob_path(digest)) for digest in _reached(layout, [item.holds]).blobs))
     return found
 
 

@@ -309,6 +309,110 @@ def test_du(cli: Cli) -> None:
     assert lines(cli("du"))[0].split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
     verbose = cli("du", "-v").out.decode()
     assert "SHARED SIZE" in verbose
-    assert "step" in verbose
+    assert "[stage-0] COPY file /dir/file" in verbose
     cli("prune", "-af")
     assert all(row.split()[-2] == "0B" for row in lines(cli("du"))[1:])
+
+
+def cached(cli: Cli) -> Path:
+    """A store with a layer that an image has, one that none has, and two cache mounts. The context of the second."""
+    build(cli, "-t", "kept")
+    directory = context(cli.root.parent / "other", "FROM scratch AS other\nCOPY a /b\n", a="aaa")
+    cli.build("-t", "gone", directory)
+    assert cli("rmi", "gone").status == 0
+    make_mount(cli.root, "1" * 32, "npm", used=1.0, a="a")
+    make_mount(cli.root, "2" * 32 + ".1", "/root/.cache", used=2.0, b="bb")
+    return directory
+
+
+STEP, OTHER, NPM, CACHE = (
+    "[stage-0] COPY file /dir/file",
+    "[other] COPY a /b",
+    "cached mount npm",
+    "cached mount /root/.cache",
+)
+
+
+@pytest.mark.parametrize(
+    ("filters", "chosen"),
+    [
+        (["type=regular"], {STEP, OTHER}),
+        (["type=exec.cachemount"], {NPM, CACHE}),
+        (["type!=exec.cachemount"], {STEP, OTHER}),
+        (["type~=^exec"], {NPM, CACHE}),
+        (["id=11111"], {NPM}),
+        (["id=^2{9}"], {CACHE}),
+        (["id!=" + "1" * 32, "type=exec.cachemount"], {CACHE}),
+        (["id~=[12]{32}"], {NPM, CACHE}),
+        (["description=cached mount npm"], {NPM}),
+        (["description~=COPY"], {STEP, OTHER}),
+        (["description~=COPY", "description~=other"], {OTHER}),
+        (["description!=cached mount npm", "mutable=true"], {CACHE}),
+        (["shared=true"], {STEP}),
+        (["shared=0"], {OTHER, NPM, CACHE}),
+        (["private=true", "immutable=true"], {OTHER}),
+        (["inuse=false"], {STEP, OTHER, CACHE}),
+        (["inuse=true"], {NPM}),
+        (["until=24h"], {NPM, CACHE}),
+        (["until=24h", "id=11111"], {NPM}),
+    ],
+)
+def test_filters_choose_of_the_build_cache(cli: Cli, filters: list[str], chosen: set[str]) -> None:
+    """The same for `du`, which shows it, and `prune`, which leaves what is in use."""
+    cached(cli)
+    options = [word for text in filters for word in ("--filter", text)]
+
+    def shown(*options: str) -> set[str]:
+        return set(lines(cli("du", *options, "--format", "{{.Description}}")))
+
+    with in_use(cli.root / "mounts" / ("1" * 32)):
+        assert shown(*options) == chosen
+        assert cli("prune", "--cache", "-af", *options).status == 0
+        assert shown("--filter", "id=.") == {STEP, OTHER, NPM, CACHE} - (chosen - {NPM})
+    assert list(cli.entries()) == ["docker.io/library/kept:latest"]
+
+
+def test_filters_without_all_leave_what_images_have(cli: Cli) -> None:
+    directory = cached(cli)
+    mounts = sorted(os.listdir(cli.root / "mounts"))
+    before = database(cli, "SELECT count(*) FROM memos WHERE holds = ''")
+    database(cli, "UPDATE memos SET used = 0")
+    for limit, records in (("1g", b""), ("1", b"Deleted build cache records: ")):
+        out = cli("prune", "--cache", "-f", "--filter", "type=regular", "--max-used-space", limit).out
+        assert records in out
+        assert (b"Deleted" in out) == bool(records)
+    assert sorted(os.listdir(cli.root / "mounts")) == mounts
+    assert database(cli, "SELECT count(*) FROM memos WHERE holds = ''") == before, "nothing but what the filters choose"
+    assert cli.build(directory).cached() == 0
+    assert rebuild(cli) == 1
+
+
+def test_du_of_filters(cli: Cli) -> None:
+    cached(cli)
+    table = lines(cli("du", "--filter", "mutable=1"))
+    assert table[0].split()[:4] == ["CACHE", "ID", "TYPE", "LAST"]
+    assert [row.split()[:2] for row in table[1:]] == [
+        ["1" * 12, "exec.cachemount"],
+        ["2" * 12 + ".1", "exec.cachemount"],
+    ]
+    row = json.loads(cli("du", "--filter", "id=222", "--format", "json").out)
+    assert (row["ID"], row["Size"], row["Shared"], row["InUse"]) == ("2" * 32 + ".1", "14B", "false", "false")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("du", "--filter", "type=source.local"), "there is no build cache of type 'source.local'"),
+        (("prune", "--cache", "--filter", "type!=frontend"), "the types are regular and exec.cachemount"),
+        (("du", "--filter", "parents=x"), "there is no filter 'parents'"),
+        (("prune", "--cache", "--filter", "parents=x"), "there is no filter 'parents'"),
+        (("du", "--filter", "inuse=perhaps"), "invalid filter inuse=perhaps"),
+        (("du", "--filter", "id=("), "invalid filter id=("),
+        (("prune", "--filter", "type=regular"), "--filter type chooses build cache"),
+        (("image", "prune", "--filter", "type=regular"), "'builder prune --cache' removes that alone"),
+    ],
+)
+def test_wrong_filters_of_the_build_cache(cli: Cli, arguments: tuple[str, ...], message: str) -> None:
+    refused = cli(*arguments, stdin=b"y\n")
+    assert (refused.status, refused.out) == (2, b"")
+    assert message in refused.err

@@ -80,9 +80,15 @@ def _remember(store: Store, domain: str, path: str, done: Pushed) -> None:
 
 
 def _images(store: Store, descriptor: Descriptor) -> Iterator[Descriptor]:
-    """The manifests of an image that are here, also those of indexes within its index."""
-    if descriptor.media_type not in INDEXES:
-        yield descriptor
-        return
-    for entry in store.images.manifests(descriptor):
-        yield from _images(store, entry)
+    """The manifests of an image that are here, also those of indexes within its index, each once."""
+    seen: set[str] = set()
+    waiting = [descriptor]
+    while waiting:
+        entry = waiting.pop()
+        if entry.digest in seen:
+            continue
+        seen.add(entry.digest)
+        if entry.media_type in INDEXES:
+            waiting += reversed(store.images.manifests(entry))
+        else:
+            yield entry

@@ -133,10 +133,11 @@ def check_images(session: Session) -> None:
     entries = session.layout.index().manifests
     session.counts["images"] = len({entry.digest for entry in entries})
     lost: dict[str, str] = {}
+    known: _Faults = {}
     for number, entry in enumerate(entries):
         session.progress("images", number, len(entries))
         if entry.digest not in lost:
-            fault = _entry_fault(session, entry)
+            fault = _entry_fault(session, entry, known)
             if fault:
                 lost[entry.digest] = fault
     if not lost:
@@ -180,8 +181,19 @@ def _remedy(session: Session, entry: Descriptor) -> str:
     return f"get it again: builder pull {name}, or build it again"
 
 
-def _entry_fault(session: Session, entry: Descriptor) -> str:
+_Faults = dict[tuple[str, str, int], str]
+"""What was found of manifests and indexes: many indexes may list one, or one many times."""
+
+
+def _entry_fault(session: Session, entry: Descriptor, known: _Faults) -> str:
     """What is wrong with an image, '' if nothing is."""
+    key = entry.digest, entry.media_type, entry.size
+    if key not in known:
+        known[key] = _find_fault(session, entry, known)
+    return known[key]
+
+
+def _find_fault(session: Session, entry: Descriptor, known: _Faults) -> str:
     fault = _blob_fault(session, entry)
     if fault:
         return fault
@@ -192,7 +204,7 @@ def _entry_fault(session: Session, entry: Descriptor) -> str:
         index = _as_index(data)
         if index is None:
             return f"{entry.digest} is not an index, though its type is {entry.media_type}"
-        return _index_fault(session, index, entry)
+        return _index_fault(session, index, entry, known)
     if entry.media_type in MANIFESTS:
         manifest = _as_manifest(data)
         if manifest is None:
@@ -201,13 +213,13 @@ def _entry_fault(session: Session, entry: Descriptor) -> str:
     return f"its type {entry.media_type!r} is neither a manifest's nor an index's"
 
 
-def _index_fault(session: Session, index: Index, entry: Descriptor) -> str:
+def _index_fault(session: Session, index: Index, entry: Descriptor, known: _Faults) -> str:
     if index.media_type not in ("", entry.media_type):
         return f"the index {entry.digest} says that it is {index.media_type}"
     here = [one for one in index.manifests if session.is_here(one.digest) or one.digest in session.damaged]
     if index.manifests and not here:
         return f"none of the {len(index.manifests)} manifests of the index {entry.digest} is here"
-    return next((fault for one in here if (fault := _entry_fault(session, one))), "")
+    return next((fault for one in here if (fault := _entry_fault(session, one, known))), "")
 
 
 def _manifest_fault(session: Session, manifest: Manifest, entry: Descriptor) -> str:

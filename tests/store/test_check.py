@@ -13,11 +13,16 @@ from typing import Any
 import pytest
 
 from builder.errors import StoreError
+from builder.export.registry import _images as images_within
 from builder.filesystem.locks import LockTable
+from builder.oci.reference import parse
+from builder.oci.spec import OCI_INDEX, Descriptor, Index, encode
+from builder.store import check_images
 from builder.store.check import check
 from builder.store.check_listing import Listing
 from builder.store.check_session import LEFTOVER, Depth
 from builder.store.mounts import hold
+from builder.store.store import Store
 from tests.support.builds import Cli, busybox_context, needs_sandbox
 from tests.support.checks import CHECK, DEEP, DROP, REPAIR, blob_path, database, run, spoil
 from tests.support.registry import FakeRegistry
@@ -51,6 +56,29 @@ def test_an_image_that_is_used_says_what_is_lost(cli: Cli) -> None:
     assert done.status == 1
     assert f"the image cannot be read: blob {digest} is missing: No such file" in done.err
     assert "help: run 'builder fsck'" in done.err
+
+
+def test_what_indexes_list_many_times_is_looked_at_once(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As 'load' takes them from a stranger's archive: here as often as there is memory and time."""
+    store = Store(str(cli.root))
+    (entry,) = store.images.all()
+    found, manifest = entry.descriptor, entry.descriptor
+    for _ in range(3):
+        index = encode(Index(schema_version=2, media_type=OCI_INDEX, manifests=[found] * 5))
+        found = Descriptor(OCI_INDEX, store.layout.put(index), len(index))
+    store.images.tag(found, [parse("many")])
+    read: list[str] = []
+    reading = check_images._find_fault
+
+    def spy(session: Any, entry: Descriptor, *known: Any) -> str:
+        read.append(entry.digest)
+        return reading(session, entry, *known)
+
+    monkeypatch.setattr(check_images, "_find_fault", spy)
+    assert run(cli, CHECK).problems == ()
+    assert len(read) == len(set(read)) == 4
+    assert [image.digest for image in images_within(store, found)] == [manifest.digest]
+    store.close()
 
 
 def test_no_store(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from builder.config import limits_of
 from builder.errors import StoreError, UsageError
 from builder.oci import reference as references
 from builder.oci.platform import parse_platform
-from builder.oci.spec import Descriptor, ImageConfig, without_names
+from builder.oci.spec import Descriptor, ImageConfig, paired_layers, without_names
 from builder.places import default_root
 from builder.store.store import Store as Opened
 
@@ -338,9 +338,10 @@ def _export(root: str, digest: str, platform: str, path: str) -> None:
     with closing(_open(root)) as opened, opened.lease():
         image = _choose(opened, Describer(opened), digest, platform)
         assert image.manifest is not None
-        diff_ids = list(_config(image).rootfs.diff_ids or ())
-        for diff_id, layer in zip(diff_ids, image.manifest.layers, strict=False):
+        layers = paired_layers(image.manifest, _config(image), digest)
+        for diff_id, layer in layers:
             opened.layers.know(diff_id, layer)
+        diff_ids = [diff_id for diff_id, _ in layers]
         if path.endswith(".tar"):
             with destination(path) as file:
                 write_tar(opened, [Files(layers=diff_ids)], file.write)

@@ -13,7 +13,7 @@ import msgspec
 from builder.errors import Interrupted, NotFoundError, RegistryError, StoreError
 from builder.oci.platform import host_platform
 from builder.oci.reference import Reference
-from builder.oci.spec import Descriptor, Platform
+from builder.oci.spec import Descriptor, Platform, paired_layers
 from builder.progress import Reporter, Transfer, Warned, ignore
 from builder.registry.blobs import fetch_blob
 from builder.registry.failures import Transient
@@ -95,11 +95,7 @@ class _Pull:
             )
         if wanted is None and not matches(found, host_platform()):
             self._report(Warned(f"the image is for {found}, and this machine is {host_platform()}"))
-        if len(image.config.rootfs.diff_ids or ()) != len(image.layers):
-            raise StoreError(
-                f"{self._name.familiar} is malformed: its manifest has {len(image.layers)} layers,"
-                f" its configuration {len(image.config.rootfs.diff_ids or ())}"
-            )
+        paired_layers(image.manifest, image.config, self._name.familiar)
 
     def _keep(self) -> Keep:
         """Documents come from the store if it has them; of two processes that want one, one fetches it."""

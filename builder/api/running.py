@@ -12,7 +12,7 @@ from builder.errors import DiskFull, StepFailed, StoreError, Unsupported, UsageE
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.tree import FileTree
 from builder.oci.platform import host_platform
-from builder.oci.spec import INDEXES, ContainerConfig, ImageConfig, Platform
+from builder.oci.spec import INDEXES, ContainerConfig, ImageConfig, Platform, paired_layers
 from builder.plan.paths import DEFAULT_PATH, normalise
 from builder.sandbox.client import Sandbox
 from builder.sandbox.command import Command, Mount, Result, SandboxError
@@ -69,11 +69,10 @@ def run_image(store: Store, options: RunOptions, session: Session) -> int:
         image = Describer(store).choose(stored, options.platform)
         assert image.manifest is not None
         assert image.config is not None
-        diff_ids = image.config.rootfs.diff_ids or []
-        if len(diff_ids) != len(image.manifest.layers):
-            raise StoreError("the image is malformed: its manifest and configuration differ", place=options.image)
-        for diff_id, layer in zip(diff_ids, image.manifest.layers, strict=True):
+        layers = paired_layers(image.manifest, image.config, options.image)
+        for diff_id, layer in layers:
             store.layers.know(diff_id, layer)
+        diff_ids = [diff_id for diff_id, _ in layers]
         lowers = _directories(store, diff_ids, stored, image)
         command = _command(lowers, scratch, image.config, options, session.terminal)
         try:

@@ -17,6 +17,7 @@ from builder.cli.stores import archive_output, open_store, platform_of
 def command(settings: Settings, name: str, output: str, platform: str) -> None:
     """Write the flattened file system of an image as a tar archive, without its configuration."""
     from builder.export.files import Files, write_tar
+    from builder.oci.spec import paired_layers
     from builder.store.describe import Describer
 
     store = open_store(settings, as_root=True)
@@ -24,8 +25,8 @@ def command(settings: Settings, name: str, output: str, platform: str) -> None:
         image = Describer(store).choose(store.images.find(name), platform_of(platform))
         assert image.config is not None
         assert image.manifest is not None
-        diff_ids = list(image.config.rootfs.diff_ids or ())
-        for diff_id, layer in zip(diff_ids, image.manifest.layers, strict=False):
+        layers = paired_layers(image.manifest, image.config, name)
+        for diff_id, layer in layers:
             store.layers.know(diff_id, layer)
         with archive_output(output) as file:
-            write_tar(store, [Files(layers=diff_ids)], file.write)
+            write_tar(store, [Files(layers=[diff_id for diff_id, _ in layers])], file.write)

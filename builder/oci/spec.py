@@ -6,12 +6,13 @@ fields. A digest is always of the bytes that were received or written, never of 
 """
 
 # No postponed annotations: msgspec would compile each of them before it first decodes one of the classes here.
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from builder.errors import StoreError
-from builder.oci.digests import hex_of
+from builder.oci.digests import hex_of, is_sha256
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -188,6 +189,33 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def platform(self) -> Platform:
         return normalise_platform(self.os, self.architecture, self.variant)
+
+
+_SIZES = 1 << 63
+"""A size is an int64 (image-spec, `descriptor.md`), and not below 0."""
+
+
+def is_blob(descriptor: Descriptor) -> bool:
+    """Whether there can be a blob with this digest and size, of the one algorithm that is known here."""
+    return is_sha256(descriptor.digest) and 0 <= descriptor.size < _SIZES
+
+
+def paired_layers(manifest: Manifest, config: ImageConfig, name: str) -> Sequence[tuple[str, Descriptor]]:
+    """An image's layers with their diff IDs, lowest first. Raises StoreError, with its `name`, where an image says what
+    cannot be."""
+    diff_ids = config.rootfs.diff_ids or []
+    wrong = ""
+    if len(diff_ids) != len(manifest.layers):
+        wrong = f"its manifest has {len(manifest.layers)} layers, its configuration {len(diff_ids)}"
+    for layer in manifest.layers:
+        if not is_blob(layer):
+            wrong = f"its manifest has a layer of {layer.size} bytes with the digest {layer.digest[:80]!r}"
+    for diff_id in diff_ids:
+        if not is_sha256(diff_id):
+            wrong = f"its configuration has the diff ID {diff_id[:80]!r}"
+    if wrong:
+        raise StoreError(f"{name} is malformed: {wrong}")
+    return list(zip(diff_ids, manifest.layers, strict=True))
 
 
 NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

@@ -26,6 +26,7 @@ from builder.oci.spec import (
     Platform,
     PlatformRecord,
     decode,
+    paired_layers,
 )
 from builder.plan.steps import ImageKey
 from builder.progress import Reporter, StepDone, StepStarted, Transfer
@@ -197,16 +198,8 @@ class Bases:
         return self._keep(key, descriptor.digest, manifest, config, origin)
 
     def _keep(self, key: ImageKey, digest: str, manifest: Manifest, config: ImageConfig, origin: str) -> ImageConfig:
-        diff_ids = config.rootfs.diff_ids or []
-        if len(diff_ids) != len(manifest.layers):
-            raise StoreError(
-                f"{key.reference} is malformed:"
-                f" its manifest has {len(manifest.layers)} layers, its configuration {len(diff_ids)}"
-            )
-        know = self.store.layers.know
-        self._stated[key] = tuple(
-            know(diff_id, layer, origin) for diff_id, layer in zip(diff_ids, manifest.layers, strict=True)
-        )
+        layers = paired_layers(manifest, config, _name(key))
+        self._stated[key] = tuple(self.store.layers.know(diff_id, layer, origin) for diff_id, layer in layers)
         self._digests[key] = digest
         return config
 
@@ -258,16 +251,20 @@ class Bases:
     def _copy(self, layout: Layout, descriptor: Descriptor, file: BinaryIO) -> None:
         import hashlib
 
-        hasher = hashlib.sha256()
+        hasher, size = hashlib.sha256(), 0
         file.truncate()
         with layout.open(descriptor.digest) as source:
             while piece := source.read(1 << 20):
                 if self._closed:
                     raise _interrupted()
                 hasher.update(piece)
+                size += len(piece)
                 file.write(piece)
         if f"sha256:{hasher.hexdigest()}" != descriptor.digest:
             raise StoreError(f"blob {descriptor.digest} is damaged", place=layout.path)
+        if size != descriptor.size:
+            cause = f"blob {descriptor.digest} has {size} bytes, not {descriptor.size} as its manifest says"
+            raise StoreError(cause, place=layout.path)
 
     def close(self) -> None:
         """End what other threads fetch."""
@@ -279,6 +276,11 @@ class Bases:
 
 def _interrupted() -> Interrupted:
     return Interrupted("the build was interrupted")
+
+
+def _name(key: ImageKey) -> str:
+    """An image for messages."""
+    return f"{key.layout}:{key.reference}" if key.layout else key.reference
 
 
 def layout_entry(layout: Layout, name: str) -> Descriptor:

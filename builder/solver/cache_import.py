@@ -17,9 +17,21 @@ import msgspec
 
 from builder.errors import BuilderError, Interrupted, NotFoundError, StoreError, Unsupported
 from builder.filesystem.compression import ZSTD, kind_of
+from builder.oci.digests import is_sha256
 from builder.oci.layout import Layout
 from builder.oci.reference import Reference
-from builder.oci.spec import INDEXES, MANIFESTS, REF_NAME, Descriptor, ImageConfig, Index, Manifest, decode, digest_of
+from builder.oci.spec import (
+    INDEXES,
+    MANIFESTS,
+    REF_NAME,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    decode,
+    digest_of,
+    is_blob,
+)
 from builder.progress import Reporter, StepDone, StepStarted, Warned
 from builder.solver.cache_records import ANNOTATION, CONFIG, LARGEST_DOCUMENT, Document, decode_cache
 from builder.solver.external import External, MountOffer, Offer
@@ -187,7 +199,8 @@ def _document(cache: Cache, manifest: Manifest, place: str) -> Document | None:
     document = decode_cache(inline.encode("utf-8", "surrogatepass"), place)
     config = decode(cache.document(manifest.config), ImageConfig, f"the configuration of {place}")
     diff_ids = config.rootfs.diff_ids or []
-    if len(diff_ids) != len(manifest.layers) or document.layers or document.mounts:
+    fits = len(diff_ids) == len(manifest.layers) and all(map(is_sha256, diff_ids))
+    if not fits or document.layers or document.mounts:
         raise StoreError("its inline cache does not fit the image", place=place)
     return msgspec.structs.replace(document, layers=tuple(diff_ids))
 
@@ -212,7 +225,7 @@ def _offers(document: Document, blobs: list[Descriptor], origin: str) -> _Offers
 
 def _offer(blob: Descriptor, origin: str) -> Offer:
     """A blob as it is fetched later. The addresses that a descriptor may name are left out: none is asked."""
-    if not blob.digest.startswith("sha256:") or blob.size < 0:
+    if not is_blob(blob):
         raise StoreError(f"it has a blob that cannot be ({blob.digest:.80}, {blob.size} bytes)", place=origin)
     return Offer(Descriptor(blob.media_type, blob.digest, blob.size), origin)
 

@@ -42,6 +42,14 @@ def _absurd_digest(manifest: dict[str, Any], document: dict[str, Any]) -> None:
     manifest["layers"][0]["digest"] = "md5:0"
 
 
+def _path_for_a_digest(manifest: dict[str, Any], document: dict[str, Any]) -> None:
+    manifest["layers"][0]["digest"] = "sha256:../../x"
+
+
+def _layer_larger_than_all(manifest: dict[str, Any], document: dict[str, Any]) -> None:
+    manifest["layers"][0]["size"] = 1 << 63
+
+
 def _absurd_size(manifest: dict[str, Any], document: dict[str, Any]) -> None:
     manifest["config"]["size"] = 1 << 60
 
@@ -65,6 +73,8 @@ def scratch_cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path,
         (_absurd_diff_id, "a record that makes no sense"),
         (_too_few_layers, "its manifest has 2 blobs"),
         (_absurd_digest, "a blob that cannot be"),
+        (_path_for_a_digest, "a blob that cannot be"),
+        (_layer_larger_than_all, "a blob that cannot be"),
     ],
 )
 def test_a_forged_document_is_left_out(

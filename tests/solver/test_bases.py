@@ -1,0 +1,119 @@
+"""Base images whose manifest or configuration cannot be: refused where they are read, with the image's name."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from builder.oci.layout import Layout
+from builder.oci.platform import host_platform
+from builder.oci.spec import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, REF_NAME, Descriptor
+from tests.support.archives import archive
+from tests.support.builds import Cli, Done, context
+
+TAR = archive(("a", {"data": b"A"}))
+DIFF_ID = f"sha256:{hashlib.sha256(TAR).hexdigest()}"
+BLOB = gzip.compress(TAR, mtime=0)
+COPY = "FROM base\nCOPY --from=base a /b\n"
+
+Change = Callable[[dict[str, Any], dict[str, Any]], None]
+
+
+class Served:
+    """An OCI layout by hand, in which `latest` is what was put last."""
+
+    def __init__(self, path: Path) -> None:
+        self.layout = Layout(str(path))
+        self.layout.create()
+
+    def image(self, change: Change = lambda manifest, config: None) -> Descriptor:
+        """An image of one layer; `change` may put anything into its manifest and configuration."""
+        host = host_platform()
+        config: dict[str, Any] = {
+            "architecture": host.architecture, "os": host.os, "config": {"WorkingDir": "/w"},
+            "rootfs": {"type": "layers", "diff_ids": [DIFF_ID]},
+        }  # fmt: skip
+        layer = {"mediaType": f"{OCI_LAYER}+gzip", "digest": self.layout.put(BLOB), "size": len(BLOB)}
+        manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": [layer]}
+        change(manifest, config)
+        manifest["config"] = msgspec.to_builtins(self.put(OCI_CONFIG, config))
+        return self.put(OCI_MANIFEST, manifest)
+
+    def index(self, *entries: Descriptor) -> Descriptor:
+        return self.put(OCI_INDEX, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(entries)})
+
+    def put(self, media_type: str, document: object) -> Descriptor:
+        data = msgspec.json.encode(document)
+        return self.name(Descriptor(media_type, self.layout.put(data), len(data)))
+
+    def name(self, descriptor: Descriptor) -> Descriptor:
+        with self.layout.changing() as manifests:
+            manifests[:] = [msgspec.structs.replace(descriptor, annotations={REF_NAME: "latest"})]
+        return descriptor
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Served:
+    return Served(tmp_path / "layout")
+
+
+def build(cli: Cli, served: Served, dockerfile: str = "FROM base\n") -> Done:
+    source = context(Path(served.layout.path).parent / "context", dockerfile)
+    return cli("build", "-t", "x", "--build-context", f"base=oci-layout://{served.layout.path}:latest", source)
+
+
+def layer(**fields: Any) -> Change:
+    return lambda manifest, config: manifest["layers"][0].update(fields)
+
+
+def diff_id(value: str) -> Change:
+    return lambda manifest, config: config["rootfs"].update(diff_ids=[value])
+
+
+def test_what_is_well_formed_is_taken(cli: Cli, served: Served) -> None:
+    served.image()
+    assert build(cli, served, COPY).status == 0
+    assert sorted(cli.files("x")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        pytest.param(layer(size=1 << 63), f"a layer of {1 << 63} bytes", id="as large as SQLite's integers end"),
+        pytest.param(layer(size=1 << 70), f"a layer of {1 << 70} bytes", id="larger"),
+        pytest.param(layer(size=-1), "a layer of -1 bytes", id="of less than no bytes"),
+        pytest.param(
+            layer(digest="sha512:" + "0" * 128),
+            "bytes with the digest 'sha512:000",
+            id="with another algorithm",
+        ),
+        pytest.param(
+            layer(digest="sha256:../../x"),
+            "bytes with the digest 'sha256:../../x'",
+            id="a path for a digest",
+        ),
+        pytest.param(diff_id("../../x"), "the diff ID '../../x'", id="a path for a diff ID"),
+        pytest.param(diff_id(DIFF_ID.upper()), "the diff ID 'SHA256:", id="a diff ID in upper case"),
+    ],
+)
+def test_layers_that_cannot_be(cli: Cli, served: Served, change: Change, cause: str) -> None:
+    served.image(change)
+    done = build(cli, served)
+    assert done.status == 1
+    assert "internal error" not in done.err
+    assert cause in done.err
+    assert f"{served.layout.path}:latest is malformed: " in done.err
+
+
+@pytest.mark.parametrize("size", [0, len(BLOB) - 1, len(BLOB) + 1])
+def test_a_blob_of_another_size(cli: Cli, served: Served, size: int) -> None:
+    served.image(layer(size=size))
+    done = build(cli, served, COPY)
+    assert done.status == 1
+    assert f"has {len(BLOB)} bytes, not {size} as its manifest says" in done.err

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _REDIRECTS = 10
 _TIMEOUT = 60.0
+_LATEST = 253_402_300_799
+"""The last second of the year 9999, of which a header can tell."""
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -71,6 +73,8 @@ def fetch(
         url = _without_user(url)
     if etag is not None:
         request_headers["If-None-Match"] = etag
+    if last_modified is not None and not 0 <= last_modified <= _LATEST:
+        last_modified = None  # what an earlier version kept
     if last_modified is not None:
         from email.utils import formatdate
 
@@ -178,14 +182,16 @@ def _safe(name: str) -> str:
 
 
 def _seconds(date: str | None) -> int | None:
+    """A header's time. None of one that cannot be sent back: an offset leads beyond the year 9999."""
     if not date:
         return None
     from email.utils import parsedate_to_datetime
 
     try:
-        return int(parsedate_to_datetime(date).timestamp())
+        seconds = int(parsedate_to_datetime(date).timestamp())
     except (ValueError, OverflowError):
         return None
+    return seconds if 0 <= seconds <= _LATEST else None
 
 
 def _write(into: BinaryIO, data: bytes, place: str) -> None:

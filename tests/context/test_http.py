@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -41,6 +42,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(304 if same else 200, {"ETag": '"one"', "Last-Modified": "Tue, 01 Jan 2019 00:00:00 GMT"})
         elif path == "/named":
             self.answer(200, {"Content-Disposition": 'attachment; filename="../a b.txt"', "Last-Modified": "nonsense"})
+        elif path == "/dated":
+            self.answer(200, {"Last-Modified": unquote(self.path.partition("?")[2])})
         elif path == "/moved":
             self.answer(302, {"Location": self.path.partition("?to=")[2] or "/file.txt"})
         elif path == "/loop":
@@ -79,6 +82,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server() -> Iterator[str]:
     with serving(Handler) as url:
         yield url
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 253_402_300_799),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", None),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Wed, 31 Dec 1969 23:59:59 GMT", None),
+    ],
+)
+def test_times_that_no_header_can_name_are_none(server: str, date: str, seconds: int | None) -> None:
+    fetched = fetch(f"{server}/dated?{quote(date)}", io.BytesIO())
+    assert fetched.last_modified == seconds
+
+
+def test_a_time_that_was_kept_and_no_header_can_name(server: str) -> None:
+    """An earlier version remembered what any server said."""
+    Handler.seen.clear()
+    for modified in (253_402_387_140, -1):
+        assert fetch(f"{server}/file.txt", io.BytesIO(), last_modified=modified).unchanged is False
+    assert not any("If-Modified-Since" in headers for headers in Handler.seen)
 
 
 def test_fetch(server: str) -> None:

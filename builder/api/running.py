@@ -12,7 +12,7 @@ from builder.errors import DiskFull, StepFailed, StoreError, Unsupported, UsageE
 from builder.filesystem.layered import LayeredTree
 from builder.filesystem.tree import FileTree
 from builder.oci.platform import host_platform
-from builder.oci.spec import INDEXES, ContainerConfig, ImageConfig, Platform, paired_layers
+from builder.oci.spec import INDEXES, ContainerConfig, ImageConfig, Platform, paired_layers, refuse_nul
 from builder.plan.paths import DEFAULT_PATH, normalise
 from builder.sandbox.client import Sandbox
 from builder.sandbox.command import Command, Mount, Result, SandboxError
@@ -70,6 +70,7 @@ def run_image(store: Store, options: RunOptions, session: Session) -> int:
         assert image.manifest is not None
         assert image.config is not None
         layers = paired_layers(image.manifest, image.config, options.image)
+        refuse_nul(image.config.config, options.image)
         for diff_id, layer in layers:
             store.layers.know(diff_id, layer)
         diff_ids = [diff_id for diff_id, _ in layers]

@@ -195,6 +195,10 @@ _SIZES = 1 << 63
 """A size is an int64 (image-spec, `descriptor.md`), and not below 0."""
 
 
+_NUL = b"\\u0000"
+"""A NUL as JSON writes it, unless its backslash belongs to another one."""
+
+
 def is_blob(descriptor: Descriptor) -> bool:
     """Whether there can be a blob with this digest and size, of the one algorithm that is known here."""
     return is_sha256(descriptor.digest) and 0 <= descriptor.size < _SIZES
@@ -216,6 +220,14 @@ def paired_layers(manifest: Manifest, config: ImageConfig, name: str) -> Sequenc
     if wrong:
         raise StoreError(f"{name} is malformed: {wrong}")
     return list(zip(diff_ids, manifest.layers, strict=True))
+
+
+def refuse_nul(config: ContainerConfig, name: str) -> None:
+    """Raises StoreError, with the image's `name`, for a NUL character in what becomes a path, an argument or a
+    variable: the system takes none. Labels may be anything."""
+    for field, value in msgspec.to_builtins(config).items():
+        if field != "Labels" and _NUL in msgspec.json.encode(value).replace(b"\\\\", b""):
+            raise StoreError(f"{name} is malformed: {field} of its configuration has a NUL character")
 
 
 NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

@@ -27,6 +27,7 @@ from builder.oci.spec import (
     PlatformRecord,
     decode,
     paired_layers,
+    refuse_nul,
 )
 from builder.plan.steps import ImageKey
 from builder.progress import Reporter, StepDone, StepStarted, Transfer
@@ -199,6 +200,7 @@ class Bases:
 
     def _keep(self, key: ImageKey, digest: str, manifest: Manifest, config: ImageConfig, origin: str) -> ImageConfig:
         layers = paired_layers(manifest, config, _name(key))
+        refuse_nul(config.config, _name(key))
         self._stated[key] = tuple(self.store.layers.know(diff_id, layer, origin) for diff_id, layer in layers)
         self._digests[key] = digest
         return config

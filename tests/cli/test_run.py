@@ -9,11 +9,14 @@ import sys
 import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builder.sandbox.terminal import set_size
+from tests.support.archives import archive
 from tests.support.builds import Cli, busybox_context, needs_sandbox, reading
+from tests.support.images import put_image
 from tests.support.terminal import Program
 
 pytestmark = needs_sandbox
@@ -252,6 +255,14 @@ def test_the_terminal_is_as_before(on_terminal: OnTerminal) -> None:
     os.close(fresh)
     os.close(other)
     assert program.status() == 1
+
+
+@pytest.mark.parametrize("fields", [{"Env": ["A=\0"]}, {"WorkingDir": "/\0"}, {"Cmd": ["\0"]}])
+def test_a_configuration_with_a_nul(cli: Cli, fields: dict[str, Any]) -> None:
+    put_image(cli.root, "nul", [archive(("a", {"data": b""}))], **fields)
+    done = cli("run", "nul")
+    assert done.status == 125
+    assert f"nul is malformed: {next(iter(fields))} of its configuration has a NUL character" in done.err
 
 
 def test_help_is_short_and_complete(cli: Cli) -> None:

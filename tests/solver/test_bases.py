@@ -117,3 +117,38 @@ def test_a_blob_of_another_size(cli: Cli, served: Served, size: int) -> None:
     done = build(cli, served, COPY)
     assert done.status == 1
     assert f"has {len(BLOB)} bytes, not {size} as its manifest says" in done.err
+
+
+def settings(**fields: Any) -> Change:
+    return lambda manifest, config: config["config"].update(fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"WorkingDir": "/a\0b"}, "WorkingDir"),
+        ({"WorkingDir": "/a\\\0b"}, "WorkingDir"),
+        ({"Env": ["A=1", "B=\0"]}, "Env"),
+        ({"User": "\0"}, "User"),
+        ({"Shell": ["/bin/sh", "-c\0"]}, "Shell"),
+        ({"Entrypoint": ["\0"]}, "Entrypoint"),
+        ({"Cmd": ["\0"]}, "Cmd"),
+        ({"OnBuild": ["RUN \0"]}, "OnBuild"),
+        ({"Healthcheck": {"Test": ["CMD", "\0"]}}, "Healthcheck"),
+        ({"Volumes": {"/\0": {}}}, "Volumes"),
+        ({"StopSignal": "\0"}, "StopSignal"),
+    ],
+)
+def test_a_configuration_with_a_nul(cli: Cli, served: Served, fields: dict[str, Any], name: str) -> None:
+    """No path, argument or variable can have one."""
+    served.image(settings(**fields))
+    done = build(cli, served, "FROM base\nWORKDIR d\nENV C=$B\nCOPY --from=base a b\n")
+    assert done.status == 1
+    assert "internal error" not in done.err
+    assert f"{served.layout.path}:latest is malformed: {name} of its configuration has a NUL character" in done.err
+
+
+def test_what_only_looks_like_a_nul(cli: Cli, served: Served) -> None:
+    """A label may be anything, and the letters are none."""
+    served.image(settings(Labels={"a": "\0"}, Env=["A=\\u0000", "B=\\\\u0000"]))
+    assert build(cli, served).status == 0

@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from builder.oci.platform import is_small_number
 from builder.oci.spec import Descriptor, Platform, normalise_platform
 
+DEEPEST = 4
+"""Indexes within an index, one below the other, that are looked into."""
+
 
 def candidates(platform: Platform) -> list[Platform]:
     """`platform` and what it can run as well, best first, all normalised."""

@@ -34,12 +34,11 @@ from builder.registry.blobs import fetch_blob, new_hash
 from builder.registry.endpoints import Endpoint
 from builder.registry.failures import refused
 from builder.registry.fallback import first_that_serves
-from builder.registry.platforms import matches, select
+from builder.registry.platforms import DEEPEST, matches, select
 from builder.registry.replies import MAX_REPLY
 from builder.registry.transport import Session
 
 ACCEPT = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
-_DEEPEST = 4  # indexes within indexes
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
 
@@ -84,7 +83,7 @@ def resolve(
     if descriptor.media_type in MANIFESTS:
         image = source.image(descriptor, data)
     else:
-        found = source.choose(data, wanted, _DEEPEST)
+        found = source.choose(data, wanted, DEEPEST)
         if found is None:
             offered = ", ".join(_offered(reference, data)) or "none"
             raise NotFoundError(

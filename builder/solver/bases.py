@@ -31,7 +31,7 @@ from builder.oci.spec import (
 )
 from builder.plan.steps import ImageKey
 from builder.progress import Reporter, StepDone, StepStarted, Transfer
-from builder.registry.platforms import select
+from builder.registry.platforms import DEEPEST, select
 from builder.store.layers import CACHE
 from builder.store.records import LayerRecord
 from builder.store.store import Store
@@ -206,13 +206,17 @@ class Bases:
         return config
 
     def _choose(self, descriptor: Descriptor, platform: Platform, layout: Layout) -> Descriptor | None:
-        if descriptor.media_type not in INDEXES:
-            return descriptor
-        if not layout.has(descriptor.digest):
-            return None
-        index = decode(layout.read(descriptor.digest), Index, f"index {descriptor.digest}")
-        chosen = select(index.manifests, platform)
-        return self._choose(chosen[0], platform, layout) if chosen else None
+        """The best manifest of an index, or None. As with a registry, an index in it that has none is passed over."""
+        pending, seen = [(descriptor, 0)], set()
+        while pending:
+            found, depth = pending.pop()
+            if found.media_type not in INDEXES:
+                return found
+            if depth <= DEEPEST and found.digest not in seen and layout.has(found.digest):
+                seen.add(found.digest)
+                index = decode(layout.read(found.digest), Index, f"index {found.digest}")
+                pending += [(entry, depth + 1) for entry in reversed(select(index.manifests, platform))]
+        return None
 
     # --- fetching
 

@@ -13,7 +13,7 @@ import pytest
 
 from builder.oci.layout import Layout
 from builder.oci.platform import host_platform
-from builder.oci.spec import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, REF_NAME, Descriptor
+from builder.oci.spec import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, REF_NAME, Descriptor, PlatformRecord
 from tests.support.archives import archive
 from tests.support.builds import Cli, Done, context
 
@@ -152,3 +152,35 @@ def test_what_only_looks_like_a_nul(cli: Cli, served: Served) -> None:
     """A label may be anything, and the letters are none."""
     served.image(settings(Labels={"a": "\0"}, Env=["A=\\u0000", "B=\\\\u0000"]))
     assert build(cli, served).status == 0
+
+
+# --- indexes
+
+
+def test_indexes_that_are_nested(cli: Cli, served: Served) -> None:
+    entry = served.image()
+    for depth in range(1, 1200):
+        entry = served.index(entry)
+        if depth in (4, 5, 6, 1199):
+            done = build(cli, served)
+            assert done.status == (0 if depth <= 5 else 1), depth
+            assert "internal error" not in done.err
+    assert "the layout has no image for" in done.err
+
+
+def test_an_index_whose_first_entry_leads_nowhere(cli: Cli, served: Served) -> None:
+    """As with a registry, the next one is taken that serves the platform."""
+    image = served.image()
+    foreign = PlatformRecord("riscv64", "plan9")
+    nothing = served.index(msgspec.structs.replace(image, platform=foreign))
+    absent = Descriptor(OCI_INDEX, "sha256:" + "0" * 64, 10)
+    served.index(nothing, absent, served.index(image))
+    assert build(cli, served, COPY).status == 0
+    assert sorted(cli.files("x")) == ["a", "b"]
+
+
+def test_indexes_that_name_each_other_many_times(cli: Cli, served: Served) -> None:
+    entry = msgspec.structs.replace(served.image(), platform=PlatformRecord("riscv64", "plan9"))
+    for _ in range(5):
+        entry = served.index(*[entry] * 1000)
+    assert "the layout has no image for" in build(cli, served).err

@@ -50,6 +50,10 @@ _LARGE = 4 << 20  # bytes
 _ADD_LAYER = (
     "INSERT INTO layers VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (diff_id, digest) DO UPDATE SET"
     " origin = CASE WHEN excluded.origin != '' THEN excluded.origin ELSE origin END,"
+    # Until somebody has read the blob, what it is was only said.
+    " media_type = CASE WHEN excluded.uncompressed > 0 AND uncompressed = 0 THEN excluded.media_type"
+    " ELSE media_type END,"
+    " size = CASE WHEN excluded.uncompressed > 0 AND uncompressed = 0 THEN excluded.size ELSE size END,"
     " uncompressed = max(uncompressed, excluded.uncompressed)"
 )
 _ALL_LAYERS = "SELECT diff_id, digest, media_type, size, origin, uncompressed FROM layers"

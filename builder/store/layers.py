@@ -26,6 +26,7 @@ from builder.store.records import LayerRecord
 
 if TYPE_CHECKING:
     from builder.filesystem.compress import LayerBlob
+    from builder.filesystem.decompress import Reader
     from builder.filesystem.readable import Readable
     from builder.store.database import Database
     from builder.store.settle import Settling
@@ -182,9 +183,12 @@ class Layers:
         ranked = []
         for record in self._database.layers(diff_id):
             said = stated.get(record.digest)
-            if said is not None:  # another image may have said something else of the same blob
+            if said is not None:
+                known = (
+                    record if record.uncompressed else said
+                )  # another image may have said something else of the blob
                 origin, size = said.origin or record.origin, record.uncompressed
-                record = msgspec.structs.replace(said, origin=origin, uncompressed=size)
+                record = msgspec.structs.replace(known, origin=origin, uncompressed=size)
             rank = self._rank(record)
             if rank is not None and record.digest not in refused:
                 ranked.append((rank, record))
@@ -279,32 +283,20 @@ class Layers:
                 self.refuse(record, error)
 
     def _compress_form(self, record: LayerRecord, compression: Compression) -> LayerRecord:
-        from builder.filesystem.compress import LayerSink
-        from builder.filesystem.decompress import decompressor
+        from builder.store.transfer import compress_form
 
-        with LayerSink(
-            self._layout.temporary, compression=compression.kind, level=compression.level, sync=False
-        ) as sink:
-            stream = decompressor(self._layout.open(record.digest), check=self.check)
-            while piece := stream.read(1 << 20):
-                sink.write(piece)
-            blob = sink.finish()
-        if blob.diff_id != record.diff_id:
-            os.unlink(blob.path)
-            raise LayerError(
-                f"layer {record.diff_id} is damaged or forged: the content of {record.digest} is {blob.diff_id}",
-                place=self._layout.path,
-                remedy="run 'builder fsck'",
-            )
+        blob, stream = compress_form(self._layout, record, compression, self.check)
         self.add(blob)
         if not record.uncompressed:
-            self.note_size(record, blob.uncompressed_size)
+            self.note_read(record, stream)
         return LayerRecord(blob.diff_id, blob.digest, blob.media_type, blob.size, uncompressed=blob.uncompressed_size)
 
-    def note_size(self, record: LayerRecord, size: int) -> LayerRecord:
-        """Keep that a form's content was compared with its diff ID, and how long the layer is uncompressed, in
-        bytes."""
-        record = msgspec.structs.replace(record, uncompressed=size)
+    def note_read(self, record: LayerRecord, stream: Reader) -> LayerRecord:
+        """Keep that a form's content was compared with its diff ID: `stream` read all of it. Returns the form as it
+        is, whatever was said of its compression and its size."""
+        from builder.store.transfer import as_read
+
+        record = as_read(self._layout, record, stream)
         self._database.add_layer(record)
         return record
 
@@ -372,7 +364,7 @@ class Layers:
         from builder.store.transfer import check_content
 
         source = record.origin.removeprefix(CACHE) or "an image"
-        return self.note_size(record, check_content(record, path, source, self._limits()))
+        return self.note_read(record, check_content(record, path, source, self._limits()))
 
     def open_tar(self, diff_id: str) -> Readable:
         """The layer's uncompressed tar stream."""

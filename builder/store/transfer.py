@@ -7,11 +7,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
+import msgspec
+
 from builder.errors import LayerError, store_error
+from builder.filesystem.compression import SUFFIXES, Compression, kind_of
+from builder.oci.spec import OCI_LAYER
+from builder.progress import Check
 from builder.store.records import LayerRecord
 
 if TYPE_CHECKING:
     from builder.config import ArchiveLimits
+    from builder.filesystem.compress import LayerBlob
+    from builder.filesystem.decompress import Reader
     from builder.oci.layout import Layout
 
 
@@ -45,9 +52,9 @@ def fetch_blob(
                     os.unlink(path)
 
 
-def check_content(record: LayerRecord, path: str, source: str, limits: ArchiveLimits) -> int:
-    """The uncompressed size of the layer in a file with a blob's bytes. Raises LayerError unless it is the layer that
-    `source` says it is."""
+def check_content(record: LayerRecord, path: str, source: str, limits: ArchiveLimits) -> Reader:
+    """Read a file with a blob's bytes to its end, by the stream that is returned. Raises LayerError unless it is the
+    layer that `source` says it is."""
     import hashlib
 
     from builder.filesystem.decompress import decompressor
@@ -62,4 +69,36 @@ def check_content(record: LayerRecord, path: str, source: str, limits: ArchiveLi
             f"{source} gives blob {record.digest} as layer {record.diff_id}, but its"
             f" content is sha256:{hasher.hexdigest()}"
         )
-    return stream.total
+    return stream
+
+
+def as_read(layout: Layout, record: LayerRecord, stream: Reader) -> LayerRecord:
+    """A form of a layer as it is, whatever was said of its compression and its size: `stream` read all of it."""
+    media_type, size = record.media_type, record.size
+    if kind_of(media_type) != stream.compression and stream.compression in SUFFIXES:
+        media_type = OCI_LAYER + SUFFIXES[stream.compression]
+    with suppress(OSError):  # not in its place yet: a fetch compares the size
+        size = os.stat(layout.blob_path(record.digest)).st_size
+    return msgspec.structs.replace(record, media_type=media_type, size=size, uncompressed=stream.total)
+
+
+def compress_form(
+    layout: Layout, record: LayerRecord, compression: Compression, check: Check
+) -> tuple[LayerBlob, Reader]:
+    """A layer compressed anew, and the stream that read it. Raises LayerError unless the blob holds that layer."""
+    from builder.filesystem.compress import LayerSink
+    from builder.filesystem.decompress import decompressor
+
+    with LayerSink(layout.temporary, compression=compression.kind, level=compression.level, sync=False) as sink:
+        stream = decompressor(layout.open(record.digest), check=check)
+        while piece := stream.read(1 << 20):
+            sink.write(piece)
+        blob = sink.finish()
+    if blob.diff_id != record.diff_id:
+        os.unlink(blob.path)
+        raise LayerError(
+            f"layer {record.diff_id} is damaged or forged: the content of {record.digest} is {blob.diff_id}",
+            place=layout.path,
+            remedy="run 'builder fsck'",
+        )
+    return blob, stream

@@ -196,7 +196,7 @@ class UnpackedLayers:
             wait=self._layers.waiting(record.digest),
         )
         if not record.uncompressed and reader is not None and reader.total:
-            self._layers.note_size(record, reader.total)
+            self._layers.note_read(record, reader)
         return path
 
     def adopt(self, diff_id: str, upper: str, below: Sequence[str] = ()) -> str:

@@ -193,3 +193,18 @@ def test_what_an_image_says_of_a_steps_layer(cli: Cli, registry: FakeRegistry, h
     build(other, text, "-t", "app", *options)
     assert other.manifest("app")["layers"][0] == made
     assert digest_of(evil).removeprefix("sha256:") not in {path.name for path in written.rglob("*")}
+
+
+@pytest.mark.parametrize("steps", ["LABEL e=1\n", "WORKDIR /made\n"], ids=["unread", "read"])
+def test_what_an_image_says_of_the_blob_of_a_step(cli: Cli, registry: FakeRegistry, steps: str, tmp_path: Path) -> None:
+    """It is no more than the blob and its media type that were made here, and may have been foreseen."""
+    text = "FROM scratch\nCOPY --chmod=644 file /\n"
+    arguments = ("--build-arg", "SOURCE_DATE_EPOCH=1600000000", "-t", "app")
+    build(cli, text, *arguments)
+    made = cli.manifest("app")["layers"][0]
+    blob = cli.blob(made["digest"])
+    (tmp_path / "other").mkdir()
+    other = Cli(tmp_path / "other/store")
+    build(other, f"FROM {add_image(registry, 'evil', blob, f'{OCI_LAYER}+zstd', gzip.decompress(blob))}\n{steps}")
+    build(other, text, *arguments)
+    assert other.manifest("app")["layers"][0] == made

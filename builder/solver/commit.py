@@ -43,6 +43,8 @@ from builder.store.records import LayerRecord
 from builder.store.store import Store
 
 COMMENT = "builder.dockerfile.v1"
+_UNKNOWN = "layer of the base image"
+"""What a line of history says of a layer that the base's own history does not tell of."""
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -142,7 +144,7 @@ def _commit_one(
 
 def image_config(image: PlannedImage, roots: Mapping[int, Root], epoch: int | None) -> ImageConfig:
     """The complete configuration of a planned image."""
-    history = list(image.config.history or ())
+    history = _accounted(image.config)
     made = [roots[line.node].created if line.node is not None and epoch is None else None for line in image.history]
     first = next((created for created in made if created is not None), epoch)
     moment = _timestamp(first) if first is not None else _latest(history)
@@ -159,6 +161,19 @@ def image_config(image: PlannedImage, roots: Mapping[int, Root], epoch: int | No
         config=without_empty(image.config.config),
         rootfs=RootFS(diff_ids=list(roots[image.node].layers)),
     )
+
+
+def _accounted(base: ImageConfig) -> list[History]:
+    """The history of the base with one line for each of its layers: what is too much counts as empty, and what is
+    missing is filled in, as in BuildKit (`normalizeLayersAndHistory`), though before the lines of this build."""
+    missing = len(base.rootfs.diff_ids or ())
+    history = []
+    for line in base.history or ():
+        if not line.empty_layer and not missing:
+            line = msgspec.structs.replace(line, empty_layer=True)
+        missing -= not line.empty_layer
+        history.append(line)
+    return history + [History(created=_latest(history), created_by=_UNKNOWN, comment=COMMENT)] * missing
 
 
 def _latest(history: list[History]) -> str | None:

@@ -42,13 +42,15 @@ def planned(*history: HistoryLine, base: tuple[History, ...] = (), diff_ids: lis
     return PlannedImage(platform=HOST, node=2, config=config, history=history)
 
 
+BASE = [f"sha256:{digit * 64}" for digit in "12"]
+
 ROOTS = {1: Root((LAYER,), 1_600_000_000.25), 2: Root((LAYER, LAYER), 1_600_000_100.0)}
 LINES = (HistoryLine("ENV A=1"), HistoryLine("RUN a", 1), HistoryLine("CMD x"), HistoryLine("RUN b", 2))
 
 
 def test_lines_of_history_bear_the_times_of_their_layers() -> None:
     base = (History(created="2020-01-01T00:00:00Z", created_by="base"), History(created_by="no time", empty_layer=True))
-    config = image_config(planned(*LINES, base=base), ROOTS, None)
+    config = image_config(planned(*LINES, base=base, diff_ids=BASE[:1]), ROOTS, None)
     assert [(line.created, line.created_by, line.empty_layer) for line in config.history or ()] == [
         ("2020-01-01T00:00:00Z", "base", False),
         (None, "no time", True),
@@ -64,15 +66,32 @@ def test_lines_of_history_bear_the_times_of_their_layers() -> None:
 
 def test_without_a_layer_of_its_own_an_image_is_as_old_as_its_base() -> None:
     base = (History(created="2020-01-01T00:00:00Z", created_by="base"),)
-    config = image_config(planned(HistoryLine("ENV A=1"), base=base), ROOTS, None)
+    config = image_config(planned(HistoryLine("ENV A=1"), base=base, diff_ids=BASE[:1]), ROOTS, None)
     assert [line.created for line in config.history or ()] == ["2020-01-01T00:00:00Z"] * 2
 
 
 def test_a_time_that_is_given_replaces_all_but_the_base() -> None:
     base = (History(created="2020-01-01T00:00:00Z", created_by="base"),)
-    config = image_config(planned(*LINES, base=base), ROOTS, 0)
+    config = image_config(planned(*LINES, base=base, diff_ids=BASE[:1]), ROOTS, 0)
     assert [line.created for line in config.history or ()] == ["2020-01-01T00:00:00Z"] + ["1970-01-01T00:00:00Z"] * 4
     assert config.created == "1970-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("base", "layers", "expected"),
+    [
+        ("", 2, ["layer of the base image", "layer of the base image"]),
+        ("ae", 2, ["a", "(e)", "layer of the base image"]),
+        ("ab", 1, ["a", "(b)"]),
+        ("aeb", 0, ["(a)", "(e)", "(b)"]),
+        ("aeb", 2, ["a", "(e)", "b"]),
+    ],
+)
+def test_a_base_whose_history_does_not_tell_of_its_layers(base: str, layers: int, expected: list[str]) -> None:
+    lines = tuple(History(created_by=name, empty_layer=name == "e") for name in base)
+    config = image_config(planned(HistoryLine("RUN x", 2), base=lines, diff_ids=BASE[:layers]), ROOTS, None)
+    shown = [f"({line.created_by})" if line.empty_layer else line.created_by for line in config.history or ()]
+    assert shown == [*expected, "RUN x"]
 
 
 def test_nothing_at_all_has_no_time() -> None:

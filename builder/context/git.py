@@ -26,7 +26,7 @@ from builder.progress import Check, unchecked
 __all__ = ["CheckedOut", "GitRef", "Resolved", "checkout", "is_commit", "parse_git_url", "resolve"]
 
 _COMMIT = (40, 64)  # hexadecimal digits of SHA-1 and SHA-256
-_CHECKSUM = re.compile(r"[0-9a-fA-F]{7,64}")
+_CHECKSUM = re.compile(r"[0-9a-fA-F]{1,64}")
 _FETCHED = "refs/builder/fetched"
 _BRANCH = re.compile(r"refs/[^\0-\x20\x7f~^:?*\[\\]+")
 """What a server may call its default branch: nothing that is an option or a pattern to git (git-check-ref-format)."""
@@ -69,7 +69,7 @@ def resolve(
     names proxies and authorities. Raises ContextError, also if it is not `ref.checksum`.
     """
     if ref.checksum and not _CHECKSUM.fullmatch(ref.checksum):
-        remedy = "give a commit, or at least its first 7 digits"
+        remedy = "give a commit, or the digits that it begins with"
         raise ContextError(f"invalid checksum {ref.checksum!r}", place=ref.place, remedy=remedy)
     if ref.fetch_by_commit and not is_commit(ref.ref):
         if not is_commit(ref.checksum):

@@ -341,13 +341,14 @@ def test_a_default_branch_that_is_no_name(
 
 def test_checksum(remote: Remote, tmp_path: Path) -> None:
     first = remote.commits["first"]
-    assert taken(remote.ref(f"?checksum={first[:7]}#v1"), tmp_path / "a") == first
+    for digits in (1, 6, 7):
+        assert taken(remote.ref(f"?checksum={first[:digits]}#v1"), tmp_path / f"a{digits}") == first
     assert taken(remote.ref(f"?checksum={remote.commits['tag object']}#v1"), tmp_path / "b") == first
     assert resolve(remote.ref(f"?checksum={first}#{first}")).commit == first
     for text in ("?checksum=0000000#main", f"?checksum=0000000#{first}"):
         with pytest.raises(ContextError, match="not 0000000"):
             resolve(remote.ref(text))
-    for checksum in ("abc", "xyzxyzxyz"):
+    for checksum in ("abcg", "xyzxyzxyz", "a" * 65):
         with pytest.raises(ContextError, match="invalid checksum"):
             resolve(remote.ref(f"?checksum={checksum}"))
 

@@ -55,6 +55,7 @@ def _range(text: str, ports: str) -> tuple[int, int]:
 
 
 def _number(text: str, digits: str) -> int:
+    digits = digits.removeprefix("+")  # which Go's ParseInt takes
     if not (digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS and int(digits) <= 65535):
         raise _invalid(text, f"{digits!r} is not a port number (0 to 65535)")
     return int(digits)

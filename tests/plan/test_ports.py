@@ -18,6 +18,7 @@ PORTS = {
     "80/": ["80/tcp"],
     "8000-8002": ["8000/tcp", "8001/tcp", "8002/tcp"],
     "80-80/udp": ["80/udp"],
+    "+80-+81": ["80/tcp", "81/tcp"],
     "8080:80": ["80/tcp"],
     ":80": ["80/tcp"],
     "8000-8001:80-81": ["80/tcp", "81/tcp"],
@@ -37,7 +38,7 @@ def test_ports(text: str) -> None:
     ("text", "why"),
     [
         ("", "no port"), ("/tcp", "no port"), ("80/icmp", "unknown protocol"), ("65536", "not a port number"),
-        ("x", "not a port number"), ("-1", "not a port number"), ("80-", "not a port number"),
+        ("x", "not a port number"), ("-1", "not a port number"), ("80-", "not a port number"), ("++1", "not a port"),
         ("٨٠", "not a port number"), ("9" * 5000, "not a port number"), ("81-80", "ends before it starts"),
         ("1-2:3-5", "differ in length"), ("nohost:1:2", "not an IP address"), ("80-81-82", "not a port number"),
     ],

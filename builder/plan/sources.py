@@ -48,7 +48,7 @@ def plan_copy(state: StageState, instruction: Copy | Add) -> tuple[CopyNode, str
         sources += [_copied(tree, path, parents) for path in paths]
         if not instruction.from_:
             _check_sources(state, instruction, paths, sources)
-    inline = [CopyInline(name=source.path, data=scope.expand(source.content)) for source in instruction.inline]
+    inline = [_inline(source.path, scope.expand(source.content)) for source in instruction.inline]
     node = CopyNode(
         **state.common(instruction),
         parent=state.node,
@@ -66,6 +66,16 @@ def plan_copy(state: StageState, instruction: Copy | Add) -> tuple[CopyNode, str
     words += [f"--chown={chown}"] if chown else []
     words += [f"--chmod={chmod}"] if chmod else []
     return node, " ".join([*words, *paths, *(f"<<{here.name}" for here in inline), target, "# buildkit"])
+
+
+def _inline(name: str, data: str) -> CopyInline:
+    """A here-document as a file, which BuildKit makes in an empty directory (`Mkfile`)."""
+    if "/" in normalise("/", name).strip("/"):
+        raise PlanError(
+            f"the here-document {name!r} is named like a file in a directory",
+            remedy="name the directory in the destination",
+        )
+    return CopyInline(name=name, data=data)
 
 
 def _check_sources(state: StageState, instruction: Copy | Add, paths: list[str], sources: list[CopySource]) -> None:

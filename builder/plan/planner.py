@@ -209,7 +209,7 @@ class Planner:
 
     def _begin_anew(self, entry: StageEntry, base: ImageKey | FromContext | None) -> StageState:
         platform = entry.platform or self.reader.platform
-        label = entry.base_name
+        label = entry.context or entry.base_name
         place = entry.stage.from_.range if entry.stage is not None else None
         image = empty_image(platform)
         node: AnyNode
@@ -219,6 +219,8 @@ class Planner:
             node = ScratchNode(label="FROM scratch", stage=entry.label, platform=platform, range=place)
         elif isinstance(base, FromContext):
             node = TreeNode(label=f"FROM {label}", stage=entry.label, platform=platform, range=place, context=base.name)
+            if entry.context is not None:  # in a stage's place, where BuildKit has no configuration at all
+                image = msgspec.structs.replace(image, config=msgspec.structs.replace(image.config, working_dir=""))
         else:
             image = self._inherited(self.images[base])
             found = image.platform()

@@ -28,6 +28,8 @@ from builder.plan.stages import (
 )
 from builder.plan.steps import FromContext, ImageKey
 
+_NEVER_REPLACED = (SCRATCH, "context")
+
 
 class StageReader:
     """The stages as they are for one platform. `used` collects the names of the build arguments that count, `checks`
@@ -88,6 +90,7 @@ class StageReader:
                     platform = self._platform_flag(stage.from_, stage.from_.platform)
                 entry = StageEntry(stage, stage.from_.name.lower(), base_name, platform, index)
                 if entry.name:
+                    _check_name(stage.from_.name)
                     entry.context = self.context_for(entry.name) or self.context_for(stage.from_.name)
                 self.table.add(entry, replaced=entry.context is not None)
                 if entry.base is None and base_name != SCRATCH:
@@ -135,8 +138,9 @@ class StageReader:
         return found
 
     def context_for(self, name: str) -> str | None:
-        """The named context that replaces the stage or image `name`, if there is one."""
-        if not self.options.contexts or name == SCRATCH:
+        """The named context that replaces the stage or image `name`, if there is one: for two names never, as in
+        BuildKit (`namedContextFunc`)."""
+        if not self.options.contexts or name.lower() in _NEVER_REPLACED:
             return None
         key = context_key(name)
         return key if key in self.options.contexts else None
@@ -187,3 +191,15 @@ class StageReader:
         while isinstance(base, StageEntry):
             base = self.base(base)
         return base if isinstance(base, ImageKey) else None
+
+
+def _check_name(name: str) -> None:
+    """A stage's name has to be one of an image, since a named context could replace it: as in BuildKit (`NamedContext`
+    of its `dockerui`). Raises PlanError."""
+    try:
+        reference.parse(name.lower())
+    except BuilderError:
+        raise PlanError(
+            f"invalid name for build stage: {name!r}",
+            remedy="end it with a letter or a digit, and part words by one '.', '-' or '_'",
+        ) from None

@@ -209,14 +209,8 @@ class FilesSource:
         self._read = None
 
     def times(self) -> list[int]:
-        """The times of what is taken, in seconds, as they reach the layer: all but those of the directories that stand
-        for their contents."""
-        return [
-            item.info.mtime_ns // 1_000_000_000
-            for match in self.matches
-            for item in match.items
-            if item.relative or match.info.kind != kinds.DIRECTORY
-        ]
+        """The times of what is taken, in seconds, as they reach the layer: all but those of whole trees."""
+        return [item.info.mtime_ns // 1_000_000_000 for match in self.matches for item in match.items if item.path]
 
     def _described(self) -> Any:
         """The matches with everything that can reach a layer, except times; the items encoded."""

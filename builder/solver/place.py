@@ -77,6 +77,7 @@ def place(staging: Staging, tree: FileTree, match: Match, destination: str, owne
     if match.info.kind == kinds.DIRECTORY:
         if existing is None:
             make_directories(staging, target, made)  # only the contents are copied, not the directory's own metadata
+        _take_time(staging, target, match)
     elif existing is not None and existing.kind == kinds.DIRECTORY:
         target = f"{target}/{match.name}" if target else match.name
         make_directories(staging, target.rpartition("/")[0], made)
@@ -84,6 +85,15 @@ def place(staging: Staging, tree: FileTree, match: Match, destination: str, owne
         make_directories(staging, target.rpartition("/")[0], made)
     is_new = match.info.kind == kinds.DIRECTORY and existing is None
     _Placement(staging, tree, target, ownership).put_all(match.items, is_new=is_new)
+
+
+def _take_time(staging: Staging, target: str, match: Match) -> None:
+    """Give the directory that takes another's contents the time of that: of its metadata this alone, as in BuildKit
+    (`copyFileTimestamp` of fsutil). That of a whole tree, a context's or an image's, is not known there."""
+    info = staging.lstat(target) if target and match.path else None
+    if info is not None and info.kind == kinds.DIRECTORY:
+        timed = FileInfo(info.kind, info.mode, info.uid, info.gid, info.size, match.info.mtime_ns)
+        staging.put(Staged(target, timed))
 
 
 class _Placement:

@@ -279,6 +279,31 @@ def test_modes_times_links_and_special_files_are_kept(tmp_path: Path, store: Sto
     assert not done.cached
 
 
+@pytest.mark.parametrize(
+    ("path", "to", "expected"),
+    [
+        ("src", "/new", {"new": OLD - 9}),
+        ("src", "/old", {"old": OLD - 9}),
+        ("src", "/old/", {"old": OLD - 9}),
+        ("src", "/p/q/r/", {"p": OLD, "p/q": OLD, "p/q/r": OLD - 9}),
+        ("s*", "/new/", {"new": OLD - 9}),
+        ("src/f", "/new/", {"new": OLD}),
+        ("/", "/new/", {"new": OLD, "new/src": OLD - 9}),
+        ("src", "/", {}),
+    ],
+)
+def test_a_directory_takes_the_time_of_that_whose_contents_it_gets(
+    tmp_path: Path, store: Store, path: str, to: str, expected: dict[str, int]
+) -> None:
+    """As in fsutil's `copyFileTimestamp`; directories above it are as old as the build. Whole trees have no time."""
+    base = base_layer(store, write(tmp_path / "base", {"old/g": "g"}))
+    context = write(tmp_path / "context", {"src/f": "f"})
+    os.utime(context / "src", (OLD - 9, OLD - 9))
+    made, _ = environment(store, context)
+    found = entries(store, run_copy(made, node(path, to=to), (base,)).diff_id, times=True)
+    assert {name: int(words.rpartition("@")[2]) for name, words in found.items() if words.startswith("dir")} == expected
+
+
 def test_a_lone_name_of_a_hard_link_is_a_file(tmp_path: Path, store: Store) -> None:
     context = write(tmp_path / "context", {"a": "x"})
     os.link(context / "a", context / "b")

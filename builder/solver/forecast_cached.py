@@ -66,10 +66,26 @@ class CachedSteps:
             found = self._environment.cache.find(trace.key)
             if found is not None:
                 return found
+        found = self._find_mounted(node, layers, trace)
+        if found is not None:
+            return found
         for key, (copy, sources) in shown.items():  # to be compared, what mounts show has to be known file by file
             contents = [source.content() for source in sources]
             self._past.note(key, copy_by_content(copy, contents, {}, None, self._environment.epoch))
         return None
+
+    def _find_mounted(self, node: RunNode, layers: Mapping[int, Layers], trace: Trace) -> Made | None:
+        from builder.solver.mounted import MountedContent, mounted_stages
+
+        stages = [layers[tree.node] for tree, _ in mounted_stages(node)]
+        if not stages:
+            return None
+        mounted = MountedContent(self._environment, node, layers[node.parent], layers, trace)
+        found = mounted.known()
+        if found is None:
+            self._require_here(*stages)
+            found = mounted.find()
+        return found
 
     def _copy_key(
         self, node: CopyNode, parent: Layers, layers: Mapping[int, Layers], trace: Trace, held: ExitStack

@@ -12,7 +12,8 @@ What metadata is in a key, by one rule: what can reach the layer, and nothing th
 - Modes, kinds, link targets, devices, hard links among the files and (from images) owners and extended attributes are:
   a changed mode is a changed layer. Modes of a context too: a clone under another umask is another input.
 - A mode that a numeric `--chmod` replaces, and an owner that `--chown` replaces, are not.
-- A command sees its parent's layers as they are, with all times.
+- A command sees its parent's layers as they are, with all times. What its mounts show of stages counts by layers first,
+  and then, as with COPY --from, without times (see `mounted`).
 - Values of variables that look like secrets (`is_sensitive`) stand there as digests: recipes are kept and shown.
 """
 
@@ -91,7 +92,7 @@ def run_recipe(
     """What a command sees: its parent's layers, its arguments, environment, user and mounts.
 
     `trees` are the layers of the nodes that mounts show, `contents` the keys of the layers with what they show of
-    contexts (times are no part of those);
+    contexts (times are no part of those), and maybe digests of what they show of nodes, which then count instead;
     `settings` what else reaches the command (host names, the time to clamp to).
     """
     return {
@@ -158,14 +159,16 @@ def _start(mount: CacheMount, trees: Mapping[int, Sequence[str]], contents: Mapp
 
 
 def _seen(tree: Tree, source: str, trees: Mapping[int, Sequence[str]], contents: Mapping[str, str]) -> Recipe:
-    if isinstance(tree, FromNode):
+    name = content_name(tree, source)
+    if isinstance(tree, FromNode) and name not in contents:
         return {"layers": list(trees[tree.node]), "source": source}
-    return {"content": contents.get(content_name(tree, source), ""), "source": source}
+    return {"content": contents.get(name, ""), "source": source}
 
 
 def content_name(tree: Tree, source: str) -> str:
-    """How a mounted path of a context is named among `contents` and a step's parts."""
-    return f"{getattr(tree, 'name', '')}:{source}"
+    """How a mounted path of a context is named among `contents` and a step's parts, and one of a stage among the
+    former; no context has a blank in its name."""
+    return f"stage {tree.node}:{source}" if isinstance(tree, FromNode) else f"{getattr(tree, 'name', '')}:{source}"
 
 
 def hide(recipe: Recipe, node: Node) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +15,9 @@ from builder.solver.keys import Recipe, content_name, encode, key_of_encoded, ru
 from builder.solver.required import check_required
 from builder.solver.roots import Layers
 from builder.solver.trace import Trace
+
+if TYPE_CHECKING:
+    from builder.solver.mounted import MountedContent
 
 
 def run(
@@ -39,6 +43,15 @@ def run(
         found = None if node.ignore_cache else environment.cache.find(trace.key)
         if found is not None:
             return found
+    mounted = _mounted(environment, node, parent, roots, trace)
+    if mounted is not None:
+        found = None if node.ignore_cache else mounted.known()
+        if found is not None:
+            return found
+        found = mounted.find()
+        if found is not None:
+            mounted.note(found, encoded)
+            return found
     from builder.solver.waiting import Waiting
 
     waiting = Waiting(environment, f"{node.label} waits for the same command, which runs already")
@@ -52,7 +65,20 @@ def run(
 
         made = execute(environment, _as_run(environment, node), parent, roots, contents, trace.step, following)
         environment.cache.remember_encoded(trace.key, encoded, made, trace.place)
+        if mounted is not None:
+            mounted.remember(made)
         return made
+
+
+def _mounted(
+    environment: Environment, node: RunNode, parent: Layers, roots: Mapping[int, Layers], trace: Trace
+) -> MountedContent | None:
+    """The command by the content of what it mounts of stages, if it does."""
+    if not node.mounts:
+        return None
+    from builder.solver.mounted import MountedContent, mounted_stages
+
+    return MountedContent(environment, node, parent, roots, trace) if any(mounted_stages(node)) else None
 
 
 def run_recipes(

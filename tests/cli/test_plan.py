@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.solver.support import write
 from tests.support.archives import archive
 from tests.support.builds import Cli, busybox_context, context, needs_sandbox
 from tests.support.registry import FakeRegistry
@@ -111,6 +112,23 @@ def test_options_count(cli: Cli, tmp_path: Path) -> None:
     failed = cli("plan", directory)
     assert failed.status == 1
     assert "missing" in failed.err
+
+
+@needs_sandbox
+def test_what_is_not_mounted_of_a_stage_makes_no_command_run(cli: Cli, tmp_path: Path) -> None:
+    """Nor does a plan say so; what is mounted is compared file by file where the stage is another."""
+    stages = "FROM scratch AS data\nCOPY out /out\nCOPY other /other\nFROM base\n"
+    mount = "RUN --mount=from=data,src=/out,target=/m cat /m/f > /got\n"
+    directory = write(busybox_context(tmp_path / "context", stages + mount), {"out/f": "1", "other": "1"})
+    cli.build("-t", "x", directory)
+    for changed, outcome, got in (("other", "cached", b"1"), ("out/f", "runs", b"2")):
+        (directory / changed).write_text("2")
+        cli.build("--target", "data", directory)
+        assert outcomes(plan(cli, directory))[-1][1] == outcome
+        steps = len(outcomes(plan(cli, directory)))
+        assert cli.build("-t", "x", directory).cached() == steps - (outcome == "runs")
+        assert cli.files("x")["got"].content == got
+        assert {outcome for _, outcome in outcomes(plan(cli, directory))} == {"cached"}
 
 
 @needs_sandbox

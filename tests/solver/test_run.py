@@ -41,7 +41,7 @@ from builder.solver.select import select
 from builder.solver.trace import Trace
 from builder.solver.users import ExecUser
 from builder.store.store import Store
-from tests.solver.support import HOST, base_layer, environment, node, run_copy, write
+from tests.solver.support import HOST, OLD, base_layer, environment, node, run_copy, write
 from tests.solver.test_staging import FILE
 from tests.support.archives import archive
 from tests.support.builds import BUSYBOX, PROJECT, Cli, busybox_context, context, needs_sandbox
@@ -116,6 +116,39 @@ def test_a_mounted_context_counts_by_its_content(store: Store, tmp_path: Path, r
     (context / "a").write_text("2")
     run(environ, step, (), {}, Trace("1", "here"))
     assert len(runs) == 2
+
+
+def test_a_mounted_stage_counts_by_its_content(store: Store, tmp_path: Path, runs: list[str]) -> None:
+    """At the same place also with other times, as what is copied from a stage does."""
+    environ, _ = environment(store)
+
+    def stage(name: str, out: str, time: int = OLD, mode: int = 0o755) -> str:
+        root = write(tmp_path / name, {"out/f": out, "other": name})
+        (root / "out").chmod(mode)
+        os.utime(root / "out/f", (time, time))
+        return base_layer(store, root)
+
+    step = msgspec.structs.replace(STEP, mounts=(BindMount(target="/m", tree=FromNode(0), source="/out"),))
+
+    def ran(layer: str, place: str = "here", **fields: Any) -> int:
+        run(environ, msgspec.structs.replace(step, **fields), (), {0: (layer,)}, Trace("1", place))
+        return len(runs)
+
+    assert ran(stage("1", "f")) == 1
+    assert ran(other := stage("2", "f", OLD - 9)) == 1
+    assert ran(other) == 1  # by its layers now
+    assert ran(other, "elsewhere") == 2
+    assert ran(stage("3", "g")) == 3
+    assert ran(stage("4", "f", mode=0o700)) == 4
+    assert ran(stage("5", "f"), ignore_cache=True) == 5
+
+
+def test_what_a_mount_lacks_is_told_by_whoever_mounts_it(store: Store, tmp_path: Path, runs: list[str]) -> None:
+    environ, _ = environment(store)
+    layer = base_layer(store, write(tmp_path / "a", {"f": "f"}))
+    step = msgspec.structs.replace(STEP, mounts=(BindMount(target="/m", tree=FromNode(0), source="/none"),))
+    run(environ, step, (), {0: (layer,)}, Trace("1", "here"))
+    assert runs == ["x"]
 
 
 def test_the_source_of_a_mount_is_no_pattern(store: Store, tmp_path: Path, runs: list[str]) -> None:

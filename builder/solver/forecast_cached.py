@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 
 from builder.plan.steps import AnyNode, CopyFiles, CopyNode, FromNode, RunNode, TreeNode, WorkdirNode
 from builder.solver.cache import Made
@@ -80,7 +81,8 @@ class CachedSteps:
         stages = [layers[tree.node] for tree, _ in mounted_stages(node)]
         if not stages:
             return None
-        mounted = MountedContent(self._environment, node, layers[node.parent], layers, trace)
+        recipes = partial(run_recipes, self._environment, node, layers[node.parent], layers)
+        mounted = MountedContent(self._environment, node, layers, trace, recipes)
         found = mounted.known()
         if found is None:
             self._require_here(*stages)

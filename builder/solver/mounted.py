@@ -7,7 +7,7 @@ same place of the same Dockerfile only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from builder.errors import StepFailed
 from builder.oci.digests import hex_of
@@ -15,11 +15,12 @@ from builder.plan.steps import BindMount, CacheMount, CopyFiles, FromNode, RunNo
 from builder.solver.cache import Made
 from builder.solver.environment import Environment
 from builder.solver.gather import FilesSource
-from builder.solver.keys import content_name, encode, key_of_encoded, placed_recipe
+from builder.solver.keys import Recipe, content_name, encode, key_of_encoded, placed_recipe
 from builder.solver.roots import Layers, root_tree
-from builder.solver.run import run_recipes
 from builder.solver.trace import Trace
 from builder.store.records import RecipeRecord
+
+Recipes = Callable[[Mapping[str, str]], Iterator[Recipe]]
 
 
 def mounted_stages(node: RunNode) -> Iterator[tuple[FromNode, str]]:
@@ -30,16 +31,17 @@ def mounted_stages(node: RunNode) -> Iterator[tuple[FromNode, str]]:
 
 
 class MountedContent:
-    """A command that was not found by the layers of what it mounts, which `trace` has the key of."""
+    """A command that was not found by the layers of what it mounts, which `trace` has the key of. `recipes` are what it
+    is looked up by, with keys for what its mounts show."""
 
     def __init__(
-        self, environment: Environment, node: RunNode, parent: Layers, roots: Mapping[int, Layers], trace: Trace
+        self, environment: Environment, node: RunNode, roots: Mapping[int, Layers], trace: Trace, recipes: Recipes
     ) -> None:
         self._environment = environment
         self._node = node
-        self._parent = parent
         self._roots = roots
         self._trace = trace
+        self._recipes = recipes
         self._encoded = b""
 
     def known(self) -> Made | None:
@@ -55,7 +57,7 @@ class MountedContent:
         except StepFailed:
             return None  # what is missing there is told by whoever mounts it
         parts = {**self._trace.parts, **shown}
-        for recipe in run_recipes(environment, self._node, self._parent, self._roots, parts):
+        for recipe in self._recipes(parts):
             self._encoded = encode(recipe)
             if not self._node.ignore_cache:
                 found = environment.cache.find(key_of_encoded(self._encoded), lineage=self._trace.place)

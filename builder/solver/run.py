@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -78,7 +79,9 @@ def _mounted(
         return None
     from builder.solver.mounted import MountedContent, mounted_stages
 
-    return MountedContent(environment, node, parent, roots, trace) if any(mounted_stages(node)) else None
+    if not any(mounted_stages(node)):
+        return None
+    return MountedContent(environment, node, roots, trace, partial(run_recipes, environment, node, parent, roots))
 
 
 def run_recipes(
